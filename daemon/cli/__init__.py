@@ -1,0 +1,1 @@
+"""The ``headrace`` command: a daemon's front and its client in one binary."""

@@ -1,0 +1,153 @@
+"""The seams between the rooms: what one asks of another, and what is true after it answers.
+
+``sync`` and ``tasks`` see only this module, ``model``, ``events`` and ``errors`` of the engine; ``daemon`` puts the
+real things in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from . import events, model
+
+
+class Clock(Protocol):
+    """Time, so that tests can move it."""
+
+    def time(self) -> float:
+        """Wall-clock seconds since the epoch: for what people read, never for durations."""
+
+    def monotonic(self) -> float:
+        """Seconds that never step back: for durations and deadlines."""
+
+
+class Journal(Protocol):
+    """The one record of what happened. Events become durable in the order they were appended, never with gaps."""
+
+    def append(self, event: events.AnyEvent) -> str:
+        """Put ``event`` next in line and return its time.
+
+        It becomes durable later: a crash before that loses it and everything appended after it."""
+
+    async def durable(self) -> None:
+        """Return when everything appended so far is on disk. Raises ``JournalFailed`` if it never will be."""
+
+    async def submit(self, event: events.AnyEvent) -> str:
+        """Append and return its time when durable. Raises ``NotAccepting`` when the disk is full.
+
+        It then is not recorded and never will be. For requests from outside: what nobody was promised may be
+        refused."""
+
+    def subscribe(self, listener: Callable[[Sequence[events.Recorded]], None]) -> Callable[[], None]:
+        """Call ``listener`` on the event loop with each batch once it is durable, in order. Returns the way out."""
+
+
+class Flows(Protocol):
+    """The catalogue, as the engine needs it."""
+
+    def current(self) -> model.Catalogue:
+        """Return what is published now."""
+
+    def find(self, name: str, commit: str = "") -> model.Flow:
+        """Return the flow as published with ``commit`` (else as published now); raises ``NotFound``.
+
+        A flow that is not in that commit's catalogue is looked up in the current one."""
+
+    def snapshot(self, commit: str) -> Path:
+        """Return the folder with the files of a published commit. It never changes."""
+
+
+class FileWriter(Protocol):
+    """A file on its way into the store: visible whole after ``commit``, not at all otherwise."""
+
+    def write(self, chunk: bytes) -> None:
+        """Add bytes (blocking; call it off the event loop for large chunks)."""
+
+    def commit(self) -> None:
+        """Make it durable under its name, replacing an older one at once."""
+
+    def abort(self) -> None:
+        """Forget it. Harmless after ``commit``."""
+
+
+class Files(Protocol):
+    """Files that flows keep, by relative path."""
+
+    def write(self, path: str) -> FileWriter:
+        """Begin to write the file ``path``; raises ``InvalidRequest`` for a path that leaves the store."""
+
+    def read(self, path: str) -> bytes:
+        """Return the content; raises ``NotFound``."""
+
+
+class TaskContext(Protocol):
+    """What a running task may use."""
+
+    @property
+    def execution_id(self) -> str:
+        """The id of the task's own execution: stable, unique, usable as an idempotency key."""
+
+    @property
+    def files(self) -> Files:
+        """The files that flows keep."""
+
+    @property
+    def allow_local_files(self) -> bool:
+        """Whether ``file:`` addresses of this host may be read (developer mode)."""
+
+    def log(self, level: str, text: str) -> None:
+        """Write a line into the task's record."""
+
+
+class PreparedTask(Protocol):
+    """A task whose inputs are known to be good and that has not begun."""
+
+    @property
+    def type(self) -> str:
+        """The canonical type, in capitals."""
+
+    @property
+    def timeout_s(self) -> float | None:
+        """How long the whole of it may take; the engine cancels it then."""
+
+    @property
+    def idempotent(self) -> bool:
+        """Whether it may simply be repeated when it was cut off midway."""
+
+    async def run(self, context: TaskContext) -> bytes:
+        """Do it and return the output, a JSON object's text; raises ``TaskFailed``. Cancelling really stops it."""
+
+
+class TaskType(msgspec.Struct, frozen=True, kw_only=True):
+    """A task type as people see it. ``inputs`` and ``output`` are JSON Schemas."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    summary: str = ""
+    description: str = ""
+    inputs: dict[str, Any] = {}
+    output: dict[str, Any] = {}
+
+
+class Tasks(Protocol):
+    """The task types that are there."""
+
+    def prepare(self, type: str, inputs: bytes) -> PreparedTask:  # noqa: A002 - flow authors call it so
+        """Validate; raises ``NotFound`` for an unknown type and ``InputRefused`` for inputs that cannot be used."""
+
+    def types(self) -> Sequence[TaskType]:
+        """All types, by name."""
+
+
+class Publications(Protocol):
+    """Where sync announces what it published."""
+
+    async def publish(self, event: events.CommitPublished | events.CommitRejected) -> str:
+        """Record it and return its time; on return it is durable."""
+
+
+CommitsInUse = Callable[[], Awaitable[frozenset[str]]]

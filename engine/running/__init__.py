@@ -1,0 +1,1 @@
+"""One execution, from admission to its end."""

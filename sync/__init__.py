@@ -1,0 +1,1 @@
+"""Git to catalogue: mirror, check, snapshot, publish. Never runs a flow, never waits for one."""
