@@ -1,0 +1,362 @@
+"""The daemon's settings: one table of rows, the fields of ``Configuration``, and how their values are found.
+
+A later layer wins: defaults, ``$STATE_DIRECTORY``, ``headrace.toml``, ``HEADRACE_SECTION__KEY``, the command line.
+``load`` is a function of what it is given; every problem is reported in one ``ConfigurationInvalid``, an unknown key
+is refused with the nearest one that exists, and each value remembers where it came from (``Configuration.printed``).
+
+Called by the command line (``up``) and by tests; the daemon's rooms get plain values from it and never see the
+environment. ``python -m headrace.daemon.config`` prints the table that ``docs/configuration.md`` holds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import ipaddress
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..engine import errors
+
+ENV_PREFIX = "HEADRACE_"
+
+_UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+_ADDRESS = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^\[\]:\s]+)):(?P<port>\d{1,5})")
+_SCP_STYLE = re.compile(r"[^/\s]+:.+")  # git@forge:ops/flows.git, and anything with a scheme
+_WEB_CREDENTIALS = re.compile(r"(https?://)[^/\s@]+@")
+_URL_PASSWORD = re.compile(r"(\w+://[^/\s@:]+):[^/\s@]+@")
+
+
+def without_credentials(text: str) -> str:
+    """Return ``text`` with what URLs in it carry as user name and password made unreadable."""
+    return _URL_PASSWORD.sub(r"\1:***@", _WEB_CREDENTIALS.sub(r"\1***@", text))
+
+
+def duration_s(value: object) -> float:
+    """Return seconds for ``"500ms"``, ``"30s"``, ``"5m"``, ``"2h"``, ``"1d"`` or a bare number of seconds."""
+    match = None if isinstance(value, bool) else _DURATION.fullmatch(str(value).strip())
+    if match is None:
+        raise ValueError('is not a duration such as "30s", "5m" or "2h"')
+    return float(match[1]) * _UNITS_S[match[2] or "s"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Address:
+    """A TCP address to listen on; port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, value: object) -> Address:
+        """Read ``host:port`` or ``[v6]:port``; raises ``ValueError``."""
+        match = _ADDRESS.fullmatch(str(value).strip())
+        if match is None or int(match["port"]) > 65535:
+            raise ValueError("is not HOST:PORT, such as 127.0.0.1:8420 or [::1]:8420")
+        if match["v6"]:
+            try:
+                ipaddress.IPv6Address(match["v6"])
+            except ValueError:
+                raise ValueError(f"holds {match['v6']}, which is not an IPv6 address") from None
+        return cls(match["v6"] or match["host"], int(match["port"]))
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Kind:
+    """What a value may be: its name for people, how it is read (``ValueError`` if it cannot be), how it is shown."""
+
+    name: str
+    parse: Callable[[Any], Any]
+    show: Callable[[Any], str | int | bool] = lambda value: value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be text in quotes")
+    return value.strip()
+
+
+def _source(value: object) -> str:
+    text = _text(value)
+    return text if not text or _SCP_STYLE.fullmatch(text) else str(Path(text).expanduser().absolute())
+
+
+def _subfolder(value: object) -> str:
+    text = _text(value).strip("/")
+    if ".." in text.split("/"):
+        raise ValueError("must stay inside the source: .. is not allowed")
+    return text
+
+
+def _directory(value: object) -> Path:
+    text = _text(value)
+    if not text:
+        raise ValueError("must name a directory")
+    return Path(text).expanduser().absolute()
+
+
+def _yes_or_no(value: object) -> bool:
+    word = str(value).strip().lower()
+    if word not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return word == "true"
+
+
+def _count(least: int, most: int) -> Kind:
+    def parse(value: object) -> int:
+        text = str(value).strip()
+        if not text.isascii() or not text.isdecimal() or not least <= int(text) <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return int(text)
+
+    return Kind(f"{least}–{most}", parse)
+
+
+def _duration(least_s: float, most_s: float, *, or_zero: bool = False) -> Kind:
+    def parse(value: object) -> float:
+        seconds = duration_s(value)
+        if not least_s <= seconds <= most_s and not (or_zero and seconds == 0):
+            raise ValueError(f"must be from {least_s:g}s to {most_s:g}s{', or 0' if or_zero else ''}")
+        return seconds
+
+    return Kind("duration", parse, lambda seconds: f"{seconds:g}s")
+
+
+def _one_of(*words: str) -> Kind:
+    def parse(value: object) -> str:
+        word = _text(value).lower()
+        if word not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return word
+
+    return Kind(" | ".join(words), parse)
+
+
+_TEXT = Kind("text", _text)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """One setting: key, default as one would write it (None: must be given), what it may be, what it does."""
+
+    key: str
+    default: str | int | bool | None
+    kind: Kind
+    help: str
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return ENV_PREFIX + self.key.upper().replace(".", "__")
+
+
+def _setting(key: str, default: str | int | bool | None, kind: Kind, help: str) -> Any:  # noqa: A002 - a table's column
+    return dataclasses.field(metadata={"row": Row(key, default, kind, help)})
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """Every setting with its value. Made by ``load`` alone, so that a value here is known to be good."""
+
+    source_url: str = _setting(
+        "source.url",
+        None,
+        Kind("text", _source, without_credentials),
+        "where flows come from: a git URL (https, ssh, file), or a directory or working tree on this machine",
+    )
+    source_ref: str = _setting(
+        "source.ref", "HEAD", _TEXT, "branch, tag or commit; HEAD is the source's default branch"
+    )
+    source_path: str = _setting("source.path", "", Kind("text", _subfolder), "subfolder of the source that holds flows")
+    source_poll_s: float = _setting(
+        "source.poll", "30s", _duration(1, 86400, or_zero=True), "how often to look for new commits; 0 is never"
+    )
+    source_policy: str = _setting(
+        "source.policy",
+        "per-flow",
+        _one_of("per-flow", "strict"),
+        "a broken file keeps back that flow alone (per-flow) or the whole commit (strict)",
+    )
+    listen_address: Address = _setting(  # noqa: RUF009 - it is dataclasses.field under another name
+        "listen.address", "127.0.0.1:8420", Kind("host:port", Address.parse, str), "where HTTP is served; port 0 is any"
+    )
+    listen_behind_proxy: bool = _setting(
+        "listen.behind_proxy",
+        False,
+        Kind("true | false", _yes_or_no),
+        "a proxy that ends TLS stands in front; allows an address other machines can reach",
+    )
+    run_max_running: int = _setting(
+        "run.max_running", 32, _count(1, 10_000), "flow processes at a time; more executions wait, QUEUED"
+    )
+    run_cancel_grace_s: float = _setting(
+        "run.cancel_grace", "10s", _duration(0, 3600), "how long a cancelled flow may take to leave before it is killed"
+    )
+    run_stop_grace_s: float = _setting(
+        "run.stop_grace", "20s", _duration(0, 3600), "how long running flows may go on while the daemon stops"
+    )
+    state_directory: Path = _setting(  # noqa: RUF009 - as above
+        "state.directory", ".headrace", Kind("directory", _directory, str), "where everything the daemon keeps lies"
+    )
+    log_format: str = _setting(
+        "log.format", "auto", _one_of("auto", "json", "console"), "auto: for people on a terminal, else JSON lines"
+    )
+    log_level: str = _setting(
+        "log.level", "info", _one_of("debug", "info", "warning", "error"), "the least severe lines that are written"
+    )
+    identity_workspace: str = _setting("identity.workspace", "headrace", _TEXT, "the name flows see this daemon under")
+    origins: Mapping[str, str]
+
+    def printed(self) -> str:
+        """Return the settings as TOML, each with its origin as a comment; credentials are unreadable."""
+        lines: list[str] = []
+        section = ""
+        for name, row in _rows():
+            here, _, key = row.key.partition(".")
+            if here != section:
+                lines += ["", f"[{here}]"] if lines else [f"[{here}]"]
+                section = here
+            value = json.dumps(row.kind.show(getattr(self, name)), ensure_ascii=False)
+            lines.append(f"{f'{key} = {value}':<44} # {self.origins[row.key]}")
+        return "\n".join(lines) + "\n"
+
+
+def _rows() -> Iterator[tuple[str, Row]]:
+    return ((f.name, f.metadata["row"]) for f in dataclasses.fields(Configuration) if "row" in f.metadata)
+
+
+#: The table, by key.
+ROWS: Mapping[str, Row] = {row.key: row for _, row in _rows()}
+
+
+def candidate_files(environ: Mapping[str, str]) -> list[Path]:
+    """Return the places where ``headrace.toml`` is looked for, the first that exists counting."""
+    home = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "/")) / ".config")
+    return [Path("/etc/headrace/headrace.toml"), Path(home) / "headrace" / "headrace.toml"]
+
+
+def state_directory(environ: Mapping[str, str]) -> str:
+    """Return the state directory that holds when nobody names one."""
+    # systemd joins several StateDirectory= with colons; the first is the unit's own
+    return environ.get("STATE_DIRECTORY", "").partition(":")[0] or str(ROWS["state.directory"].default)
+
+
+def load(flags: Mapping[str, object], environ: Mapping[str, str], files: Mapping[str, str]) -> Configuration:
+    """Return the configuration, or raise ``ConfigurationInvalid`` naming everything that is wrong.
+
+    ``flags`` maps keys to what the command line gave, ``files`` names to TOML texts (a later file wins)."""
+    problems: list[str] = []
+    found: dict[str, tuple[object, str]] = {k: (row.default, "default") for k, row in ROWS.items()}
+    if environ.get("STATE_DIRECTORY"):
+        found["state.directory"] = (state_directory(environ), "$STATE_DIRECTORY")
+    for file, text in files.items():
+        found.update(_from_file(file, text, problems))
+    found.update(_from_environment(environ, problems))
+    found.update({key: (value, "command line") for key, value in flags.items()})
+    values: dict[str, Any] = {}
+    for name, row in _rows():
+        value, origin = found[row.key]
+        if value is None:
+            problems.append(f"{row.key} is missing: {row.help}")
+            continue
+        try:
+            values[name] = row.kind.parse(value)
+        except ValueError as error:
+            problems.append(f"{row.key} = {_quoted(value)} {error} ({origin})")
+    problems += _contradictions(values)
+    if problems:
+        raise _invalid(problems)
+    return Configuration(**values, origins={key: origin for key, (_, origin) in found.items()})
+
+
+def _quoted(value: object) -> str:
+    return without_credentials(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _from_file(file: str, text: str, problems: list[str]) -> Iterator[tuple[str, tuple[object, str]]]:
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        problems.append(f"{file} is not valid TOML: {error}")
+        return
+    for section, members in document.items():
+        if isinstance(members, list):
+            problems.append(f"[[{section}]] in {file}: several of them are not supported, write [{section}] once")
+            continue
+        for key, value in members.items() if isinstance(members, dict) else [("", members)]:
+            path = f"{section}.{key}" if key else section
+            if path in ROWS:
+                yield path, (value, file)
+            else:
+                problems.append(f"{path} in {file} is not a setting{_nearest(path, ROWS)}")
+
+
+def _from_environment(environ: Mapping[str, str], problems: list[str]) -> Iterator[tuple[str, tuple[object, str]]]:
+    variables = {row.variable: key for key, row in ROWS.items()}
+    squeezed = {name.replace("__", "_"): name for name in variables}
+    for name, value in sorted(environ.items()):
+        if name in variables:
+            yield variables[name], (value, name)
+        elif name in squeezed:  # one underscore too few would otherwise be ignored without a word
+            problems.append(f"{name} in the environment is not a setting; did you mean {squeezed[name]}?")
+        elif name.startswith(ENV_PREFIX) and "__" in name:
+            problems.append(f"{name} in the environment is not a setting{_nearest(name, variables)}")
+
+
+def _nearest(name: str, names: Mapping[str, object]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _contradictions(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what single values cannot show: settings that do not go together."""
+    if values.get("source_url") == "":
+        yield "source.url is empty: name a git URL or a directory"
+    address = values.get("listen_address")
+    if address is not None and not address.loopback and not values.get("listen_behind_proxy", True):
+        yield (
+            f"listen.address = {str(address)!r} can be reached from other machines and would serve them without TLS; "
+            "keep it on 127.0.0.1, or put a proxy that ends TLS in front and set listen.behind_proxy = true"
+        )
+
+
+def _invalid(problems: list[str]) -> errors.ConfigurationInvalid:
+    count = "a setting cannot be used" if len(problems) == 1 else f"{len(problems)} settings cannot be used"
+    listed = "\n".join(f"  - {problem}" for problem in problems)
+    return errors.ConfigurationInvalid(
+        f"{count}:\n{listed}",
+        hint="docs/configuration.md lists every setting; `headrace up --print-config` shows yours",
+    )
+
+
+def table() -> str:
+    """Return the settings as a Markdown table, for the documentation."""
+    lines = ["| key | value | default | what it does |", "| --- | --- | --- | --- |"]
+    for key, row in ROWS.items():
+        default = "must be given" if row.default is None else f"`{json.dumps(row.default)}`"
+        kind = row.kind.name.replace("|", "\\|")
+        lines.append(f"| `{key}` | {kind} | {default} | {row.help} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table())

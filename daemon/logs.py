@@ -1,0 +1,97 @@
+"""The daemon's own log: lines for people on a terminal, JSON lines for journald and log shippers.
+
+``configure`` is called once, before anything logs. structlog is the only interface of our code; what libraries write
+through ``logging`` and ``warnings`` takes the same way out. Times are UTC. The last step before a line becomes text
+hides secrets, in field values, in nested values and in tracebacks, so no caller has to think of it.
+
+The lines go to stderr: stdout belongs to data. A flow's log is a record, not this.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any, TextIO
+
+import msgspec
+import structlog
+
+from . import config
+
+#: A field whose name says that it holds a secret is never written, whatever it holds.
+_SECRET_NAME = re.compile(
+    r"(?i)(?:^|[_-])(password|passwd|secret|token|authorization|cookie|api[_-]?key|private[_-]?key)$"
+)
+_SECRET_TEXT = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}|\bhr_[\w-]{8,}")
+_HIDDEN = "***"
+
+
+def configure(form: str, level: str, stream: TextIO | None = None) -> None:
+    """Send every log line to ``stream`` (stderr). ``form`` is ``auto``, ``json`` or ``console``, ``level`` a name."""
+    out = sys.stderr if stream is None else stream
+    number = logging.getLevelNamesMapping()[level.upper()]
+    for_people = out.isatty() if form == "auto" else form == "console"
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+    ]
+    # Tracebacks become text before the mask, which could not look into them otherwise.
+    last: list[structlog.typing.Processor] = [
+        structlog.processors.format_exc_info,
+        mask,
+        _console(out) if for_people else _json_line,
+    ]
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(file=out),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=number, force=True)
+    logging.captureWarnings(capture=True)
+
+
+def mask(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """Return the line's fields with everything that looks like a secret hidden (a structlog processor)."""
+    return {name: _masked(name, value) for name, value in event.items()}
+
+
+def _masked(name: str, value: Any) -> Any:
+    if isinstance(value, str):
+        if value and _SECRET_NAME.search(name):
+            return _HIDDEN
+        return config.without_credentials(_SECRET_TEXT.sub(_HIDDEN, value))
+    if isinstance(value, bytes):
+        return _masked(name, value.decode(errors="replace"))
+    if isinstance(value, Mapping):
+        return {str(key): _masked(str(key), member) for key, member in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_masked(name, member) for member in value]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return _masked(name, str(value))
+
+
+def _json_line(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
+    first = {name: event.pop(name) for name in ("at", "level", "event") if name in event}
+    try:
+        return msgspec.json.encode({**first, **event}).decode()
+    except (UnicodeEncodeError, OverflowError):  # a file name that is not UTF-8, a huge number: the line still counts
+        return json.dumps({**first, **event})
+
+
+def _console(out: TextIO) -> structlog.typing.Processor:
+    return structlog.dev.ConsoleRenderer(
+        colors=out.isatty(), timestamp_key="at", exception_formatter=structlog.dev.plain_traceback, pad_event_to=24
+    )
