@@ -97,7 +97,7 @@ class CallStarted(Event, frozen=True, tag="call.started"):
 
 
 class CallEnded(Event, frozen=True, tag="call.ended"):
-    """Call ``call`` has its result or its failure. ``kind``, ``target`` and ``args`` only if no ``call.started`` told them."""
+    """Call ``call`` has its result or its failure; ``kind``, ``target``, ``args`` only if no ``call.started`` told."""
 
     execution: str
     call: int
@@ -150,7 +150,7 @@ class ExecutionEnded(Event, frozen=True, tag="execution.ended"):
 
 
 class CommitPublished(Event, frozen=True, tag="commit.published"):
-    """From here on ``commit`` is what runs. The snapshot and its manifest (flows and ids) are durable before this is."""
+    """From here on ``commit`` is what runs. Its snapshot and manifest (flows and ids) are durable before this is."""
 
     source: str
     commit: str

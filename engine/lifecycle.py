@@ -24,7 +24,8 @@ The arrows, one line each; ``tests/engine/test_lifecycle.py`` compares them with
     g  WAITING  cancelled  ENDED_CANCELLED   the same
 
 An ended execution never changes again. ``PAUSED`` is in the vocabulary of flows; arrows to it come with pausing.
-Everything that changes a status goes through ``next_status``: live supervision, recovery and the reading of records alike.
+Everything that changes a status goes through ``next_status``: live supervision, recovery and the reading of
+records alike.
 """
 
 from __future__ import annotations

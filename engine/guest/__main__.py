@@ -1,0 +1,38 @@
+"""The way in: ``python -P <this file> <descriptor>`` becomes a fork server on the inherited control socket.
+
+The package is loaded from its folder under a private name, because flows may run in an environment, or on a machine,
+where headrace itself is not installed. What it imported is frozen out of the garbage collector's sight, so that the
+pages forked processes share stay shared.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import sys
+from pathlib import Path
+
+_PACKAGE = "headrace_guest"
+
+
+def load_package(folder: Path) -> None:
+    """Make the package in ``folder`` importable as ``headrace_guest``."""
+    spec = importlib.util.spec_from_file_location(
+        _PACKAGE, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    package = importlib.util.module_from_spec(spec)
+    sys.modules[_PACKAGE] = package
+    spec.loader.exec_module(package)
+
+
+if __name__ == "__main__":
+    load_package(Path(__file__).resolve().parent)
+    fork_server = importlib.import_module(f"{_PACKAGE}.fork_server")
+    flow_api = importlib.import_module(f"{_PACKAGE}.flow_api")
+    sys.modules["flow_api"] = flow_api
+    sys.modules["flow_api.exceptions"] = flow_api.exceptions
+    gc.collect()
+    gc.freeze()
+    fork_server.main(int(sys.argv[1]))

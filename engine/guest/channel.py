@@ -1,0 +1,62 @@
+"""A flow's calls: each gets the next number, becomes a frame, and comes back as a result or an exception.
+
+Numbers count every call in program order, those that wait for nothing included, because a replay finds recorded results
+by them. Calls come from the handler's own thread only: with several threads the order, and so the numbers, would be
+chance.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from . import exceptions, frames
+
+
+class Channel:
+    """The way from one handler to the daemon. One call is under way at a time."""
+
+    def __init__(self, connection: frames.BlockingFrames) -> None:
+        self._connection = connection
+        self._owner = threading.get_ident()
+        self._call = 0
+
+    def begin(self) -> None:
+        """Start counting anew, for the next execution in this process."""
+        self._owner = threading.get_ident()
+        self._call = 0
+
+    def call(self, kind: str, target: str = "", **args: Any) -> Any:
+        """Ask the daemon and wait for the answer; raises what the daemon says happened."""
+        number = self._next()
+        self._send({"op": "call", "call": number, "kind": kind, "target": target, "args": args})
+        answer = self._connection.receive()
+        if "failure" not in answer:
+            return answer.get("result")
+        failure = answer["failure"]
+        error = exceptions.from_wire(failure["type"], failure.get("message", ""))
+        if isinstance(error, exceptions.DependencyFailedError):
+            error.execution = failure.get("execution")
+        raise error
+
+    def log(self, level: str, args: list[Any], labels: dict[str, Any]) -> None:
+        """Record a log line; nobody waits for it."""
+        self._send({"op": "log", "call": self._next(), "level": level, "args": args, "kwargs": labels})
+
+    def _next(self) -> int:
+        if threading.get_ident() != self._owner:
+            raise exceptions.InternalError(
+                "system and this can be used only in the handler's own thread: calls are numbered in program order. "
+                "Start child executions with wait=False to do things at the same time"
+            )
+        self._call += 1
+        return self._call
+
+    def _send(self, frame: dict[str, Any]) -> None:
+        """Send a call's frame; a value that cannot be sent is the flow's mistake, and uses up the call's number."""
+        try:
+            self._connection.send(frame)
+        except frames.FrameTooLarge as error:
+            raise exceptions.InvalidInputError(f"the values of this call are too large: {error}") from None
+        except (TypeError, ValueError, RecursionError) as error:
+            raise exceptions.InvalidInputError(f"the values of this call cannot be written as JSON: {error}") from None

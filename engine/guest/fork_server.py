@@ -1,0 +1,209 @@
+"""The fork server: a small single-threaded process that makes flow processes and buries them.
+
+It is exec'd by the daemon, so it holds none of the daemon's sockets, locks, threads or journal; its hash seed is fixed,
+so sets and dicts iterate the same way when a flow is run again. It runs no flow code itself.
+
+    daemon -> server   {"spawn": N, "limits": {…}} with three descriptors: channel, stdout, stderr
+    server -> daemon   {"spawned": N, "pid": P} with one descriptor: a pidfd of the child
+                       {"exited": N, "status": S, "orphans": K}
+
+Nothing outlives its execution. A flow process leads its own session and collects its orphans (it is a subreaper). When
+it ends, what it left behind comes to this server: first its process group is killed while its zombie still holds the
+number, then every child nobody knows. When the daemon dies, end-of-file on the control socket kills everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+from typing import Any, NoReturn
+
+from . import frames, run
+
+MESSAGE_BYTES_MAX = 64 * 1024
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def become_subreaper() -> None:
+    """Make orphaned descendants of this process its children, so that it can find and kill them."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def children(pid: int) -> list[int]:
+    """Return the children of process ``pid``, as the kernel lists them (Linux with CONFIG_PROC_CHILDREN)."""
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as listing:
+                found += [int(child) for child in listing.read().split()]
+    except OSError:
+        return found
+    return found
+
+
+class ForkServer:
+    """The loop: requests from the daemon, deaths of children."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._flows: dict[int, int] = {}  # pid -> number given by the daemon
+        self._wakeup, writer = socket.socketpair()
+        self._wakeup.setblocking(False)
+        writer.setblocking(False)
+        self._writer = writer
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        # A terminal's Ctrl-C and a service's stop are the daemon's to handle; it closes the control socket.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def serve(self) -> None:
+        """Work until the daemon is gone, then leave nothing behind."""
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._wakeup, select.POLLIN)
+        try:
+            while True:
+                ready = {descriptor for descriptor, _ in poll.poll()}
+                if self._wakeup.fileno() in ready:
+                    with contextlib.suppress(BlockingIOError):
+                        self._wakeup.recv(4096)
+                    self._bury()
+                if self._control.fileno() in ready and not self._take_request():
+                    return
+        finally:
+            for pid in self._flows:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            while self._flows:
+                self._bury(block=True)
+
+    def _take_request(self) -> bool:
+        """Serve one request; False when the daemon is gone."""
+        message, descriptors, _flags, _address = socket.recv_fds(self._control, MESSAGE_BYTES_MAX, 3)
+        if not message:
+            return False
+        request = json.loads(message)
+        try:
+            self._spawn(request["spawn"], request["limits"], descriptors)
+        except OSError as error:  # no more processes or memory: the daemon must know, and nothing else is lost
+            self._tell({"exited": request["spawn"], "status": -1, "orphans": 0, "error": str(error)})
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return True
+
+    def _spawn(self, number: int, limits: dict[str, int], descriptors: list[int]) -> None:
+        server = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            _become_flow_process(server, limits, descriptors)
+        self._flows[pid] = number
+        pidfd = os.pidfd_open(pid)
+        try:
+            self._tell({"spawned": number, "pid": pid}, pidfd)
+        finally:
+            os.close(pidfd)
+
+    def _bury(self, *, block: bool = False) -> None:
+        """Collect the dead. A flow process takes its group, and whatever else it left, with it."""
+        while True:
+            try:
+                dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | (0 if block else os.WNOHANG))
+            except ChildProcessError:
+                self._flows.clear()
+                return
+            if dead is None:
+                return
+            pid = dead.si_pid
+            number = self._flows.get(pid)
+            if number is None:
+                os.waitpid(pid, 0)
+                continue
+            # The zombie still holds the number of its group, so this cannot hit a stranger.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+            _, status = os.waitpid(pid, 0)
+            del self._flows[pid]
+            self._tell({"exited": number, "status": status, "orphans": self._kill_strangers()})
+            if block:
+                return
+
+    def _kill_strangers(self) -> int:
+        """Kill the children nobody knows: orphans of flow processes. Their own orphans come here in turn."""
+        killed: set[int] = set()
+        while strangers := [pid for pid in children(os.getpid()) if pid not in self._flows and pid not in killed]:
+            for pid in strangers:
+                killed.add(pid)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+        return len(killed)
+
+    def _tell(self, message: dict[str, Any], *descriptors: int) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the daemon is gone: the loop will see it
+            socket.send_fds(self._control, [json.dumps(message).encode()], list(descriptors))
+
+
+def _become_flow_process(server: int, limits: dict[str, int], descriptors: list[int]) -> NoReturn:
+    """Turn the forked child into a flow process and never return."""
+    status = 1
+    try:
+        os.setsid()
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != server:  # it died before the line above: nobody would ever kill this process
+            os._exit(1)
+        become_subreaper()
+        connection = _take_descriptors(descriptors)
+        _set_limits(limits)
+        os.umask(0o077)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        run.FlowProcess(frames.BlockingFrames(connection)).serve()
+        status = 0
+    except frames.ChannelClosed:
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _take_descriptors(descriptors: list[int]) -> socket.socket:
+    """Put the channel at 3, the pipes at 1 and 2, nothing at 0, and close everything else."""
+    channel, out, err = (os.dup(descriptor) for descriptor in descriptors)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((null, 0), (out, 1), (err, 2), (channel, 3)):
+        os.dup2(source, target, inheritable=target < 3)
+    os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - lives as long as the process
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        stream = open(  # noqa: SIM115 - lives as long as the process
+            descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False
+        )
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=3)
+
+
+def _set_limits(limits: dict[str, int]) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for name, kind in (("memory_bytes", resource.RLIMIT_AS), ("open_files", resource.RLIMIT_NOFILE)):
+        if limits.get(name):
+            _, hard = resource.getrlimit(kind)
+            soft = limits[name] if hard == resource.RLIM_INFINITY else min(limits[name], hard)
+            resource.setrlimit(kind, (soft, hard))
+
+
+def main(descriptor: int) -> None:
+    """Serve the daemon at the other end of the inherited control socket ``descriptor``."""
+    become_subreaper()
+    ForkServer(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=descriptor)).serve()

@@ -1,0 +1,168 @@
+"""One flow process: takes executions of one flow at one commit, one at a time, and runs their handler.
+
+The flow's own module is executed anew for each execution, so its globals start fresh; modules it imports stay loaded,
+which is what makes a warm process quick. After a handler that ended well the process says whether it is clean (no
+thread, child process, changed directory or environment left behind); the daemon reuses only a clean one and kills any
+other.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import random
+import resource
+import sys
+import threading
+import traceback
+import types
+from typing import Any
+
+from . import channel, exceptions, flow_api, frames, imports
+
+_GUEST_FOLDER = os.path.dirname(os.path.abspath(__file__))
+_MODULE_NAME = "__flow__"
+#: A process that grew by more than this while running one execution does not stay.
+_GROWTH_KB_MAX = 64 * 1024
+
+
+class FlowProcess:
+    """The state of this process: what it serves and what it looked like when it was fresh."""
+
+    def __init__(self, connection: frames.BlockingFrames) -> None:
+        self._connection = connection
+        self._channel = channel.Channel(connection)
+        self._snapshot = ""
+        self._code: types.CodeType | None = None
+        self._peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def serve(self) -> None:
+        """Run executions until the daemon closes the channel."""
+        while True:
+            try:
+                frame = self._connection.receive()
+            except frames.ChannelClosed:
+                return
+            self._run(frame)
+
+    def _run(self, frame: dict[str, Any]) -> None:
+        if not self._snapshot:
+            self._snapshot = frame["snapshot"]
+            imports.serve_snapshot(self._snapshot)
+        os.chdir(self._snapshot)
+        environment = dict(os.environ)
+        self._channel.begin()
+        outcome = flow_api.Outcome()
+        this = flow_api.Execution(self._channel, frame["execution"], outcome)
+        system = flow_api.System(self._channel, this)
+        random.seed(this.id)
+        ended = self._handle(frame["path"], system, this, outcome)
+        _flush()
+        ended["dirty"] = self._dirt(environment)
+        self._connection.send(ended)
+
+    def _handle(
+        self, path: str, system: flow_api.System, this: flow_api.Execution, outcome: flow_api.Outcome
+    ) -> dict[str, Any]:
+        """Run the handler and say how it ended."""
+        try:
+            handler = self._load(path)
+            arguments = (system, this, this.get("input_value"))[: _arity(handler)]
+            returned = handler(*arguments)
+        except exceptions.ExecutionCancel:
+            return {"op": "ended", "outcome": "cancelled"}
+        except BaseException as error:  # whatever leaves the handler is how it ended: SystemExit and its kin too
+            return {"op": "ended", "outcome": "error", "failure": self._failure(error)}
+        ended: dict[str, Any] = {"op": "ended", "outcome": outcome.marked or "success"}
+        if outcome.message is not None:
+            ended["message"] = outcome.message
+        if returned is not None and not isinstance(returned, flow_api.Execution):
+            ended["returned"] = returned
+            try:
+                frames.encode(ended)
+            except (TypeError, ValueError, RecursionError, frames.FrameTooLarge) as error:
+                del ended["returned"]
+                text = f"the return value was not kept as output, it cannot be written as JSON: {error}"
+                self._channel.log("WARNING", [text], {})
+        return ended
+
+    def _load(self, path: str) -> Any:
+        """Execute the flow's module afresh and return its handler."""
+        filename = os.path.join(self._snapshot, path)
+        if self._code is None:
+            with open(filename, "rb") as source:
+                self._code = compile(source.read(), filename, "exec", dont_inherit=True)
+        module = types.ModuleType(_MODULE_NAME)
+        module.__file__ = filename
+        sys.modules[_MODULE_NAME] = module
+        exec(self._code, module.__dict__)  # noqa: S102 - running flows is what this process is for
+        handler = module.__dict__.get("handler")
+        if not callable(handler):
+            raise exceptions.InternalError(f"{path} has no function called handler")
+        return handler
+
+    def _failure(self, error: BaseException) -> dict[str, Any]:
+        """Describe ``error`` as a flow author wants to see it: their frames only, paths relative to the repository."""
+        report = traceback.TracebackException.from_exception(error)
+        self._cut(report)
+        own = [frame for frame in report.stack if not os.path.isabs(frame.filename)]
+        last = own[-1] if own else None
+        line = "".join(report.format_exception_only()).strip().splitlines()[-1:] or [type(error).__name__]
+        failure = {"type": type(error).__name__, "message": line[0], "traceback": "".join(report.format())}
+        if isinstance(error, SyntaxError) and error.filename:
+            return {**failure, "file": self._relative(error.filename), "line": error.lineno or 0}
+        return {**failure, "file": last.filename, "line": last.lineno or 0} if last else failure
+
+    def _cut(self, report: traceback.TracebackException, depth: int = 0) -> None:
+        """Drop this engine's frames, shorten paths; the same for the exceptions it came from."""
+        kept = [frame for frame in report.stack if not frame.filename.startswith(_GUEST_FOLDER)]
+        for frame in kept:
+            _ = frame.line  # read the source line while the file name is still a real one
+            frame.filename = self._relative(frame.filename)
+        report.stack[:] = kept
+        for cause in (report.__cause__, report.__context__):
+            if cause is not None and depth < 20:  # a chain longer than that tells nobody more
+                self._cut(cause, depth + 1)
+
+    def _relative(self, filename: str) -> str:
+        return filename.removeprefix(self._snapshot + os.sep)
+
+    def _dirt(self, environment: dict[str, str]) -> str:
+        """Return what the handler left behind, as words, or nothing if this process is as good as new."""
+        if threading.active_count() > 1:
+            return "a thread is still running"
+        if _has_children():
+            return "a child process is still there"
+        if os.getcwd() != self._snapshot:
+            return "the working directory was changed"
+        if dict(os.environ) != environment:
+            return "the environment was changed"
+        peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        grown_kb = peak_kb - self._peak_kb
+        self._peak_kb = peak_kb
+        return "memory grew" if grown_kb > _GROWTH_KB_MAX else ""
+
+
+def _arity(handler: Any) -> int:
+    """Two or three: the accepted forms of a handler, told apart by how many positional arguments it takes."""
+    if not isinstance(handler, types.FunctionType):
+        parameters = inspect.signature(handler).parameters.values()
+        return 3 if sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters) >= 3 else 2
+    code = handler.__code__
+    return 3 if code.co_argcount >= 3 or code.co_flags & inspect.CO_VARARGS else 2
+
+
+def _has_children() -> bool:
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue  # the flow closed it, or nobody reads any more

@@ -1,0 +1,336 @@
+"""The dispatcher: takes requests, lets executions in when there is room, and knows all that have not ended.
+
+Requests from outside are durable before they are acknowledged. Each admitted execution is supervised by one
+asyncio.Task in the daemon's task group; whatever goes wrong inside one of them ends that execution and no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from .. import errors, events, model, ports
+from ..lifecycle import Status
+from ..records import index
+from ..workers import processes
+from . import calls, flow_run, live, slots, task_run
+
+log = structlog.get_logger()
+
+#: Tasks run in the daemon; more than this at once wait for one to end.
+TASKS_RUNNING_MAX = 256
+#: Requests that were acknowledged and have not begun; beyond it new ones are refused for the moment.
+QUEUE_MAX = 1_000_000
+#: Keys of the latest requests, kept until the index surely knows them.
+_RECENT_KEYS_MAX = 10_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Options:
+    """How executions are run here."""
+
+    max_running: int = 32
+    cancel_grace_s: float = 10.0
+    allow_local_files: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Accepted:
+    """The answer to a request: the execution, and whether an earlier request with the same key had made it."""
+
+    execution: str
+    repeated: bool
+
+
+class Dispatcher:
+    """All executions of this daemon, from request to end."""
+
+    def __init__(
+        self,
+        ledger: live.Ledger,
+        archive: index.Index,
+        flows: ports.Flows,
+        tasks: ports.Tasks,
+        files: ports.Files,
+        pool: processes.Processes,
+        *,
+        clock: ports.Clock,
+        new_id: Callable[[], str],
+        options: Options,
+    ) -> None:
+        self.ledger = ledger
+        self.new_id = new_id
+        self._archive = archive
+        self._flows = flows
+        self._files = files
+        self._options = options
+        self._clock = clock
+        self._flow_queue: deque[live.Live] = deque()
+        self._task_queue: deque[live.Live] = deque()
+        self._flow_slots = slots.Slots(options.max_running, self._admit_flows)
+        self._task_slots = slots.Slots(TASKS_RUNNING_MAX, self._admit_tasks)
+        self._keys: OrderedDict[str, asyncio.Future[tuple[str, str]]] = OrderedDict()
+        self._group: asyncio.TaskGroup | None = None
+        self._stopping = False
+        self._around = flow_run.Surroundings(
+            ledger=ledger,
+            flows=flows,
+            processes=pool,
+            slots=self._flow_slots,
+            answer=calls.Calls(ledger, self, flows, tasks, clock).answer,
+            cancel=self.request_cancel,
+            cancel_grace_s=options.cancel_grace_s,
+        )
+
+    # -- start and stop ---------------------------------------------------------------------------------------------
+
+    def start(self, group: asyncio.TaskGroup, unfinished: Sequence[model.Execution]) -> None:
+        """Begin to work in ``group``; first settle what an earlier daemon left unfinished."""
+        self._group = group
+        for state in unfinished:
+            subject = self.ledger.add(state)
+            if state.type == "FLOW" and state.status is Status.QUEUED and not state.cancel_requested:
+                self._flow_queue.append(subject)
+            elif not (state.status is Status.NEW and not state.parent):
+                self._end_unrun(subject, Status.ENDED_ERROR, "interrupted: the daemon ended while it was unfinished")
+        self._admit_flows()
+
+    async def stop(self, grace_s: float) -> None:
+        """Take nothing more, let running executions end for ``grace_s`` seconds, then interrupt the rest.
+
+        Those that have not begun stay queued in the record and run after the next start.
+        """
+        self._stopping = True
+        self._flow_queue.clear()
+        self._task_queue.clear()
+        deadline = self._clock.monotonic() + grace_s
+        while (running := self._running()) and self._clock.monotonic() < deadline:
+            await asyncio.wait(
+                [subject.ended for subject in running],
+                timeout=deadline - self._clock.monotonic(),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        for subject in self._running():
+            if subject.supervision is not None:
+                subject.supervision.interrupt()
+        if running := self._running():
+            await asyncio.wait([subject.ended for subject in running], timeout=30)
+
+    def _running(self) -> list[live.Live]:
+        return [subject for subject in self.ledger if subject.supervision is not None]
+
+    @property
+    def queued(self) -> int:
+        """How many flow executions wait for room."""
+        return len(self._flow_queue)
+
+    def commits_in_use(self) -> frozenset[str]:
+        """The commits that unfinished executions are pinned to."""
+        return frozenset(subject.state.commit for subject in self.ledger if subject.state.commit)
+
+    # -- requests from outside --------------------------------------------------------------------------------------
+
+    async def submit(self, request: model.Submission) -> Accepted:
+        """Take a request to run a flow; on return it is durable.
+
+        Raises ``NotFound``, ``Conflict`` (a flow without a version that runs; a key used with another body), and
+        ``NotAccepting`` (stopping, disk full, queue full).
+        """
+        if self._stopping:
+            raise errors.NotAccepting("the daemon is stopping")
+        if len(self._flow_queue) >= QUEUE_MAX:
+            raise errors.NotAccepting(f"{QUEUE_MAX:,} executions are waiting already")
+        if not request.key:
+            return Accepted(await self._create(request), repeated=False)
+        known = self._keys.get(request.key)
+        if known is not None:
+            execution, digest = await asyncio.shield(known)
+        elif (found := self._archive.find_key(request.key)) is not None:
+            execution, digest, _at = found
+        else:
+            return Accepted(await self._create_once(request), repeated=False)
+        if digest != request.key_digest:
+            raise errors.Conflict(f"the key {request.key!r} was used before with another body")
+        return Accepted(execution, repeated=True)
+
+    async def _create_once(self, request: model.Submission) -> str:
+        """Create, making everybody with the same key wait for the same execution."""
+        promise: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
+        self._keys[request.key] = promise
+        try:
+            execution = await self._create(request)
+        except BaseException as error:
+            del self._keys[request.key]
+            given_up = errors.NotAccepting("an earlier request with this key was given up before it was recorded")
+            promise.set_exception(error if isinstance(error, errors.HeadraceError) else given_up)
+            promise.exception()  # retrieved here, for nobody may be waiting
+            raise
+        promise.set_result((execution, request.key_digest))
+        while len(self._keys) > _RECENT_KEYS_MAX:
+            self._keys.popitem(last=False)
+        return execution
+
+    async def _create(self, request: model.Submission) -> str:
+        flow = self._flows.find(request.flow)
+        if not flow.runnable:
+            why = f": {flow.broken.reason} ({flow.broken.file}:{flow.broken.line})" if flow.broken else ""
+            raise errors.Conflict(
+                f"flow {flow.name!r} has no version that runs{why}", hint="push a commit that mends it"
+            )
+        inputs, blob = await self.ledger.stored(request.inputs)
+        event = events.ExecutionCreated(
+            execution=self.new_id(),
+            name=request.name or flow.name,
+            flow_id=flow.id,
+            flow_name=flow.name,
+            commit=flow.commit,
+            path=flow.path,
+            inputs=inputs or events.EMPTY_OBJECT,
+            inputs_blob=blob,
+            created_by=request.created_by,
+            key=request.key,
+            key_digest=request.key_digest,
+            queued=request.queued,
+            timeout_s=flow.metadata.timeout_s,
+            reuse=flow.metadata.reuse,
+        )
+        at = await self.ledger.journal.submit(event)
+        subject = self.ledger.add(model.Execution.created(event, at))
+        if request.queued:
+            self._enqueue(subject)
+        return event.execution
+
+    def cancel(self, execution: str, by: str) -> None:
+        """Ask an execution to end; raises ``NotFound`` and, if it has ended, ``Conflict``."""
+        subject = self.ledger.find(execution)
+        if subject is None or subject.state.status.ended:
+            raise errors.Conflict(f"execution {execution} has ended already")
+        self.request_cancel(execution, by)
+
+    async def load(self, execution: str) -> model.Execution:
+        """Return an execution's state, live or from the records; raises ``NotFound``."""
+        subject = self.ledger.find(execution)
+        if subject is not None:
+            return subject.state
+        recorded = await self._archive.events_of(execution)
+        state: model.Execution | None = None
+        for line in recorded:
+            if isinstance(line.event, events.ExecutionCreated):
+                state = model.Execution.created(line.event, line.at)
+            elif state is not None and isinstance(line.event, events.ExecutionEvent):
+                state.apply(line.event, line.at)
+        if state is None:
+            raise errors.NotFound(f"there is no execution {execution!r}", hint="`headrace executions` lists them")
+        return state
+
+    async def wait(self, execution: str, timeout_s: float) -> model.Execution:
+        """Wait until it has ended, durably, or ``timeout_s`` have passed, and return its state; raises ``NotFound``."""
+        subject = self.ledger.find(execution)
+        if subject is None:
+            return await self.load(execution)
+        limit = None if subject.state.status.ended else timeout_s  # an end is told when it is durable, which is soon
+        await asyncio.wait({subject.ended}, timeout=limit)
+        return subject.state
+
+    # -- what calls need --------------------------------------------------------------------------------------------
+
+    def start_child(self, event: events.ExecutionCreated, prepared: ports.PreparedTask | None) -> live.Live:
+        """Record a new execution and, if it is queued, let it run when there is room."""
+        subject = self.ledger.create(event)
+        subject.prepared = prepared
+        if event.queued:
+            self._enqueue(subject)
+        elif (parent := self.ledger.find(event.parent)) is not None:
+            parent.unrun.append(event.execution)
+        return subject
+
+    def start_created(self, subject: live.Live) -> None:
+        """Let an execution run that was only created."""
+        self.ledger.record(subject, events.ExecutionQueued(execution=subject.state.id))
+        self._enqueue(subject)
+
+    def request_cancel(self, execution: str, by: str) -> None:
+        """Ask a live execution to end; nothing happens if it has, or was asked before."""
+        subject = self.ledger.find(execution)
+        if subject is None or subject.state.status.ended or subject.state.cancel_requested:
+            return
+        self.ledger.record(subject, events.CancelRequested(execution=execution, by=by))
+        if subject.supervision is not None:
+            subject.supervision.cancel()
+        else:
+            self._end_unrun(subject, Status.ENDED_CANCELLED, "cancelled before it ran")
+
+    # -- admission --------------------------------------------------------------------------------------------------
+
+    def _enqueue(self, subject: live.Live) -> None:
+        if subject.prepared is not None:
+            self._task_queue.append(subject)
+            self._admit_tasks()
+        else:
+            self._flow_queue.append(subject)
+            self._admit_flows()
+
+    def _admit_flows(self) -> None:
+        while self._flow_queue and self._flow_slots.free:
+            subject = self._flow_queue.popleft()
+            if not subject.state.status.ended:
+                self._supervise(subject, flow_run.FlowRun(subject, self._around), self._flow_slots)
+
+    def _admit_tasks(self) -> None:
+        while self._task_queue and self._task_slots.free:
+            subject = self._task_queue.popleft()
+            if not subject.state.status.ended:
+                assert subject.prepared is not None
+                context = task_run.Context(subject, self.ledger, self._files, self._options.allow_local_files)
+                self._supervise(subject, task_run.TaskRun(context, subject.prepared), self._task_slots)
+
+    def _supervise(self, subject: live.Live, run: flow_run.FlowRun | task_run.TaskRun, room: slots.Slots) -> None:
+        assert self._group is not None
+        subject.supervision = run
+        room.enter(subject.state.id)
+        self._group.create_task(self._see_to(subject, run, room), name=f"execution {subject.state.id}")
+
+    async def _see_to(self, subject: live.Live, run: flow_run.FlowRun | task_run.TaskRun, room: slots.Slots) -> None:
+        """Run one execution. A defect of ours ends this one, with a reason, and no other."""
+        try:
+            await run.run()
+        except errors.JournalFailed:
+            raise  # nothing can be recorded any more: the daemon must go
+        except Exception as error:  # the seam: see the sentence above
+            log.exception("execution.failed_internally", execution=subject.state.id)
+            run.interrupt()
+            if not subject.state.status.ended:
+                self._end_unrun(subject, Status.ENDED_ERROR, f"internal error: {error!r}", reason="internal")
+        finally:
+            room.leave(subject.state.id)
+        await self._conclude(subject)
+
+    def _end_unrun(self, subject: live.Live, status: Status, message: str, *, reason: str = "interrupted") -> None:
+        """End an execution that nobody supervises (any more)."""
+        if status is Status.ENDED_CANCELLED:
+            reason = ""
+        event = events.ExecutionEnded(execution=subject.state.id, status=status, message=message, reason=reason)
+        self.ledger.record(subject, event)
+        if subject.supervision is None:
+            assert self._group is not None
+            self._group.create_task(self._conclude(subject), name=f"end of {subject.state.id}")
+
+    async def _conclude(self, subject: live.Live) -> None:
+        """Say once, in the log, how it ended; then let it go when that is durable."""
+        state = subject.state
+        for execution in subject.unrun:
+            child = self.ledger.find(execution)
+            if child is not None and child.state.status is Status.NEW:
+                self.request_cancel(execution, state.id)  # with its parent gone, nobody could run it any more
+        log.info(
+            "execution.ended",
+            execution=state.id,
+            flow=state.flow_name or state.task,
+            status=state.status,
+            reason=state.reason or None,
+        )
+        await self.ledger.settle(subject)

@@ -1,0 +1,290 @@
+"""The supervision of one flow execution: from the moment there is room to its end.
+
+It finds a process, tells it what to run, records what it says and answers its calls; it ends it when it is cancelled,
+takes too long or breaks the protocol. What the process writes to its standard streams becomes log events, bounded: a
+flood is cut with a marker and slowed by its own pipe, never the daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from .. import errors, events, ports
+from ..lifecycle import Status
+from ..workers import flow_process, processes, protocol
+from . import live, slots, views
+
+log = structlog.get_logger()
+
+#: What one execution may write to its standard streams before the rest is dropped.
+OUTPUT_BYTES_MAX = 10 * 1024 * 1024
+#: A line is recorded in pieces of this size if it is longer.
+_LINE_BYTES_MAX = 64 * 1024
+#: So many bytes of log may be under way to the disk for one execution before it is made to wait.
+_UNWRITTEN_BYTES_MAX = 256 * 1024
+#: How long a killed process may take to vanish before its end is recorded all the same.
+_BURIAL_S = 10.0
+
+
+class Cancelled(Exception):
+    """The execution was asked to end while its handler sat in a call."""
+
+
+class Interrupted(Exception):
+    """The process is being killed: there is nobody to answer any more."""
+
+
+AnswerCall = Callable[["FlowRun", protocol.Call], Awaitable[bytes]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every supervision needs."""
+
+    ledger: live.Ledger
+    flows: ports.Flows
+    processes: processes.Processes
+    slots: slots.Slots
+    answer: AnswerCall
+    cancel: Callable[[str, str], None]  # execution id, who
+    cancel_grace_s: float
+
+
+class FlowRun:
+    """One execution under way."""
+
+    def __init__(self, subject: live.Live, around: Surroundings) -> None:
+        self.live = subject
+        self.state = subject.state
+        self._around = around
+        self._loop = asyncio.get_running_loop()
+        self._process: flow_process.FlowProcess | None = None
+        self._hold: asyncio.Future[None] | None = None  # what the handler's current call waits for
+        self._held_children: tuple[str, ...] = ()
+        self._killed_because = ""
+        self._timers: list[asyncio.TimerHandle] = []
+        self._output = {"stdout": bytearray(), "stderr": bytearray()}
+        self._output_bytes = 0
+        self._unwritten_bytes = 0
+        self._resuming: set[asyncio.Task[None]] = set()
+
+    # -- the walk ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run it to its end, which is recorded on return."""
+        self._around.ledger.record(
+            self.live, events.ExecutionStarted(execution=self.state.id, attempt=self.state.attempt + 1)
+        )
+        if self.state.timeout_s is not None:
+            self._timers.append(self._loop.call_later(self.state.timeout_s, self._expire))
+        if self.state.parent:  # one from outside is durable already
+            await self._around.ledger.journal.durable()
+        frame = protocol.start(
+            await views.start(self._around.ledger, self.state),
+            self.state.path,
+            str(self._around.flows.snapshot(self.state.commit)),
+        )
+        kind = (self.state.flow_id, self.state.commit)
+        process = self._process = self._around.processes.take(kind, fresh=not self.state.reuse)
+        process.listen(self._take_output)
+        process.send(frame)
+        try:
+            ended = await self._converse(process)
+            event = await self._described(ended)
+            reusable = event.status == Status.ENDED_SUCCESS and not ended.dirty and self.state.reuse
+            if reusable:
+                self._around.processes.give_back(kind, process)
+            elif ended.dirty or ended.failure or ended.outcome == "cancelled":
+                await self._bury(process)
+            else:
+                process.dismiss()
+        except (EOFError, errors.InvalidRequest) as error:
+            await self._bury(process)
+            event = self._cut_off(str(error))
+        finally:
+            process.listen(None)
+            for timer in self._timers:
+                timer.cancel()
+        self._flush_output()
+        self._around.ledger.record(self.live, event)
+
+    async def _converse(self, process: flow_process.FlowProcess) -> protocol.Ended:
+        """Answer the handler's calls until it has ended; raises ``EOFError`` when the process is gone."""
+        while True:
+            said = protocol.decode(await process.receive())
+            process.drain()
+            match said:
+                case protocol.Log():
+                    await self._take_log(said)
+                case protocol.Call():
+                    try:
+                        process.send(await self._around.answer(self, said))
+                    except Interrupted:
+                        continue
+                case protocol.Ended():
+                    return said
+
+    async def _bury(self, process: flow_process.FlowProcess) -> None:
+        """Kill the process with all it started and wait until it is gone: ended means nothing goes on."""
+        process.kill()
+        done, _ = await asyncio.wait({process.exited}, timeout=_BURIAL_S)
+        if not done:
+            log.error("process.stuck", execution=self.state.id, pid=process.pid)
+
+    # -- waiting inside a call --------------------------------------------------------------------------------------
+
+    async def hold(self, hold: asyncio.Future[None], children: tuple[str, ...] = ()) -> None:
+        """Wait for ``hold`` on behalf of the handler's current call, without occupying a slot.
+
+        Raises ``Cancelled`` when the execution is cancelled and ``Interrupted`` when its process is killed meanwhile.
+        """
+        self._hold, self._held_children = hold, children
+        self._around.slots.leave(self.state.id)
+        try:
+            await hold
+        finally:
+            self._hold, self._held_children = None, ()
+            if not self._killed_because:
+                await self._around.slots.come_back(self.state.id)
+
+    def future(self) -> asyncio.Future[None]:
+        """Return something to ``hold`` on to."""
+        return self._loop.create_future()
+
+    # -- influence from outside -------------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """Let the handler meet ``ExecutionCancel`` now or at its next call, and kill it after its grace time."""
+        self._timers.append(self._loop.call_later(self._around.cancel_grace_s, self._kill, "cancelled"))
+        self._release(Cancelled())
+
+    def interrupt(self) -> None:
+        """The daemon stops: kill it; the end says so."""
+        self._kill("interrupted")
+
+    def _expire(self) -> None:
+        self._kill("timeout")
+
+    def _kill(self, because: str) -> None:
+        self._killed_because = self._killed_because or because
+        if self._process is not None:
+            self._process.kill()
+        self._release(Interrupted())
+
+    def _release(self, error: Exception) -> None:
+        """End the waiting of the current call, and of the children it waits for."""
+        children = self._held_children
+        if self._hold is not None and not self._hold.done():
+            self._hold.set_exception(error)
+        for child in children:
+            self._around.cancel(child, self.state.id)
+
+    # -- what it writes ---------------------------------------------------------------------------------------------
+
+    async def _take_log(self, said: protocol.Log) -> None:
+        args, blob = await self._around.ledger.stored(said.args)
+        self._around.ledger.record(
+            self.live,
+            events.LogWritten(
+                execution=self.state.id,
+                call=said.call,
+                level=said.level,
+                args=args if args is not None else events.EMPTY_LIST,
+                args_blob=blob,
+                kwargs=said.kwargs,
+            ),
+        )
+        self._unwritten_bytes += 200 + len(bytes(said.args))
+        if self._unwritten_bytes > _UNWRITTEN_BYTES_MAX:
+            await self._written()
+
+    async def _written(self) -> None:
+        self._unwritten_bytes = 0
+        await self._around.ledger.journal.durable()
+
+    def _take_output(self, stream: str, chunk: bytes) -> bool:
+        """Record whole lines of what the process wrote; False makes the stream wait for the disk."""
+        room = OUTPUT_BYTES_MAX - self._output_bytes
+        self._output_bytes += len(chunk)
+        if room <= 0:
+            return True  # dropped; the marker stands in the record
+        pending = self._output[stream]
+        pending += chunk[:room]
+        end = len(pending) if len(pending) >= _LINE_BYTES_MAX or room <= len(chunk) else pending.rfind(b"\n") + 1
+        self._record_output(stream, end)
+        if room <= len(chunk):
+            text = f"output is cut here: an execution may write {OUTPUT_BYTES_MAX:,} bytes"
+            self._record_text(stream, text, level="WARNING")
+        self._unwritten_bytes += len(chunk)
+        if self._unwritten_bytes <= _UNWRITTEN_BYTES_MAX:
+            return True
+        task = self._loop.create_task(self._resume(stream), name=f"output of {self.state.id}")
+        self._resuming.add(task)
+        task.add_done_callback(self._resuming.discard)
+        return False
+
+    async def _resume(self, stream: str) -> None:
+        await self._written()
+        if self._process is not None:
+            self._process.resume(stream)
+
+    def _record_output(self, stream: str, end: int) -> None:
+        pending = self._output[stream]
+        for start in range(0, end, _LINE_BYTES_MAX):
+            piece = bytes(pending[start : min(start + _LINE_BYTES_MAX, end)])
+            self._record_text(stream, piece.decode("utf-8", "backslashreplace").removesuffix("\n"))
+        del pending[:end]
+
+    def _record_text(self, stream: str, text: str, *, level: str = "") -> None:
+        level = level or ("INFO" if stream == "stdout" else "WARNING")
+        event = events.LogWritten(execution=self.state.id, level=level, stream=stream, text=text)
+        self._around.ledger.record(self.live, event)
+
+    def _flush_output(self) -> None:
+        for stream, pending in self._output.items():
+            self._record_output(stream, len(pending))
+
+    # -- how it ended -----------------------------------------------------------------------------------------------
+
+    async def _described(self, ended: protocol.Ended) -> events.ExecutionEnded:
+        """The end of a handler that left by itself."""
+        if self.state.cancel_requested and ended.outcome != "success":
+            return self._end(Status.ENDED_CANCELLED, "cancelled")
+        if ended.failure is not None:
+            return self._end(Status.ENDED_ERROR, ended.failure.message, failure=ended.failure)
+        if ended.outcome == "error":
+            return self._end(Status.ENDED_ERROR, ended.message or "the flow marked itself as failed")
+        output, blob = None, None
+        if ended.returned is not None and self.state.output is None:
+            output, blob = await self._around.ledger.stored(ended.returned)
+        return events.ExecutionEnded(
+            execution=self.state.id,
+            status=Status.ENDED_SUCCESS,
+            message=ended.message,
+            output=output,
+            output_blob=blob,
+        )
+
+    def _cut_off(self, how: str) -> events.ExecutionEnded:
+        """The end of a handler whose process is gone."""
+        match self._killed_because:
+            case "cancelled":
+                text = f"killed: it did not end within {self._around.cancel_grace_s:g} s of being cancelled"
+                return self._end(Status.ENDED_CANCELLED, text, reason="killed")
+            case "timeout":
+                text = f"timed out after {self.state.timeout_s:g} s"
+                return self._end(Status.ENDED_ERROR, text, reason="timeout")
+            case "interrupted":
+                return self._end(Status.ENDED_ERROR, "interrupted: the daemon stopped", reason="interrupted")
+        return self._end(Status.ENDED_ERROR, how, reason="process")
+
+    def _end(
+        self, status: Status, message: str, *, reason: str = "", failure: events.Failure | None = None
+    ) -> events.ExecutionEnded:
+        return events.ExecutionEnded(
+            execution=self.state.id, status=status, message=message, reason=reason, failure=failure
+        )

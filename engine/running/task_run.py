@@ -1,0 +1,107 @@
+"""The supervision of one task execution: it runs in the daemon, as an asyncio.Task that can really be stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+from .. import errors, events, ports
+from ..lifecycle import Status
+from . import live
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Context:
+    """What a running task may use; see ``ports.TaskContext``."""
+
+    subject: live.Live
+    ledger: live.Ledger
+    files: ports.Files
+    allow_local_files: bool
+
+    @property
+    def execution_id(self) -> str:
+        """The id of the task's own execution."""
+        return self.subject.state.id
+
+    def log(self, level: str, text: str) -> None:
+        """Write a line into the task's record."""
+        event = events.LogWritten(execution=self.execution_id, level=level, text=text)
+        self.ledger.record(self.subject, event)
+
+
+class TaskRun:
+    """One task under way."""
+
+    def __init__(self, context: Context, prepared: ports.PreparedTask) -> None:
+        self._context = context
+        self._ledger = context.ledger
+        self._live = context.subject
+        self._prepared = prepared
+        self._work: asyncio.Task[bytes] | None = None
+        self._interrupted = False
+
+    def cancel(self) -> None:
+        """Stop the work now."""
+        if self._work is not None:
+            self._work.cancel()
+
+    def interrupt(self) -> None:
+        """The daemon stops: stop the work; the end says so."""
+        self._interrupted = True
+        self.cancel()
+
+    async def run(self) -> None:
+        """Run it to its end, which is recorded on return."""
+        execution = self._live.state.id
+        self._ledger.record(self._live, events.ExecutionStarted(execution=execution, attempt=1))
+        await self._ledger.journal.durable()  # the world must not be touched for something that could be forgotten
+        self._work = asyncio.create_task(self._prepared.run(self._context), name=f"task {execution}")
+        if self._live.state.cancel_requested:
+            self._work.cancel()
+        done, _ = await asyncio.wait({self._work}, timeout=self._prepared.timeout_s)
+        timed_out = not done
+        if timed_out:
+            self._work.cancel()
+            await asyncio.wait({self._work})
+        self._ledger.record(self._live, await self._described(self._work, timed_out=timed_out))
+
+    async def _described(self, work: asyncio.Task[bytes], *, timed_out: bool) -> events.ExecutionEnded:
+        """How it ended, from how the work did."""
+        execution = self._live.state.id
+        if work.cancelled():
+            if timed_out:
+                text = f"timed out after {self._prepared.timeout_s:g} s"
+                return _failed(execution, "TimeoutExceededError", text, reason="timeout")
+            if self._interrupted:
+                text = "interrupted: the daemon stopped; whether it took effect is not known"
+                return _failed(execution, "OutcomeUnknownError", text, reason="interrupted")
+            return events.ExecutionEnded(execution=execution, status=Status.ENDED_CANCELLED, message="cancelled")
+        error = work.exception()
+        if error is None:
+            output, blob = await self._ledger.stored(work.result())
+            return events.ExecutionEnded(
+                execution=execution, status=Status.ENDED_SUCCESS, output=output, output_blob=blob
+            )
+        if not isinstance(error, errors.HeadraceError):
+            raise error  # a defect of the task's code: the dispatcher's seam records and reports it
+        output, blob = await self._ledger.stored(error.output if isinstance(error, errors.TaskFailed) else b"{}")
+        kind = error.kind if isinstance(error, errors.TaskFailed) else type(error).__name__
+        return events.ExecutionEnded(
+            execution=execution,
+            status=Status.ENDED_ERROR,
+            message=error.message,
+            output=output,
+            output_blob=blob,
+            failure=events.Failure(type=kind, message=error.message),
+        )
+
+
+def _failed(execution: str, kind: str, text: str, *, reason: str) -> events.ExecutionEnded:
+    return events.ExecutionEnded(
+        execution=execution,
+        status=Status.ENDED_ERROR,
+        message=text,
+        reason=reason,
+        failure=events.Failure(type=kind, message=text),
+    )

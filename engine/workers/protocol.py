@@ -1,0 +1,72 @@
+"""The daemon's half of the frames: what a flow process may say, typed and bounded, and what it is told.
+
+A flow process runs other people's code, so its frames are outside data: an unknown shape is an ``InvalidRequest`` here
+and the end of that process, never an exception deep in the engine. Values stay unopened (``msgspec.Raw``).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from .. import errors, events, values
+from ..guest import frames
+
+_EMPTY = msgspec.Raw(b"{}")
+
+
+class Call(msgspec.Struct, frozen=True, tag_field="op", tag="call"):
+    """The handler calls and waits for the answer."""
+
+    call: int
+    kind: str
+    target: str = ""
+    args: msgspec.Raw = _EMPTY
+
+
+class Log(msgspec.Struct, frozen=True, tag_field="op", tag="log"):
+    """The handler logs and goes on."""
+
+    call: int
+    level: str
+    args: msgspec.Raw
+    kwargs: msgspec.Raw
+
+
+class Ended(msgspec.Struct, frozen=True, tag_field="op", tag="ended"):
+    """The handler left. ``dirty`` says in words why the process cannot be used again, if so."""
+
+    outcome: str  # success | error | cancelled
+    message: str = ""
+    returned: msgspec.Raw | None = None
+    failure: events.Failure | None = None
+    dirty: str = ""
+
+
+Said = Call | Log | Ended
+_decoder: msgspec.json.Decoder[Said] = msgspec.json.Decoder(Said)
+
+
+def decode(text: bytes) -> Said:
+    """Return what a flow process said; raises ``InvalidRequest`` for anything it may not say."""
+    try:
+        return _decoder.decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise errors.InvalidRequest(f"the flow process sent something that is no frame: {error}") from None
+
+
+def answer(call: int, result: bytes | None) -> bytes:
+    """Return the frame with the result of a call."""
+    return frames.pack(b'{"call":%d,"result":%b}' % (call, b"null" if result is None else result))
+
+
+def refusal(call: int, kind: str, message: str, execution: bytes | None = None) -> bytes:
+    """Return the frame that raises the flow-side exception ``kind``; ``execution`` is the failed one's fields."""
+    failure: dict[str, object] = {"type": kind, "message": message}
+    if execution is not None:
+        failure["execution"] = msgspec.Raw(execution)
+    return frames.pack(values.encode({"call": call, "failure": failure}))
+
+
+def start(execution: bytes, path: str, snapshot: str) -> bytes:
+    """Return the frame that makes a flow process run ``execution`` (its fields, an object's text)."""
+    return frames.pack(values.encode({"execution": msgspec.Raw(execution), "path": path, "snapshot": snapshot}))
