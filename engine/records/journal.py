@@ -1,0 +1,320 @@
+"""The journal's writer: events go in line, whole batches become durable together.
+
+Everything appended in one turn of the event loop, and everything that arrives while the disk is busy, is one batch
+with one fdatasync. Lines are composed on the loop; one thread writes and syncs them, so that a slow disk never stops
+the loop. There is one writer per directory; the daemon's lock sees to that.
+
+A full disk stalls the line and nothing else: what came from outside (``submit``) is refused, what already happened is
+kept and tried again until there is room. A failed fsync ends it: ``failed`` is set, every waiter and later caller gets
+``JournalFailed``, and the daemon must go, because what is on disk can only be learnt by reading it anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import math
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import structlog
+
+from .. import errors, events, model, ports
+from . import recovery, segments, tail
+from .segments import Position
+
+log = structlog.get_logger()
+
+SEGMENT_BYTES_MAX = 64 * 1024 * 1024
+#: More than this waiting for the disk, and requests from outside are refused.
+PENDING_BYTES_MAX = 64 * 1024 * 1024
+#: A batch is cut here, so that composing it does not hold the loop for long.
+BATCH_BYTES_MAX = 1024 * 1024
+RETRY_S = 0.5
+
+Listener = Callable[[Sequence[events.Recorded]], None]
+
+
+class _Entry(NamedTuple):
+    number: int  # in order of appending, for those who wait
+    event: events.AnyEvent
+    at: str
+    body: bytes
+    waiter: asyncio.Future[None] | None  # of a request from outside, which may be refused
+
+
+class _Stamps:
+    """Formats the time as ``model.timestamp`` does, but only once a second the costly part."""
+
+    __slots__ = ("_clock", "_prefix", "_second")
+
+    def __init__(self, clock: ports.Clock) -> None:
+        self._clock = clock
+        self._second = math.nan
+        self._prefix = ""
+
+    def now(self) -> str:
+        time = self._clock.time()
+        second = math.floor(time)
+        micros = round((time - second) * 1e6)
+        if second != self._second or micros > 999_999:
+            if micros > 999_999:
+                return model.timestamp(time)
+            self._second = second
+            self._prefix = model.timestamp(second)[:19]
+        return f"{self._prefix}.{micros:06d}+00:00"
+
+
+class Journal:
+    """The one writer of a directory of segments; see ``ports.Journal``. Made by ``open``, on a running event loop."""
+
+    def __init__(self, end: tail.Tail, position: Position, clock: ports.Clock, segment_bytes_max: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        #: Set once, when the disk broke its promise.
+        self.failed: asyncio.Future[errors.JournalFailed] = self._loop.create_future()
+        self._tail = end
+        self._position = position
+        self._stamps = _Stamps(clock)
+        self._segment_bytes_max = segment_bytes_max
+        self._pending: collections.deque[_Entry] = collections.deque()
+        self._pending_bytes = 0
+        self._flying: list[_Entry] = []
+        self._appended = 0
+        self._waiters: collections.deque[tuple[int, asyncio.Future[None]]] = collections.deque()
+        self._listeners: list[Listener] = []
+        self._busy = False  # a flush is scheduled, running, or to be tried again
+        self._stalled = ""  # why the disk takes nothing now
+        self._refusal: errors.JournalFailed | None = None
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="journal-writer", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    async def open(
+        cls,
+        directory: Path,
+        clock: ports.Clock,
+        *,
+        segment_bytes_max: int = SEGMENT_BYTES_MAX,
+        recovered: recovery.Recovered | None = None,
+    ) -> Journal:
+        """Open the journal to append to it; without ``recovered`` it is recovered first. Raises ``JournalCorrupt``."""
+        end, position = await asyncio.to_thread(_open_tail, directory, clock, recovered)
+        return cls(end, position, clock, segment_bytes_max)
+
+    @property
+    def position(self) -> Position:
+        """The end of what is durable."""
+        return self._position
+
+    def append(self, event: events.AnyEvent) -> str:
+        """Put ``event`` next in line and return its time; see ``ports.Journal``. Raises ``TooLarge``."""
+        return self._append(event, None)
+
+    def _append(self, event: events.AnyEvent, waiter: asyncio.Future[None] | None) -> str:
+        if self._refusal is not None:
+            raise self._refusal
+        body = msgspec.json.encode(event)
+        if len(body) > segments.BODY_BYTES_MAX:
+            raise errors.TooLarge(
+                f"a record of {len(body):,} bytes is over the limit of {segments.BODY_BYTES_MAX:,}",
+                hint="keep large values in blobs",
+            )
+        if b"\n" in body:
+            raise ValueError("a raw line break inside a value would tear the record")
+        at = self._stamps.now()
+        self._appended += 1
+        self._pending.append(_Entry(self._appended, event, at, body, waiter))
+        self._pending_bytes += len(body)
+        if not self._busy:
+            self._busy = True
+            self._loop.call_soon(self._flush)
+        return at
+
+    async def durable(self) -> None:
+        """Return when everything appended so far is on disk. Raises ``JournalFailed`` if it never will be."""
+        if self._refusal is not None:
+            raise self._refusal
+        if self._flying or self._pending:
+            waiter = self._loop.create_future()
+            self._waiters.append((self._appended, waiter))
+            await waiter
+
+    async def submit(self, event: events.AnyEvent) -> str:
+        """Append and return its time when durable. Raises ``NotAccepting`` when the disk is full; see ``ports``."""
+        if self._stalled:
+            raise _not_accepting(self._stalled)
+        if self._pending_bytes > PENDING_BYTES_MAX:
+            raise _not_accepting("the disk is too slow for what is asked of it")
+        waiter = self._loop.create_future()
+        at = self._append(event, waiter)
+        await waiter
+        return at
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call ``listener`` on the event loop with each batch once it is durable, in order. Returns the way out."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    async def close(self) -> None:
+        """Make durable what is in line, then let go. On a full disk what is left is lost, and its waiters are told."""
+        with contextlib.suppress(errors.JournalFailed):
+            while (self._flying or self._pending) and not self._stalled:
+                await self.durable()
+        self._refuse(errors.JournalFailed("the journal is closed"))
+        self._jobs.put(None)
+        await asyncio.to_thread(self._thread.join)
+        self._tail.close()
+
+    # On the loop: a flush hands one job to the thread and comes back through _landed or _sealed or _opened.
+
+    def _flush(self) -> None:
+        if self._refusal is not None:
+            return
+        at = self._stamps.now().encode()
+        if not self._tail.is_open:
+            self._jobs.put(lambda: self._turn_over(self._tail.open_next, at))
+        elif self._position.offset >= self._segment_bytes_max:
+            self._jobs.put(lambda: self._turn_over(self._tail.seal, at))
+        elif self._pending:
+            self._write_batch()
+        else:
+            self._busy = False
+
+    def _write_batch(self) -> None:
+        position = self._position
+        seq, crc, batch = position.seq, position.crc, position.seq + 1
+        lines = []
+        size = 0
+        while self._pending and size < BATCH_BYTES_MAX:
+            entry = self._pending.popleft()
+            seq += 1
+            line, crc = segments.compose(seq, batch, entry.at.encode(), entry.body, crc)
+            self._pending_bytes -= len(entry.body)
+            size += len(line)
+            lines.append(line)
+            self._flying.append(entry)
+        data = b"".join(lines)
+        landed = Position(position.segment, position.offset + size, seq, crc)
+        lengths = [len(line) for line in lines]
+        self._jobs.put(lambda: self._write(data, landed, lengths))
+
+    def _landed(self, position: Position, lengths: list[int]) -> None:
+        before, flown = self._position, self._flying
+        self._position = position
+        self._flying = []
+        self._stalled = ""
+        for entry in flown:
+            if entry.waiter is not None and not entry.waiter.done():
+                entry.waiter.set_result(None)
+        self._release(flown[-1].number)
+        # After the waiters' turn, so that what they append next shares the batch.
+        self._loop.call_soon(self._flush)
+        if self._listeners:
+            recorded = _recorded(flown, before, lengths)
+            for listener in tuple(self._listeners):
+                listener(recorded)
+
+    def _turned_over(self, position: Position) -> None:
+        self._position = position
+        self._flush()
+
+    def _refused(self, reason: str) -> None:
+        """The disk is full: drop what may be refused, keep what already happened, try again."""
+        if not self._stalled:
+            log.warning("journal.stalled", reason=reason, retry_s=RETRY_S)
+        self._stalled = reason
+        kept = []
+        for entry in (*self._flying, *self._pending):
+            if entry.waiter is None:
+                kept.append(entry)
+            elif not entry.waiter.done():
+                entry.waiter.set_exception(_not_accepting(reason))
+        self._flying = []
+        self._pending = collections.deque(kept)
+        self._pending_bytes = sum(len(entry.body) for entry in kept)
+        self._release(kept[0].number - 1 if kept else self._appended)
+        self._loop.call_later(RETRY_S, self._flush)
+
+    def _release(self, number: int) -> None:
+        """Wake those who wait for entries up to ``number``."""
+        while self._waiters and self._waiters[0][0] <= number:
+            waiter = self._waiters.popleft()[1]
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _poison(self, error: errors.JournalFailed) -> None:
+        log.error("journal.failed", reason=error.message)
+        self._refuse(error)
+        self.failed.set_result(error)
+
+    def _refuse(self, error: errors.JournalFailed) -> None:
+        if self._refusal is not None:
+            return
+        self._refusal = error
+        waiters = [entry.waiter for entry in (*self._flying, *self._pending) if entry.waiter is not None]
+        waiters += [waiter for _, waiter in self._waiters]
+        self._waiters.clear()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
+
+    # On the writer thread.
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job()
+            except tail.DiskRefused as refusal:
+                self._back(self._refused, str(refusal))
+            except errors.JournalFailed as error:
+                self._back(self._poison, error)
+                return
+
+    def _write(self, data: bytes, position: Position, lengths: list[int]) -> None:
+        self._tail.write(data)
+        self._back(self._landed, position, lengths)
+        self._tail.digest(data)
+
+    def _turn_over(self, step: Callable[[Position, bytes], Position], at: bytes) -> None:
+        self._back(self._turned_over, step(self._position, at))
+
+    def _back(self, callback: Callable[..., None], *args: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+            self._loop.call_soon_threadsafe(callback, *args)
+
+
+def _open_tail(directory: Path, clock: ports.Clock, recovered: recovery.Recovered | None) -> tuple[tail.Tail, Position]:
+    if recovered is None:
+        recovered = recovery.recover(directory)
+    position = recovered.position
+    end = tail.Tail(directory, recovered.instance)
+    if position.segment and recovered.sealed_sha256 is None:
+        end.resume(position, recovered.first_seq, recovered.sha256)
+        return end, position
+    if recovered.sealed_sha256 is not None:
+        end.resume_sealed(recovered.sealed_sha256)
+    try:
+        position = end.open_next(position, _Stamps(clock).now().encode())
+    except tail.DiskRefused as refusal:
+        log.warning("journal.stalled", reason=str(refusal), retry_s=RETRY_S)  # the first flush tries again
+    return end, position
+
+
+def _recorded(entries: list[_Entry], before: Position, lengths: list[int]) -> list[events.Recorded]:
+    seq, offset = before.seq, before.offset
+    batch = []
+    for entry, length in zip(entries, lengths, strict=True):
+        seq += 1
+        batch.append(events.Recorded(seq, entry.at, entry.event, before.segment, offset, length))
+        offset += length
+    return batch
+
+
+def _not_accepting(reason: str) -> errors.NotAccepting:
+    return errors.NotAccepting(f"the journal takes no new records: {reason}", hint="free disk space")

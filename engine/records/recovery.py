@@ -1,0 +1,282 @@
+"""Reads the journal at start, mends what a crash left, and refuses what a crash cannot have done.
+
+Every line of every segment is checked. The first line that does not follow from the one before it is either torn: it
+belongs to the last batch, which nobody was promised, and it and what follows are dropped; or something whole of a later
+batch exists: then durable records are damaged, ``JournalCorrupt`` says where, and nothing on disk is touched. A run of
+NULs is a line that does not follow, like any other garbage.
+
+The last segment is always written anew before anything acts on it: what a process finds after a failed fsync or a
+kill may be in memory only, and would vanish with the next power cut. Recovery can die anywhere and be done again; it
+needs no free space. Blocking; the daemon calls it before it opens the journal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import functools
+import hashlib
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from .. import errors, events
+from . import segments, tail
+from .segments import Position
+
+Visit = Callable[[events.Recorded], None]
+
+_READ_BYTES = 1024 * 1024
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_HINT = "restore this file from a backup, or move the records aside; nothing was changed"
+
+
+@dataclasses.dataclass(slots=True)
+class Recovered:
+    """The journal as recovery left it, and what the writer needs to go on."""
+
+    instance: str = ""
+    position: Position = dataclasses.field(default_factory=Position)
+    torn_bytes: int = 0  # dropped from the end of the last segment
+    unknown_kinds: dict[str, int] = dataclasses.field(default_factory=dict)  # event kinds not known here, with counts
+    unknown_executions: set[str] = dataclasses.field(default_factory=set)  # their records are incomplete for us
+    first_seq: int = 1  # of the last segment
+    sealed_sha256: str | None = None  # set if the last segment is sealed
+    sha256: hashlib._Hash = dataclasses.field(default_factory=hashlib.sha256)  # of the last segment's bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Report:
+    """What ``verify`` found. ``problem`` is empty for a journal that can be trusted."""
+
+    segments: int
+    records: int
+    bytes: int
+    torn_bytes: int
+    problem: str
+
+
+def recover(directory: Path, visit: Visit | None = None) -> Recovered:
+    """Check the journal, call ``visit`` for each event in order, mend the end, and return where it stands.
+
+    After this every line in the directory is durable. Raises ``JournalCorrupt``, with nothing changed on disk (what
+    was visited until then must not be used). An empty or missing directory is a journal that has yet to be born."""
+    _make_directory(directory)
+    files = segments.files(directory)
+    reader = _Reader(visit)
+    reader.read(files)
+    _sweep(directory)
+    found = reader.found
+    if files:
+        _rewrite(files[-1][1], found)
+    else:
+        found.instance = secrets.token_hex(16)
+    return found
+
+
+def verify(directory: Path) -> Report:
+    """Check the journal and its hashes without changing anything; of a running daemon the end may look torn."""
+    files = segments.files(directory)
+    reader = _Reader(None)
+    problem = ""
+    try:
+        reader.read(files)
+        _verify_seals(files)
+    except errors.JournalCorrupt as error:
+        problem = error.message
+    size = sum(path.stat().st_size for _, path in files)
+    return Report(len(files), reader.found.position.seq, size, reader.found.torn_bytes, problem)
+
+
+class _Reader:
+    """Walks all segments, line by line, and keeps what the last good line said."""
+
+    def __init__(self, visit: Visit | None) -> None:
+        self.found = Recovered()
+        self._visit = visit
+        self._chain = segments.Chain()
+
+    def read(self, files: list[tuple[int, Path]]) -> None:
+        for expected, (number, path) in enumerate(files, 1):
+            if number != expected:
+                raise errors.JournalCorrupt(f"segment {segments.file_name(expected)} is missing", hint=_HINT)
+            last = number == len(files)
+            self._read_segment(number, path, last=last)
+            if not last and self.found.sealed_sha256 is None:
+                raise _corrupt(path, self.found.position.offset, "the line that seals the segment")
+
+    def _read_segment(self, number: int, path: Path, *, last: bool) -> None:
+        chain, visit = self._chain, self._visit
+        follow = chain.follow
+        with path.open("rb", buffering=_READ_BYTES) as file:
+            lines = iter(functools.partial(file.readline, segments.LINE_BYTES_MAX + 1), b"")
+            offset = self._open_segment(number, path, next(lines, b""))
+            for line in lines:
+                if not follow(line):
+                    rest = path.stat().st_size - offset
+                    self._classify(path, offset, line, file.readline, last=last)
+                    self.found.torn_bytes = rest
+                    break
+                if self.found.sealed_sha256 is not None:
+                    raise _corrupt(path, offset, "nothing after the line that seals the segment")
+                if segments.is_seal(line):
+                    self._seal_segment(path, offset, line)
+                elif visit is not None:
+                    self._call(visit, line, number, offset)
+                offset += len(line)
+        self.found.position = Position(number, offset, chain.seq, chain.crc)
+
+    def _open_segment(self, number: int, path: Path, line: bytes) -> int:
+        """Check a segment's first line. It was durable before the file got its name, so it is never torn."""
+        found, previous_crc = self.found, f"{self._chain.crc:08x}"
+        if not self._chain.follow(line):
+            raise _corrupt(path, 0, f"a first line with seq {self._chain.seq + 1} that follows crc {previous_crc}")
+        opened = segments.decode(line).event
+        if not isinstance(opened, segments.SegmentOpened):
+            raise _corrupt(path, 0, "a segment.opened")
+        if opened.format != segments.FORMAT:
+            raise errors.JournalCorrupt(
+                f"{path.name} has format {opened.format}, this version reads {segments.FORMAT}",
+                hint="install the version that wrote it, or a newer one",
+            )
+        instance = found.instance or opened.instance
+        sha256 = found.sealed_sha256 or segments.NO_SHA256
+        for name, actual, expected in (
+            ("segment", opened.segment, number),
+            ("instance", opened.instance, instance),
+            ("previous_crc", opened.previous_crc, previous_crc),
+            ("previous_sha256", opened.previous_sha256, sha256),
+        ):
+            if actual != expected:
+                raise _corrupt(path, 0, f"{name} {expected}, not {actual}")
+        found.instance = instance
+        found.first_seq = self._chain.seq
+        found.sealed_sha256 = None
+        return len(line)
+
+    def _seal_segment(self, path: Path, offset: int, line: bytes) -> None:
+        sealed = segments.decode(line).event
+        count = self._chain.seq - self.found.first_seq
+        if not isinstance(sealed, segments.SegmentSealed) or sealed.count != count:
+            raise _corrupt(path, offset, f"a seal that counts {count} lines")
+        self.found.sealed_sha256 = sealed.sha256
+
+    def _call(self, visit: Visit, line: bytes, number: int, offset: int) -> None:
+        decoded = segments.decode(line)
+        event = decoded.event
+        if isinstance(event, segments.Unknown):
+            kinds = self.found.unknown_kinds
+            kinds[event.kind] = kinds.get(event.kind, 0) + 1
+            self.found.unknown_executions.add(event.execution)
+        elif isinstance(event, segments.SegmentOpened | segments.SegmentSealed):
+            raise errors.JournalCorrupt(f"a {type(event).__name__} at byte {offset} inside segment {number}")
+        else:
+            visit(events.Recorded(decoded.seq, decoded.at, event, number, offset, len(line)))
+
+    def _classify(self, path: Path, offset: int, line: bytes, readline: Callable[[int], bytes], *, last: bool) -> None:
+        """Return if the line at ``offset`` and all that follows can be a torn tail, else raise."""
+        damaged = not last or self._chain.contradicted_by(line, first=True)
+        while not damaged and (line := readline(segments.LINE_BYTES_MAX + 1)):
+            damaged = self._chain.contradicted_by(line, first=False)
+        if damaged:
+            expected = f"the line with seq {self._chain.seq + 1} that follows crc {self._chain.crc:08x}"
+            raise _corrupt(path, offset, f"{expected}; whole records of a later batch exist, so it was durable once")
+
+
+def _corrupt(path: Path, offset: int, expected: str) -> errors.JournalCorrupt:
+    return errors.JournalCorrupt(f"{path} is damaged at byte {offset}: expected {expected}", hint=_HINT)
+
+
+def _verify_seals(files: list[tuple[int, Path]]) -> None:
+    """Compare each sealed segment's bytes with the hash in its seal."""
+    for _, path in files:
+        sha256 = hashlib.sha256()
+        with path.open("rb", buffering=_READ_BYTES) as file:
+            for line in iter(functools.partial(file.readline, segments.LINE_BYTES_MAX + 1), b""):
+                sealed = segments.decode(line).event if b'"event":"segment.sealed"' in line[:160] else None
+                if isinstance(sealed, segments.SegmentSealed):
+                    if sealed.sha256 != sha256.hexdigest():
+                        raise _corrupt(path, 0, f"content with sha256 {sealed.sha256}")
+                    break
+                sha256.update(line)
+
+
+def _make_directory(directory: Path) -> None:
+    """Create it if needed; the entry in its parent is durable after this."""
+    if not directory.is_dir():
+        _make_directory(directory.parent)
+        directory.mkdir(mode=0o700)
+        tail.sync_directory(directory.parent)
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what a crash left half-made. Nothing ever refers to a ``.tmp``."""
+    for leftover in directory.glob("*.tmp"):
+        leftover.unlink()
+
+
+def _rewrite(path: Path, found: Recovered) -> None:
+    """Make the good part of the last segment durable and drop the rest."""
+    size = found.position.offset
+    try:
+        try:
+            found.sha256 = _replace(path, size, mode=0o600 if found.sealed_sha256 is None else 0o400)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            found.sha256 = _mend_in_place(path, size)
+    except OSError as error:
+        raise errors.JournalFailed(
+            f"{path} could not be made durable: {error.strerror}", hint="look at the disk, then start again"
+        ) from error
+
+
+def _replace(path: Path, size: int, mode: int) -> hashlib._Hash:
+    temporary = path.with_suffix(".tmp")
+    try:
+        sha256 = _copy(path, temporary, size, mode)
+        temporary.rename(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    tail.sync_directory(path.parent)
+    return sha256
+
+
+def _copy(source: Path, target: Path, size: int, mode: int) -> hashlib._Hash:
+    sha256 = hashlib.sha256()
+    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with source.open("rb", buffering=0) as file:
+            while size:
+                chunk = file.read(min(size, _READ_BYTES))
+                if not chunk:
+                    raise errors.JournalCorrupt(f"{source} became shorter while it was read", hint="run one daemon")
+                tail.write_all(fd, chunk)
+                sha256.update(chunk)
+                size -= len(chunk)
+        os.fchmod(fd, mode)
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)
+    return sha256
+
+
+def _mend_in_place(path: Path, size: int) -> hashlib._Hash:
+    """Cut the file, then write each byte over itself, so that it reaches the disk: needs no free space."""
+    path.chmod(0o600)
+    sha256 = hashlib.sha256()
+    fd = os.open(path, os.O_RDWR)
+    try:
+        os.ftruncate(fd, size)
+        while chunk := os.read(fd, _READ_BYTES):
+            sha256.update(chunk)
+            os.lseek(fd, -len(chunk), os.SEEK_CUR)
+            tail.write_all(fd, chunk)
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)
+    return sha256
