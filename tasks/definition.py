@@ -1,0 +1,98 @@
+"""What a task type is: one declaration per module, which the registry finds and serves.
+
+A module of a type has a struct of inputs (a subclass of ``Inputs``, each field with its description, unit and default),
+a struct of the output, a coroutine ``run(inputs, context)``, and a function ``definition(settings)`` that puts them
+into one ``TaskDefinition``. It refuses inputs before anything is sent by raising what ``missing`` and ``invalid``
+return, and reports a failure as ``errors.TaskFailed``. Nothing else is needed: not a base class, not a registration,
+but the one line in ``registry`` or, for a type of another distribution, an entry point of the group
+``headrace.tasks`` that names such a function.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, Generic, TypeVar
+
+import msgspec
+
+from ..engine import errors, ports
+from .egress import Egress
+from .retry import Backoff, Pacing
+
+
+class Inputs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What every task type accepts. ``null`` counts as not given."""
+
+    timeout: Annotated[
+        Annotated[float, msgspec.Meta(gt=0)] | None,
+        msgspec.Meta(description="Seconds the whole task may take. Without it there is no limit."),
+    ] = None
+    retry_backoff: Annotated[
+        Backoff | bool | None,
+        msgspec.Meta(
+            description="How a passing failure is retried: {initial, maximum, multiplier, deadline}, in seconds; "
+            "true is the default back-off, false never tries again. Without it only what may be repeated is retried."
+        ),
+    ] = None
+    retry_interrupted: Annotated[
+        bool, msgspec.Meta(description="Repeat the task when the daemon died in the middle of it. Default: false.")
+    ] = False
+    protect_inputs: Annotated[
+        list[str] | None, msgspec.Meta(description="Names of inputs that are redacted wherever the record is shown.")
+    ] = None
+    protect_outputs: Annotated[
+        list[str] | None, msgspec.Meta(description="Names of outputs that are redacted wherever the record is shown.")
+    ] = None
+
+
+I = TypeVar("I", bound=Inputs)  # noqa: E741 - the inputs of one type
+
+
+def _accept(_: Any) -> None:
+    """Every combination of well-typed inputs is fine."""
+
+
+async def _nothing_to_close() -> None:
+    """The type keeps nothing open."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TaskDefinition(Generic[I]):
+    """One task type. ``check`` sees well-typed inputs and raises for what does not go together."""
+
+    name: str
+    summary: str
+    inputs: type[I]
+    output: type[msgspec.Struct]
+    run: Callable[[I, ports.TaskContext], Awaitable[msgspec.Struct]]
+    #: Whether a run cut off midway may simply be repeated.
+    idempotent: Callable[[I], bool]
+    check: Callable[[I], None] = _accept
+    aliases: tuple[str, ...] = ()
+    description: str = ""
+    #: Other names of inputs, as flows in the wild write them.
+    input_aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    #: Lets go of what the type keeps open between runs.
+    close: Callable[[], Awaitable[None]] = _nothing_to_close
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the operator decides for all task types."""
+
+    egress: Egress = dataclasses.field(default_factory=Egress)
+    pacing: Pacing = dataclasses.field(default_factory=Pacing)
+
+
+Factory = Callable[[Settings], TaskDefinition[Any]]
+
+
+def missing(task: str, name: str, expected: str) -> errors.InputRefused:
+    """Return the refusal of a call without the input ``name``."""
+    return errors.InputRefused("MissingInputError", f"{task} needs the input '{name}': {expected}")
+
+
+def invalid(task: str, name: str, expected: str) -> errors.InputRefused:
+    """Return the refusal of an input's value. Say what is expected, never the value: it may be a secret."""
+    return errors.InputRefused("InvalidInputError", f"{task} cannot use the input '{name}': {expected}")

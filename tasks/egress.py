@@ -1,0 +1,57 @@
+"""Where tasks may connect to: everywhere, or (``deny_private``) to public addresses only.
+
+The policy looks at addresses, not names, and every address a name has must pass: a name can point anywhere, and can
+point elsewhere a second later. Whoever connects asks here about the very address it is going to use. Addresses that
+carry an IPv4 address inside (mapped, NAT64, 6to4, Teredo) are judged by both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import socket
+from collections.abc import Iterator
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Egress:
+    """The operator's choice."""
+
+    deny_private: bool = False
+
+    def refusal(self, address: str) -> str | None:
+        """Return why nobody may connect to this numeric address, or None if it is allowed or is a name."""
+        if not self.deny_private:
+            return None
+        parsed = _parsed(address.partition("%")[0].strip("[]"))
+        if parsed is None or all(one.is_global and not one.is_multicast for one in _meanings(parsed)):
+            return None
+        return f"{address} is not a public address, and this daemon lets tasks connect to public addresses only"
+
+
+def _parsed(address: str) -> _Address | None:
+    try:
+        return ipaddress.ip_address(address)
+    except ValueError:
+        pass
+    try:
+        # The old spellings 127.1, 0x7f000001 and 2130706433 are addresses too for everything that connects.
+        return ipaddress.IPv4Address(socket.inet_aton(address))
+    except OSError:
+        return None
+
+
+def _meanings(address: _Address) -> Iterator[_Address]:
+    """Yield what the address means: the address inside it where there is one, else itself."""
+    if isinstance(address, ipaddress.IPv4Address):
+        yield address
+    elif address.ipv4_mapped is not None:
+        yield address.ipv4_mapped
+    elif any(address in network for network in _NAT64):
+        yield ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    else:
+        yield address
+        yield from (inner for inner in (address.sixtofour, *(address.teredo or ())) if inner is not None)

@@ -1,0 +1,211 @@
+"""The task types that are there: built in, and by entry point from other distributions.
+
+It owns everything the types have in common: finding a type by name or alias, telling missing, wrong and unknown inputs
+apart with messages people can act on, the escape of reserved words (``from_`` is ``from``), the JSON Schemas, and the
+bound on what a task may return. The engine calls ``prepare`` before it records the call, and ``run`` after.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.metadata
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from ..engine import errors, ports, values
+from . import definition, rest
+
+log = structlog.get_logger()
+
+ENTRY_POINTS = "headrace.tasks"
+BUILT_IN: tuple[definition.Factory, ...] = (rest.definition,)
+
+# What msgspec says about a value: the expectation, then what it got (left out: it may quote the value) and where.
+_COMPLAINT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
+_TYPES = re.compile(r"`([a-z]+(?: \| [a-z]+)*)`")
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "object": "an object",
+    "array": "a list",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prepared:
+    """A task whose inputs are known to be good."""
+
+    _definition: definition.TaskDefinition[Any]
+    _inputs: definition.Inputs
+
+    @property
+    def type(self) -> str:
+        """The canonical type."""
+        return self._definition.name
+
+    @property
+    def timeout_s(self) -> float | None:
+        """How long the whole of it may take."""
+        return self._inputs.timeout
+
+    @property
+    def idempotent(self) -> bool:
+        """Whether it may simply be repeated when it was cut off midway."""
+        return self._inputs.retry_interrupted or self._definition.idempotent(self._inputs)
+
+    async def run(self, context: ports.TaskContext) -> bytes:
+        """Do it and return the output; raises ``TaskFailed``, also when there is more output than may be recorded."""
+        output = await self._definition.run(self._inputs, context)
+        text = values.encode(output, f"the output of {self.type}")
+        if len(text) > values.VALUE_BYTES_MAX:
+            raise errors.TaskFailed(
+                f"{self.type} succeeded, but its output is {len(text):,} bytes as JSON and the limit is "
+                f"{values.VALUE_BYTES_MAX:,}: let it write to a file"
+            )
+        return text
+
+
+class Registry:
+    """Implements ``ports.Tasks``. ``aclose`` when the daemon stops, on the event loop the tasks ran on."""
+
+    def __init__(self, definitions: Iterable[definition.TaskDefinition[Any]]) -> None:
+        self._definitions: dict[str, definition.TaskDefinition[Any]] = {}
+        self._by_name: dict[str, definition.TaskDefinition[Any]] = {}
+        for one in definitions:
+            self._definitions[one.name] = one
+            for name in (one.name, *one.aliases):
+                taken = self._by_name.setdefault(name.casefold(), one)
+                if taken is not one:
+                    raise errors.ConfigurationInvalid(
+                        f"two task types are called {name}: {taken.name} and {one.name}",
+                        hint="uninstall the distribution that brings the one you do not want",
+                    )
+
+    def prepare(self, type: str, inputs: bytes) -> Prepared:  # noqa: A002 - flow authors call it so
+        """Validate; raises ``NotFound`` for an unknown type and ``InputRefused`` for inputs that cannot be used."""
+        found = self._by_name.get(type.casefold())
+        if found is None:
+            names = [name for one in self._definitions.values() for name in (one.name, *one.aliases)]
+            raise errors.NotFound(
+                f"there is no task type {type!r}" + _nearest(type, names),
+                hint=f"the types are {', '.join(sorted(self._definitions))}",
+            )
+        struct = _decoded(found, _named(found, inputs))
+        found.check(struct)
+        return Prepared(found, struct)
+
+    def types(self) -> Sequence[ports.TaskType]:
+        """All types, by name, with JSON Schemas that stand alone."""
+        return [
+            ports.TaskType(
+                name=one.name,
+                aliases=one.aliases,
+                summary=one.summary,
+                description=one.description,
+                inputs=msgspec.json.schema(one.inputs),
+                output=msgspec.json.schema(one.output),
+            )
+            for _, one in sorted(self._definitions.items())
+        ]
+
+    async def aclose(self) -> None:
+        """Close what the types keep open between runs."""
+        for one in self._definitions.values():
+            await one.close()
+
+
+def installed(settings: definition.Settings | None = None) -> Registry:
+    """Return the registry of the built-in types and those that installed distributions bring.
+
+    A foreign type that cannot be loaded is logged and left out: it must not keep the daemon from starting."""
+    settings = settings or definition.Settings()
+    return Registry([*(factory(settings) for factory in BUILT_IN), *_from_entry_points(settings)])
+
+
+def _from_entry_points(settings: definition.Settings) -> list[definition.TaskDefinition[Any]]:
+    found: list[definition.TaskDefinition[Any]] = []
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            found.append(entry.load()(settings))
+        except Exception as error:  # noqa: BLE001 - loading runs foreign code, which may raise anything
+            log.error("task_type.load_failed", entry_point=entry.name, value=entry.value, error=repr(error))
+    return found
+
+
+def _named(found: definition.TaskDefinition[Any], inputs: bytes) -> dict[str, msgspec.Raw]:
+    """Return the given inputs by their canonical names; raises for a name nobody knows and for one given twice."""
+    given = values.members(inputs)
+    if given is None:
+        raise errors.InputRefused("InvalidInputError", f"{found.name} takes an object of names and values")
+    known = found.inputs.__struct_encode_fields__
+    named: dict[str, msgspec.Raw] = {}
+    for key, value in given.items():
+        name = _canonical(key, known, found.input_aliases)
+        if name is None:
+            raise errors.InputRefused(
+                "ExtraInputError",
+                f"{found.name} has no input '{key}'" + _nearest(key, [*known, *found.input_aliases]),
+                hint=f"its inputs are {', '.join(known)}",
+            )
+        if bytes(value) == b"null":
+            continue
+        if name in named:
+            raise definition.invalid(found.name, name, f"it is given twice, the second time as '{key}'")
+        named[name] = value
+    return named
+
+
+def _canonical(key: str, known: Sequence[str], aliases: Mapping[str, str]) -> str | None:
+    for name in (key, key.removesuffix("_")):
+        if name in known:
+            return name
+        if name in aliases:
+            return aliases[name]
+    return None
+
+
+def _decoded(found: definition.TaskDefinition[Any], named: Mapping[str, msgspec.Raw]) -> definition.Inputs:
+    for field in msgspec.structs.fields(found.inputs):
+        if field.required and field.encode_name not in named:
+            raise definition.missing(found.name, field.encode_name, _described(field))
+    try:
+        return msgspec.json.decode(msgspec.json.encode(named), type=found.inputs)  # type: ignore[no-any-return]
+    except msgspec.ValidationError as error:
+        raise _refusal(found.name, str(error)) from None
+
+
+def _described(field: msgspec.structs.FieldInfo) -> str:
+    described = msgspec.inspect.type_info(field.type)
+    extra = described.extra_json_schema if isinstance(described, msgspec.inspect.Metadata) else None
+    return str((extra or {}).get("description", "it is required"))
+
+
+def _refusal(task: str, complaint: str) -> errors.InputRefused:
+    """Turn msgspec's words into ours; never quotes the value."""
+    match = _COMPLAINT.match(complaint)
+    assert match is not None, "the pattern matches every text"
+    path = (match["path"] or "$").removeprefix("$.")
+    what = match["what"]
+    if what.startswith("Invalid enum value"):
+        return definition.invalid(task, path, "it is not one of the values that are possible")
+    if what.startswith("Object contains unknown field"):
+        return definition.invalid(task, path.removeprefix("$"), what.replace("Object contains", "it contains an"))
+    what = _TYPES.sub(_spoken, what)
+    return definition.invalid(task, path, what[:1].lower() + what[1:])
+
+
+def _spoken(types: re.Match[str]) -> str:
+    return " or ".join(_WORDS.get(one, one) for one in types[1].split(" | ") if one != "null")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    spelled = {one.casefold(): one for one in known}
+    near = difflib.get_close_matches(name.casefold(), spelled, n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(spelled[one]) for one in near)}?" if near else ""

@@ -1,0 +1,101 @@
+"""Files that flows keep, as task types use them: named ``headrace:<path>``, read whole, written in pieces.
+
+The store blocks, so everything passes through threads here. A file that is being written appears whole or not at all,
+also when the task is cancelled in the middle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
+
+from ..engine import errors, ports
+
+T = TypeVar("T")
+PREFIXES = ("headrace:", "cloudomation:")
+#: Pieces are collected up to this size before a thread is bothered with them.
+_PIECE_BYTES = 1024 * 1024
+
+
+def is_named(value: Any) -> bool:
+    """Return whether an input's value stands for a file of the store."""
+    return isinstance(value, str) and value.startswith(PREFIXES)
+
+
+def path(named: str) -> str:
+    """Return the path in the store that ``headrace:<path>`` or a bare path names."""
+    for prefix in PREFIXES:
+        named = named.removeprefix(prefix)
+    return named.lstrip("/")
+
+
+async def read(context: ports.TaskContext, named: str) -> bytes:
+    """Return the content; raises ``TaskFailed`` when there is no such file."""
+    try:
+        return await _threaded(context.files.read, path(named))
+    except errors.HeadraceError as error:
+        raise errors.TaskFailed(f"cannot read the file '{path(named)}': {error.message}") from None
+
+
+class Sink:
+    """A file being written."""
+
+    def __init__(self) -> None:
+        self._writer: ports.FileWriter | None = None
+        self._pending = bytearray()
+
+    def open(self, files: ports.Files, name: str) -> None:
+        """Begin (blocking). What was begun can be aborted even when nobody waited for the end of this call."""
+        self._writer = files.write(name)
+
+    async def write(self, chunk: bytes) -> None:
+        """Add bytes."""
+        self._pending += chunk
+        if len(self._pending) >= _PIECE_BYTES:
+            await self._flush()
+
+    async def commit(self) -> None:
+        """Make the file visible."""
+        await self._flush()
+        assert self._writer is not None, "open comes first"
+        await _threaded(self._writer.commit)
+
+    async def abort(self) -> None:
+        """Forget it, unless it was committed."""
+        if self._writer is not None:
+            await _threaded(self._writer.abort)
+
+    async def _flush(self) -> None:
+        piece, self._pending = bytes(self._pending), bytearray()
+        assert self._writer is not None, "open comes first"
+        await _threaded(self._writer.write, piece)
+
+
+@contextlib.asynccontextmanager
+async def writing(context: ports.TaskContext, named: str) -> AsyncIterator[Sink]:
+    """Give a sink whose file is visible after the block, or not at all when the block raises.
+
+    Raises ``TaskFailed`` for a path that leaves the store."""
+    sink = Sink()
+    try:
+        try:
+            await _threaded(sink.open, context.files, path(named))
+        except errors.HeadraceError as error:
+            raise errors.TaskFailed(f"cannot write the file '{path(named)}': {error.message}") from None
+        yield sink
+        await sink.commit()
+    finally:
+        await sink.abort()
+
+
+async def _threaded(function: Callable[..., T], *arguments: Any) -> T:
+    """Run a blocking call in a thread; when cancelled, wait for its end first: a writer has one user at a time."""
+    call = asyncio.get_running_loop().run_in_executor(None, functools.partial(function, *arguments))
+    try:
+        return await asyncio.shield(call)
+    except asyncio.CancelledError:
+        await asyncio.wait([call])
+        raise
