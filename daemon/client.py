@@ -1,0 +1,309 @@
+"""The daemon as other programs see it: a synchronous client of its HTTP interface, on the standard library alone.
+
+    client = Client.find()
+    execution = client.wait(client.run("reports/daily", {"day": "monday"})["id"])
+
+It owns where the daemon is found, its routes, and patience: waiting and following outlive a restart of the daemon
+without a gap. It knows nothing of terminals. Called by the command line, and by whoever imports it; because a command
+line must start quickly, nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import time
+import urllib.parse
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from ..engine import errors
+from . import config
+from .endpoint import (
+    ANSWER_S,
+    Endpoint,
+    Interrupted,
+    NotFound,
+    Refused,
+    ServerEvent,
+    Unavailable,
+    Unreachable,
+    parse_events,
+)
+
+JSON = dict[str, Any]
+
+ENDED = frozenset({"ENDED_SUCCESS", "ENDED_ERROR", "ENDED_CANCELLED"})
+
+_SILENCE_S = 60.0  # how long a stream may be silent; the daemon's heartbeat comes far more often
+_WAIT_SLICE_S = 20.0  # one waiting request; short enough for every proxy
+_LIVELY_SLICE_S = 0.5  # the same when somebody watches
+_PATIENCE_S = 60.0  # how long a restarting daemon is waited for
+_PREFIX_PAGES_MAX = 5
+
+
+class _Patience:
+    """How long to go on trying after contact was lost, and how long to rest between two attempts."""
+
+    def __init__(self, *, in_contact: bool) -> None:
+        self._in_contact = in_contact
+        self._until: float | None = None
+        self._rest_s = 0.1
+
+    def contact(self) -> None:
+        self._in_contact = True
+        self._until = None
+
+    def progress(self) -> None:
+        self._rest_s = 0.1
+
+    def rest(self, error: errors.HeadraceError) -> None:
+        """Sleep before the next attempt, or raise ``error`` when it was long enough (or there never was contact)."""
+        if not self._in_contact:
+            raise error
+        if self._until is None:
+            self._until = time.monotonic() + _PATIENCE_S
+        if time.monotonic() >= self._until:
+            raise error
+        time.sleep(self._rest_s)
+        self._rest_s = min(self._rest_s * 2, 2.0)
+
+
+class Client:
+    """One daemon. Every method is one request unless it says otherwise, and raises ``Refused`` or ``Unreachable``."""
+
+    def __init__(self, endpoint: Endpoint, token: str = "") -> None:
+        self.endpoint = endpoint
+        self._token = token
+
+    @classmethod
+    def find(cls, url: str = "", token: str = "", state: str = "", environ: Mapping[str, str] = os.environ) -> Client:
+        """Return the client of the daemon meant: ``url``, ``$HEADRACE_URL``, else the one of the state directory.
+
+        The token is ``token``, ``$HEADRACE_TOKEN``, else the one in the state directory's ``client.json``, which is
+        sent to no other daemon than the one that wrote it. The unix socket needs none."""
+        url = url or environ.get("HEADRACE_URL", "")
+        token = token or environ.get("HEADRACE_TOKEN", "")
+        folder = Path(state or config.state_directory(environ)).absolute()
+        theirs = _client_file(folder / "client.json")
+        own = Endpoint.parse(theirs["url"]) if theirs.get("url") else None
+        if url:
+            endpoint = Endpoint.parse(url)
+        elif own is not None and not (folder / "daemon.sock").exists():
+            endpoint = own
+        else:
+            endpoint = Endpoint("unix", "localhost", 0, str(folder / "daemon.sock"))
+        if not token and own is not None and endpoint.same_daemon(own):
+            token = theirs.get("token", "")
+        return cls(endpoint, token)
+
+    def flows(self) -> list[JSON]:
+        """Return the catalogue."""
+        return _items(self._json("GET", "/flows"))
+
+    def flow(self, name: str) -> JSON:
+        """Return one flow with its script."""
+        return self._json("GET", f"/flows/{_segment(name)}")
+
+    def run(self, flow: str, inputs: Mapping[str, Any] | None = None, *, name: str = "", key: str = "") -> JSON:
+        """Have ``flow`` run and return its execution, which is durable from then on and most likely not ended.
+
+        ``key`` makes it safe to ask again: the same key never runs it twice. Without one a random key is used, and
+        a connection that breaks midway is followed by one more attempt."""
+        body: JSON = {"inputs": dict(inputs or {})} | ({"name": name} if name else {})
+        headers = {"Idempotency-Key": key or str(uuid.uuid4())}
+        path = f"/flows/{_segment(flow)}/run"
+        try:
+            return self._json("POST", path, body=body, headers=headers)
+        except Interrupted:
+            return self._json("POST", path, body=body, headers=headers)
+
+    def wait(
+        self, execution_id: str, timeout_s: float | None = None, on_unended: Callable[[JSON], None] | None = None
+    ) -> JSON:
+        """Return the execution when it has ended, or as it is after ``timeout_s``; bridges restarts of the daemon.
+
+        Asks as often as needed and hands each answer that is not the end to ``on_unended``."""
+        slice_s = _LIVELY_SLICE_S if on_unended else _WAIT_SLICE_S
+        until = time.monotonic() + timeout_s if timeout_s is not None else float("inf")
+        patience = _Patience(in_contact=True)
+        while True:
+            asked_at = time.monotonic()
+            left_s = max(0.0, until - asked_at)
+            try:
+                execution = self.execution(execution_id, wait_s=min(slice_s, left_s))
+            except (Unreachable, Unavailable) as error:
+                if left_s <= 0:
+                    raise
+                patience.rest(error)
+                continue
+            patience.contact()
+            patience.progress()
+            if execution["status"] in ENDED or left_s <= 0:
+                return execution
+            if on_unended:
+                on_unended(execution)
+            if time.monotonic() - asked_at < slice_s / 2 and left_s > slice_s:
+                time.sleep(0.2)  # a daemon that stops answers early; do not press it
+
+    def executions(self, *, limit: int = 50, cursor: str = "", **filters: str | Sequence[str]) -> JSON:
+        """Return one page, newest first: ``items`` and ``next``, the cursor of the following page or None.
+
+        ``filters``: flow, status (one or several), type, parent, since, until, q."""
+        query: list[tuple[str, str]] = [("limit", str(limit))]
+        for name, value in (filters | {"cursor": cursor}).items():
+            query += [(name, each) for each in ([value] if isinstance(value, str) else value) if each]
+        return self._json("GET", "/executions", query=query)
+
+    def all_executions(self, *, limit: int, **filters: str | Sequence[str]) -> list[JSON]:
+        """Return up to ``limit`` executions, newest first; asks for as many pages as that takes."""
+        found: list[JSON] = []
+        cursor: str | None = ""
+        while cursor is not None and len(found) < limit:
+            page = self.executions(limit=min(200, limit - len(found)), cursor=cursor, **filters)
+            found += page["items"]
+            cursor = page.get("next")
+        return found
+
+    def execution(self, execution_id: str, wait_s: float = 0) -> JSON:
+        """Return one execution, after waiting up to ``wait_s`` for its end."""
+        query = [("wait", f"{wait_s:g}")] if wait_s > 0 else []
+        return self._json("GET", f"/executions/{_segment(execution_id)}", query=query, timeout_s=ANSWER_S + wait_s)
+
+    def execution_id(self, text: str) -> str:
+        """Return the id that ``text`` means: itself, ``latest`` (of flows), or the only recent one that begins so."""
+        if text == "latest":
+            newest = self.executions(limit=1, type="FLOW")["items"]
+            if not newest:
+                raise errors.NotFound("nothing has been run yet", hint="`headrace run FLOW` runs a flow")
+            return str(newest[0]["id"])
+        try:
+            return str(self.execution(text)["id"])
+        except NotFound:
+            near = self._beginning_with(text)
+            if not near:
+                raise
+        if len(near) > 1:
+            raise errors.InvalidRequest(
+                f"several executions begin with {text!r}: {', '.join(near[:5])}", hint="give more of the id"
+            )
+        return near[0]
+
+    def _beginning_with(self, text: str) -> list[str]:
+        recent = self.all_executions(limit=200 * _PREFIX_PAGES_MAX)
+        return [execution["id"] for execution in recent if execution["id"].startswith(text)]
+
+    def log(self, execution_id: str) -> Iterator[JSON]:
+        """Yield the lines of the log as it is now."""
+        with self._answer("GET", f"/executions/{_segment(execution_id)}/log") as response:
+            for line in response:
+                yield json.loads(line)
+            if response.length:  # a body that ends early is not an error to http.client
+                raise Interrupted(f"{self.endpoint} broke off in the middle of the log")
+
+    def follow_log(self, execution_id: str, last_event_id: str = "") -> Iterator[ServerEvent]:
+        """Yield log lines after ``last_event_id`` as they come, then ``end`` with the status; bridges restarts."""
+        return self._follow(f"/executions/{_segment(execution_id)}/log", last_event_id)
+
+    def events(self, execution_id: str, last_event_id: str = "") -> Iterator[ServerEvent]:
+        """Yield the record's events after ``last_event_id`` as they come, then ``end``; bridges restarts."""
+        return self._follow(f"/executions/{_segment(execution_id)}/events", last_event_id)
+
+    def record(self, execution_id: str) -> list[JSON]:
+        """Return the record's events as they are now."""
+        return _items(self._json("GET", f"/executions/{_segment(execution_id)}/events"))
+
+    def cancel(self, execution_id: str) -> JSON:
+        """Ask for it to end and return it; raises ``Conflict`` if it has ended already."""
+        return self._json("POST", f"/executions/{_segment(execution_id)}/cancel")
+
+    def tasks(self) -> list[JSON]:
+        """Return every task type with its inputs and output."""
+        return _items(self._json("GET", "/tasks"))
+
+    def task(self, name: str) -> JSON:
+        """Return one task type."""
+        return self._json("GET", f"/tasks/{_segment(name)}")
+
+    def sync_state(self) -> JSON:
+        """Return what is published and how the last look at the source went."""
+        return self._json("GET", "/sync")
+
+    def sync(self, wait_s: float = 60) -> JSON:
+        """Have the source looked at now and return how it went."""
+        return self._json("POST", "/sync", query=[("wait", f"{wait_s:g}")], timeout_s=ANSWER_S + wait_s)
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        body: JSON | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = ANSWER_S,
+    ) -> JSON:
+        target = f"{path}?{urllib.parse.urlencode(query)}" if query else path
+        text = None if body is None else json.dumps(body, allow_nan=False).encode()
+        with self._answer(method, target, text, headers or {}, timeout_s) as response:
+            raw = response.read()
+        try:
+            answer = json.loads(raw)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise Unavailable(502, {"detail": f"{self.endpoint} did not answer as a headrace daemon does"})
+        return answer
+
+    def _answer(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = ANSWER_S,
+    ) -> AbstractContextManager[http.client.HTTPResponse]:
+        own = {"Content-Type": "application/json"} if body is not None else {}
+        if self._token:
+            own["Authorization"] = f"Bearer {self._token}"
+        return self.endpoint.ask(method, f"/api/v1{target}", body, {**own, **(headers or {})}, timeout_s)
+
+    def _follow(self, target: str, last_event_id: str) -> Iterator[ServerEvent]:
+        patience = _Patience(in_contact=False)
+        while True:
+            headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
+            try:
+                with self._answer("GET", target, headers=headers, timeout_s=_SILENCE_S) as response:
+                    if response.headers.get_content_type() != "text/event-stream":
+                        raise Refused(response.status, {"detail": f"{self.endpoint} does not offer a live stream here"})
+                    patience.contact()
+                    for event in parse_events(response):
+                        last_event_id = event.id or last_event_id
+                        patience.progress()
+                        yield event
+                        if event.event == "end":
+                            return
+                raise Interrupted(f"{self.endpoint} closed the stream before its end")
+            except (Unreachable, Unavailable) as error:
+                patience.rest(error)
+
+
+def _client_file(path: Path) -> dict[str, str]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):  # none, not ours to read, or being written: then it says nothing
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _segment(name: str) -> str:
+    return urllib.parse.quote(name, safe="")
+
+
+def _items(answer: JSON) -> list[JSON]:
+    items: list[JSON] = answer["items"]
+    return items
