@@ -1,0 +1,189 @@
+"""The next commit made ready for publication: everything of a sync pass that blocks.
+
+Owns: the order of one pass (fetch, check, snapshot, manifest, pin), the restoring of what was published after a
+restart, and the removal of what nothing needs any more. Every step may be repeated after a crash at any point: until
+the event is recorded, the new commit is only some files beside. Refuses: a commit whose tree or flows break a rule,
+by returning it as rejected. Called by ``loop`` in a worker thread, one call at a time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import structlog
+
+from ..engine import errors, events, model, ports
+from . import catalogue, check, git, manifests, snapshot, tree
+from .mirror import MirrorDamaged
+from .remote import Fetched, Remote
+from .source import Source
+from .working_tree import WorkingTree
+
+log = structlog.get_logger()
+
+#: What was published this recently stays, whoever asks for it: requests are under way.
+GRACE_S = 3600.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A commit that is durable and complete and only needs to be announced; or, with ``rejected``, will not be."""
+
+    commit: str
+    ref: str
+    rewritten: bool = False
+    manifest: catalogue.Manifest | None = None
+    digest: str = ""
+    rejected: str = ""
+
+
+class Workshop:
+    """Makes candidates from one source in one state directory."""
+
+    def __init__(self, source: Source, state: Path, clock: ports.Clock) -> None:
+        self._source = source
+        self._clock = clock
+        self._origin = WorkingTree(source, state) if source.developer else Remote(source, state)
+        self._mirror = self._origin.mirror
+        self._state = state
+        self.snapshots = state / "snapshots"
+
+    def open(self) -> None:
+        """Make the folders and remove what a crash left half done."""
+        self._state.mkdir(parents=True, exist_ok=True)
+        self.snapshots.mkdir(exist_ok=True)
+        snapshot.sweep(self.snapshots)
+
+    def prepare(self, published: catalogue.Manifest | None, rejected: str = "") -> Candidate | None:
+        """Look at the source and make its commit ready; None if that one is published, or ``rejected``, already.
+
+        Raises ``SourceUnavailable`` when there is nothing to be had now. A damaged mirror is replaced once."""
+        try:
+            try:
+                return self._prepare(published, rejected)
+            except MirrorDamaged as damage:
+                self._mirror.rebuild(damage.message)
+                self._origin.forget()
+                return self._prepare(published, rejected)
+        except errors.HeadraceError:
+            self._origin.forget()
+            raise
+
+    def restore(self, last: events.CommitPublished) -> Candidate | None:
+        """Return what was published last. ``digest`` is set if its manifest had to be made again.
+
+        None: it is lost, and only the source can bring it back. Where only files are lost for good the catalogue
+        comes back all the same, and the next pass takes the commit for one that is not published."""
+        manifest = manifests.read(self.snapshots, last.commit, last.manifest_sha256)
+        try:
+            self._mirror.ensure()
+            if manifest is None or manifest.folder != self._source.folder:
+                known = manifest or manifests.read(self.snapshots, last.previous)
+                return self._make(Fetched(last.commit, last.ref), known, again=True)
+            for commit in self._lost(manifest):
+                snapshot.remove(snapshot.folder_of(self.snapshots, commit))
+                self._export(commit, tree.plan(self._mirror.entries(commit)), None)
+        except (MirrorDamaged, tree.TreeRefused, git.GitFailed) as error:
+            log.warning("sync.restore_failed", commit=last.commit, error=error.message)
+        return Candidate(commit=last.commit, ref=last.ref, manifest=manifest) if manifest else None
+
+    def clean(self, current: catalogue.Manifest, in_use: Iterable[str]) -> None:
+        """Remove snapshots, manifests and pins that nothing needs: not current, not used, not fresh."""
+        kept = {current.catalogue.commit, *current.needs}
+        for commit in in_use:
+            kept |= {commit, *manifests.needs(self.snapshots, commit)}
+        oldest = self._clock.time() - GRACE_S
+        for path in self.snapshots.glob("*.json"):
+            if path.stem not in kept and path.stat().st_mtime > oldest:
+                kept |= {path.stem, *manifests.needs(self.snapshots, path.stem)}
+        for path in self.snapshots.iterdir():
+            if path.is_dir() and path.name not in kept and git.is_sha(path.name):
+                snapshot.remove(path)
+            elif path.suffix == ".json" and path.stem not in kept:
+                path.unlink(missing_ok=True)
+        self._mirror.unpin([pin for pin in self._mirror.pins() if pin not in kept])
+        self._mirror.tidy()
+
+    def interrupt(self) -> None:
+        """Break off what runs; from any thread, for an orderly stop."""
+        self._mirror.git.interrupt()
+
+    def _prepare(self, published: catalogue.Manifest | None, rejected: str) -> Candidate | None:
+        fetched = self._origin.fetch()
+        if fetched.commit == rejected or self._is_published(fetched.commit, published):
+            return None
+        return self._make(fetched, published)
+
+    def _is_published(self, commit: str, published: catalogue.Manifest | None) -> bool:
+        return (
+            published is not None
+            and published.catalogue.commit == commit
+            and (published.folder, published.rules) == (self._source.folder, check.RULES)
+            and snapshot.folder_of(self.snapshots, commit).is_dir()
+        )
+
+    def _make(self, fetched: Fetched, previous: catalogue.Manifest | None, *, again: bool = False) -> Candidate:
+        """Check, export, catalogue and pin a commit that is in the mirror."""
+        about = Candidate(commit=fetched.commit, ref=fetched.ref, rewritten=fetched.rewritten)
+        try:
+            plan = tree.plan(self._mirror.entries(fetched.commit))
+        except tree.TreeRefused as refusal:
+            return dataclasses.replace(about, rejected=refusal.message)
+        manifest = self._catalogued(fetched, plan, previous)
+        if self._source.policy == "strict" and not again and (broken := catalogue.broken(manifest)):
+            return dataclasses.replace(about, rejected=_told(broken))
+        self._export(fetched.commit, plan, previous)
+        digest = manifests.write(self.snapshots, manifest)
+        self._mirror.pin(fetched.commit)
+        return dataclasses.replace(about, manifest=manifest, digest=digest)
+
+    def _catalogued(self, fetched: Fetched, plan: tree.Plan, previous: catalogue.Manifest | None) -> catalogue.Manifest:
+        def renames() -> Mapping[str, str]:
+            old = previous.catalogue.commit if previous else ""
+            return self._mirror.renames(old, fetched.commit) if old else {}
+
+        return catalogue.build(
+            previous,
+            catalogue.Commit(
+                sha=fetched.commit,
+                source=self._source.name,
+                ref=fetched.ref,
+                at=model.timestamp(self._clock.time()),
+                folder=self._source.folder,
+                plan=plan,
+                verdicts=self._verdicts(catalogue.files_to_check(previous, plan)),
+                renames=renames,
+            ),
+        )
+
+    def _verdicts(self, files: list[tree.Entry]) -> dict[str, check.Verdict]:
+        contents = self._mirror.blobs([entry.blob for entry in files])
+        return check.check({entry.path: content for entry, content in zip(files, contents, strict=True)})
+
+    def _export(self, commit: str, plan: tree.Plan, previous: catalogue.Manifest | None) -> None:
+        """Make the snapshot, unless it is there: a whole one is recognised by its name and its folder setting."""
+        folder = snapshot.folder_of(self.snapshots, commit)
+        known = manifests.read(self.snapshots, commit) if folder.is_dir() else None
+        if known is not None and known.folder == self._source.folder and snapshot.is_intact(folder, plan.blobs()):
+            return
+        earlier = None
+        if previous is not None and previous.catalogue.commit != commit:
+            earlier = snapshot.Earlier(snapshot.folder_of(self.snapshots, previous.catalogue.commit), previous.files)
+        snapshot.write(self.snapshots, commit, plan, self._mirror.blobs, earlier)
+
+    def _lost(self, manifest: catalogue.Manifest) -> list[str]:
+        """Return the commits that flows run on and whose snapshots are gone or, for the newest, not as written."""
+        commit = manifest.catalogue.commit
+        lost = [needed for needed in manifest.needs if not snapshot.folder_of(self.snapshots, needed).is_dir()]
+        if not snapshot.is_intact(snapshot.folder_of(self.snapshots, commit), manifest.files):
+            lost.append(commit)
+        return lost
+
+
+def _told(broken: list[model.Broken]) -> str:
+    """Return the first few broken flows as one sentence."""
+    told = [f"{one.file}:{one.line}: {one.reason}" for one in broken[:3]]
+    more = f" (and {len(broken) - 3} more)" if len(broken) > 3 else ""
+    return "; ".join(told) + more

@@ -1,0 +1,196 @@
+"""From one catalogue to the next: which flows a commit offers, and which version of each runs. Pure.
+
+Owns: the manifest (a catalogue with what sync needs to make the next one), flow ids that survive renames, the last
+good version of a broken flow, and the policy ``strict``. Refuses: two flows with one webhook. Called by ``candidate``;
+what it makes is written and served by ``manifests``.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+
+import msgspec
+
+from ..engine import model
+from . import check, tree
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What was published with a commit, complete enough to run from and to build the next one on."""
+
+    catalogue: model.Catalogue
+    needs: tuple[str, ...] = ()  # commits that broken flows still run on
+    folder: str = ""  # the subfolder the snapshot was made of
+    rules: str = ""  # of the checks
+    files: dict[str, str] = {}  # path → blob of everything in the snapshot
+    warnings: dict[str, str] = {}  # path → what people should know about that file
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """A commit about to be catalogued. ``renames`` asks git for new path → old path, only when that can matter."""
+
+    sha: str
+    source: str
+    ref: str
+    at: str
+    folder: str
+    plan: tree.Plan
+    verdicts: Mapping[str, check.Verdict]
+    renames: Callable[[], Mapping[str, str]]
+
+
+def new_id() -> str:
+    """Return a random flow id: 26 letters and digits, never reused."""
+    return base64.b32encode(secrets.token_bytes(16)).decode().rstrip("=").lower()
+
+
+def files_to_check(previous: Manifest | None, plan: tree.Plan) -> list[tree.Entry]:
+    """Return the files without a good verdict: new and changed ones, and all that had something wrong."""
+    files = [entry for entry in plan.files if check.may_be_flow(entry.path)]
+    if previous is None or previous.rules != check.RULES:
+        return files
+    doubtful = {path_now(flow) for flow in previous.catalogue.flows.values() if flow.broken} | previous.warnings.keys()
+    return [entry for entry in files if entry.path in doubtful or previous.files.get(entry.path) != entry.blob]
+
+
+def path_now(flow: model.Flow) -> str:
+    """Return where the newest version of ``flow`` lies, which may be a broken one."""
+    return flow.broken.file if flow.broken else flow.path
+
+
+def build(previous: Manifest | None, commit: Commit) -> Manifest:
+    """Return the manifest of ``commit``. Known flows keep their ids, broken ones also their last good version."""
+    before = {path_now(flow): flow for flow in previous.catalogue.flows.values()} if previous else {}
+    origins = _origins(previous, before, commit)
+    flows = []
+    for entry in commit.plan.files:
+        if check.may_be_flow(entry.path):
+            flow = _next(before.get(origins.get(entry.path, entry.path)), entry, commit)
+            if flow is not None:
+                flows.append(flow)
+    for path, reason in commit.plan.left_out.items():
+        if path in before:
+            flows.append(_broken(before[path], path, commit, check.Verdict(reason=reason)))
+    flows = _settle_webhooks(flows, {flow.id: flow for flow in before.values()}, commit)
+    flows.sort(key=lambda flow: flow.name)
+    return Manifest(
+        catalogue=model.Catalogue(
+            source=commit.source,
+            ref=commit.ref,
+            commit=commit.sha,
+            published_at=commit.at,
+            flows={flow.name: flow for flow in flows},
+        ),
+        needs=tuple(sorted({flow.commit for flow in flows} - {commit.sha})),
+        folder=commit.folder,
+        rules=check.RULES,
+        files=commit.plan.blobs(),
+        warnings=_warnings(flows, commit),
+    )
+
+
+def broken(manifest: Manifest) -> list[model.Broken]:
+    """Return what is wrong, by file."""
+    found = [flow.broken for flow in manifest.catalogue.flows.values() if flow.broken]
+    return sorted(found, key=lambda one: one.file)
+
+
+def _next(old: model.Flow | None, entry: tree.Entry, commit: Commit) -> model.Flow | None:
+    """Return the flow at ``entry``, or None for a file that is none and was none."""
+    verdict = commit.verdicts.get(entry.path)
+    if verdict is None:  # not looked at, because it is as it was
+        return msgspec.structs.replace(old, commit=commit.sha) if old else None
+    if verdict.handler and not verdict.reason:
+        return model.Flow(
+            id=old.id if old else new_id(),
+            name=check.flow_name(entry.path),
+            path=entry.path,
+            commit=commit.sha,
+            blob=entry.blob,
+            metadata=verdict.metadata,
+            warnings=verdict.warnings,
+        )
+    if not verdict.reason:
+        verdict = dataclasses.replace(
+            verdict, reason="there is no `handler` any more: define it, or delete the file or move it out of the way"
+        )
+        return _broken(old, entry.path, commit, verdict) if old else None
+    if old is None and not verdict.meant_as_flow:
+        return None
+    return _broken(old, entry.path, commit, verdict, blob=entry.blob)
+
+
+def _broken(old: model.Flow | None, path: str, commit: Commit, verdict: check.Verdict, *, blob: str = "") -> model.Flow:
+    """Return the last good version of a flow, marked; or, where none was ever seen, a flow that cannot run."""
+    mark = model.Broken(reason=verdict.reason, file=path, line=verdict.line, commit=commit.sha, key=verdict.key)
+    if old is not None and old.broken is not None:
+        same = msgspec.structs.replace(old.broken, commit=commit.sha) == mark
+        mark = old.broken if same else mark  # the commit that broke it tells more than the latest one
+    name = check.flow_name(path)
+    if old is not None and old.runnable:
+        return msgspec.structs.replace(old, name=name, broken=mark)
+    return model.Flow(
+        id=old.id if old else new_id(), name=name, path=path, commit=commit.sha, blob=blob, broken=mark, runnable=False
+    )
+
+
+def _origins(previous: Manifest | None, before: Mapping[str, model.Flow], commit: Commit) -> dict[str, str]:
+    """Return new path → old path for flows that moved: the same content first, then what git finds similar."""
+    present = {entry.path for entry in commit.plan.files} | commit.plan.left_out.keys()
+    gone = {path for path in before if path not in present}
+    if previous is None or not gone:
+        return {}
+    arrived = {
+        entry.path: entry.blob
+        for entry in commit.plan.files
+        if entry.path not in before and (verdict := commit.verdicts.get(entry.path)) and verdict.meant_as_flow
+    }
+    origins: dict[str, str] = {}
+    by_blob: dict[str, list[str]] = {}
+    for path in sorted(gone, reverse=True):
+        by_blob.setdefault(previous.files.get(path, ""), []).append(path)
+    for path in sorted(arrived):
+        if candidates := by_blob.get(arrived[path]):
+            origins[path] = candidates.pop()
+    gone -= set(origins.values())
+    if gone and arrived.keys() - origins.keys():
+        for path, old in commit.renames().items():
+            if path in arrived and path not in origins and old in gone:
+                origins[path] = old
+                gone.discard(old)
+    return origins
+
+
+def _settle_webhooks(flows: Iterable[model.Flow], before: Mapping[str, model.Flow], commit: Commit) -> list[model.Flow]:
+    """Give each webhook to one flow: to the one that had it, else to the first by name. The others are broken."""
+
+    def claim(flow: model.Flow) -> tuple[bool, str]:
+        old = before.get(flow.id)
+        had = old is not None and old.metadata.webhook is not None and flow.metadata.webhook is not None
+        return (not (had and old.metadata.webhook.name == flow.metadata.webhook.name), flow.name)  # type: ignore[union-attr]
+
+    owners: dict[str, str] = {}
+    settled = []
+    for flow in sorted(flows, key=claim):
+        hook = flow.metadata.webhook
+        owner = owners.setdefault(hook.name, flow.name) if hook else flow.name
+        if hook is None or owner == flow.name:
+            settled.append(flow)
+            continue
+        verdict = check.Verdict(reason=f"the webhook {hook.name!r} belongs to the flow {owner!r}", key="webhook")
+        settled.append(_broken(before.get(flow.id), path_now(flow), commit, verdict, blob=flow.blob))
+    return settled
+
+
+def _warnings(flows: Iterable[model.Flow], commit: Commit) -> dict[str, str]:
+    """Return what people should know about files that are no flows: left out, or helpers that cannot be imported."""
+    listed = {path_now(flow) for flow in flows}
+    warnings = {path: reason for path, reason in commit.plan.left_out.items() if path not in listed}
+    for path, verdict in commit.verdicts.items():
+        if verdict.reason and path not in listed:
+            warnings[path] = f"line {verdict.line}: {verdict.reason}"
+    return dict(sorted(warnings.items()))

@@ -1,0 +1,158 @@
+"""Compile flow files and say what is in them: runs as a process of its own, with the standard library only.
+
+Owns: the syntax check, the search for ``handler``, and finding the inline-metadata block. The daemon never compiles
+other people's files itself: a nest of 10,000 brackets can take an interpreter down, and then it is this one.
+Started by ``check`` as ``python -I -S compile_flows.py``; standard input is a sequence of ``<path in JSON> <bytes>``
+lines, each followed by that many bytes; the answer is one JSON object a line, flushed, so that the first file without
+an answer is the one that did it. Nothing in a file is ever executed.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import resource
+import signal
+import sys
+import tokenize
+import warnings
+from typing import Any
+
+_MEMORY_BYTES_MAX = 1024 * 1024 * 1024
+_SECONDS_PER_FILE = 10
+#: A block is a dozen lines; a daemon that parses TOML of any size could be kept busy.
+BLOCK_BYTES_MAX = 64 * 1024
+
+_BLOCK_START = re.compile(r"^# /// script[ \t]*$")
+_BLOCK_END = re.compile(r"^# ///[ \t]*$")
+LOOKS_LIKE_FLOW = re.compile(rb"^(?:async[ \t]+)?def[ \t]+handler\b", re.MULTILINE)
+
+
+def find_block(text: str) -> tuple[str, int, str]:
+    """Return the TOML of the inline-metadata block, the number of its first line, and what is wrong with it.
+
+    Form: https://packaging.python.org/en/latest/specifications/inline-script-metadata/"""
+    lines = [line.rstrip("\r") for line in text.split("\n")]
+    starts = [number for number, line in enumerate(lines) if _BLOCK_START.match(line)]
+    if not starts:
+        return "", 0, ""
+    if len(starts) > 1:
+        return "", starts[1] + 1, "there are two `# /// script` blocks; a flow has one"
+    content = []
+    ends = 0
+    for line in lines[starts[0] + 1 :]:
+        if not (line == "#" or line.startswith("# ")):
+            break
+        content.append(line[2:])
+        if _BLOCK_END.match(line):
+            ends = len(content)
+    if not ends:
+        return "", starts[0] + 1, "the `# /// script` block has no end: close it with a line `# ///`"
+    block = "\n".join(content[: ends - 1])
+    if len(block.encode("utf-8", "replace")) > BLOCK_BYTES_MAX:
+        return "", starts[0] + 1, f"the metadata block is larger than {BLOCK_BYTES_MAX:,} bytes"
+    return block, starts[0] + 2, ""
+
+
+def examine(content: bytes) -> dict[str, Any]:
+    """Return what ``check.Findings`` wants to know about a file."""
+    findings: dict[str, Any] = {"looks_like_flow": bool(LOOKS_LIKE_FLOW.search(content))}
+    try:
+        parsed = ast.parse(content, "flow")
+        compile(parsed, "flow", "exec", dont_inherit=True)
+    except SyntaxError as error:
+        return findings | {"problem": f"syntax error: {error.msg}", "line": error.lineno or 0}
+    except (ValueError, RecursionError, MemoryError) as error:
+        return findings | {"problem": f"cannot be compiled: {error or type(error).__name__}", "line": 1}
+    handler = _handler(parsed.body)
+    if handler is None:
+        return findings
+    block, line, problem = find_block(_text(content))
+    findings |= {"handler": True, "handler_line": handler.lineno, "block": block, "block_line": line}
+    if problem:
+        return findings | {"problem": problem, "line": line}
+    return findings | {"problem": _handler_problem(handler), "line": handler.lineno}
+
+
+def _handler(body: list[ast.stmt]) -> ast.stmt | None:
+    """Return the last top-level statement that binds the name ``handler``."""
+    found = None
+    for statement in body:
+        if _binds_handler(statement):
+            found = statement
+        for inner in _blocks(statement):
+            found = _handler(inner) or found
+    return found
+
+
+def _blocks(statement: ast.stmt) -> list[list[ast.stmt]]:
+    """Return the blocks of a compound statement whose names are still top-level names."""
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return []
+    blocks = [getattr(statement, name, []) for name in ("body", "orelse", "finalbody")]
+    for name in ("handlers", "cases"):
+        blocks += [part.body for part in getattr(statement, name, [])]
+    return blocks
+
+
+def _binds_handler(statement: ast.stmt) -> bool:
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return statement.name == "handler"
+    if isinstance(statement, (ast.Import, ast.ImportFrom)):
+        return any((alias.asname or alias.name) == "handler" for alias in statement.names)
+    targets: list[ast.expr] = []
+    if isinstance(statement, ast.Assign):
+        targets = statement.targets
+    elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+        targets = [statement.target]
+    names = (node for target in targets for node in ast.walk(target) if isinstance(node, ast.Name))
+    return any(name.id == "handler" and isinstance(name.ctx, ast.Store) for name in names)
+
+
+def _handler_problem(handler: ast.stmt) -> str:
+    """Return why this ``handler`` cannot be called as flows are, or nothing. Only a plain ``def`` tells its arity."""
+    if isinstance(handler, ast.AsyncFunctionDef):
+        return "handler is `async def`; write `def handler(system, this)`: flows are plain functions, waiting is free"
+    if not isinstance(handler, ast.FunctionDef) or handler.decorator_list:
+        return ""
+    arguments = handler.args
+    most = len(arguments.posonlyargs) + len(arguments.args)
+    least = most - len(arguments.defaults)
+    named = [
+        arg.arg for arg, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if default is None
+    ]
+    if named:
+        return f"handler requires the keyword argument {named[0]!r}; it is called as handler(system, this, inputs)"
+    if least > 3 or (most < 2 and arguments.vararg is None):
+        return (
+            f"handler takes {most} arguments; write `def handler(system, this)` or `def handler(system, this, inputs)`"
+        )
+    return ""
+
+
+def _text(content: bytes) -> str:
+    encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
+    return content.decode(encoding, "replace")
+
+
+def main() -> None:
+    """Answer for every file on standard input."""
+    warnings.simplefilter("ignore")  # an odd escape in a flow is its author's business
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES_MAX, _MEMORY_BYTES_MAX))
+    files = sys.stdin.buffer
+    while header := files.readline():
+        path, size = json.loads(header)
+        content = files.read(size)
+        signal.alarm(_SECONDS_PER_FILE)  # its default action ends this process
+        findings = examine(content)
+        signal.alarm(0)
+        sys.stdout.write(json.dumps({"path": path, **findings}) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""Running git, safely: the only place that knows GitPython.
+
+Owns: the environment git sees (nothing of the daemon's but a short list), its hardening options, time limits, and the
+allowlists through which every URL, ref and sha passes before it reaches a command line. Refuses: other protocols,
+credentials in URLs, anything that could be read as an option. Called by ``mirror`` and ``working_tree``, always from
+a worker thread: everything here blocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import threading
+import urllib.parse
+from collections.abc import Container, Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import git
+
+from ..engine import errors
+
+#: A command that talks to nobody and is not done by then hangs.
+LOCAL_TIMEOUT_S = 120.0
+
+#: What of the daemon's own environment git may see: where programs are, how to get out, which ssh agent.
+_PASSED_ON = frozenset(
+    {"PATH", "TMPDIR", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+    | {"http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"}
+)
+
+#: No hooks, no helpers, no recursion, no background gc. A mirror can always be made again, so it is not fsynced;
+#: what must survive a power cut is the snapshot. Old, harmless sins of repositories in the wild are let through.
+_OPTIONS = (
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.attributesFile=/dev/null",
+    "core.fsync=none",
+    "credential.helper=",
+    "submodule.recurse=false",
+    "fetch.recurseSubmodules=no",
+    "fetch.writeCommitGraph=false",
+    "transfer.fsckObjects=true",
+    "fetch.fsck.zeroPaddedFilemode=ignore",
+    "fetch.fsck.missingSpaceBeforeDate=ignore",
+    "fetch.fsck.badTimezone=ignore",
+    "transfer.bundleURI=false",
+    "http.followRedirects=initial",
+    "protocol.version=2",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "advice.addEmbeddedRepo=false",
+    "commit.gpgSign=false",
+)
+
+_HOST = r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?"
+_USER = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
+_URL_PATH = r"[A-Za-z0-9_~./+%@:,=-]*"
+_HTTPS = re.compile(rf"https://{_HOST}(?::\d{{1,5}})?/{_URL_PATH}")
+_SSH = re.compile(rf"ssh://(?:{_USER}@)?{_HOST}(?::\d{{1,5}})?/{_URL_PATH}")
+_SCP_LIKE = re.compile(rf"(?:{_USER}@)?{_HOST}:(?![:-]){_URL_PATH}")
+_REF = re.compile(r"[\w][\w./+@=#-]{0,199}")
+_SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class GitFailed(errors.HeadraceError):
+    """A git command did not succeed; ``message`` is its last words, without credentials."""
+
+
+def redacted(text: str) -> str:
+    """Return ``text`` without user names and passwords in URLs, for messages and logs."""
+    return _CREDENTIALS.sub("", text)
+
+
+def checked_url(url: str) -> str:
+    """Return ``url`` as git may get it: https, ssh, scp-like, or an absolute path for file; raises else."""
+    hint = "use https://host/path, ssh://user@host/path, user@host:path or file:///path"
+    if url.startswith("file:///") and not _CONTROL.search(path := urllib.parse.unquote(url.removeprefix("file://"))):
+        return path
+    if url.startswith("https://") and "@" in url.removeprefix("https://").partition("/")[0]:
+        raise errors.ConfigurationInvalid(
+            f"the source's URL {redacted(url)!r} holds credentials",
+            hint="leave them out; put the token into a file and name that file in the configuration",
+        )
+    if not any(form.fullmatch(url) for form in (_HTTPS, _SSH, _SCP_LIKE)):
+        raise errors.ConfigurationInvalid(f"the source's URL {redacted(url)!r} is not allowed", hint=hint)
+    try:
+        git.Git.check_unsafe_protocols(url)
+    except git.UnsafeProtocolError as error:
+        raise errors.ConfigurationInvalid(f"the source's URL {url!r} is not allowed", hint=hint) from error
+    return url
+
+
+def checked_ref(ref: str) -> str:
+    """Return ``ref``, a branch or tag name with or without ``refs/…/``, if it is harmless; raises else."""
+    parts = ref.split("/")
+    unfit = any(not part or part.startswith(".") or part.endswith((".lock", ".")) for part in parts)
+    if unfit or ".." in ref or "@{" in ref or not _REF.fullmatch(ref):
+        raise errors.ConfigurationInvalid(
+            f"{ref!r} is not allowed as a ref", hint="name a branch or a tag: letters, digits and ._/+@=#-"
+        )
+    return ref
+
+
+def checked_sha(sha: str) -> str:
+    """Return ``sha`` if it is a whole object id in lower case; raises else."""
+    if not _SHA.fullmatch(sha):
+        raise errors.InvalidRequest(f"{sha!r} is not a commit", hint="give all 40 hexadecimal digits")
+    return sha
+
+
+def is_sha(text: str) -> bool:
+    """Return whether ``text`` is a whole object id."""
+    return _SHA.fullmatch(text) is not None
+
+
+def ssh_command(key: str, known_hosts: str) -> str:
+    """Return the ssh that git shall use: no user configuration, never a question, host keys must be known."""
+    words = ["ssh", "-F", "none", "-oBatchMode=yes", "-oStrictHostKeyChecking=yes", "-oConnectTimeout=20"]
+    if known_hosts:
+        words.append(f"-oUserKnownHostsFile={known_hosts}")
+    if key:
+        words += ["-oIdentitiesOnly=yes", "-i", key]
+    return shlex.join(words)
+
+
+class Git:
+    """git in one bare repository. Commands may run in several threads; ``interrupt`` ends them all."""
+
+    def __init__(self, directory: Path, home: Path, environment: Mapping[str, str] | None = None) -> None:
+        """``home`` is an empty directory of ours; ``environment`` is added to the minimal one."""
+        self.directory = directory
+        self._environment = {
+            "LANGUAGE": "C",
+            "LC_ALL": "C",
+            "HOME": str(home),
+            "GIT_DIR": str(directory),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_ATTR_NOSYSTEM": "1",
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_ASKPASS": "true",
+            "GIT_ALLOW_PROTOCOL": "none",
+            "GIT_PROTOCOL_FROM_USER": "0",
+            "GIT_SSH_COMMAND": ssh_command("", ""),
+            "GIT_LFS_SKIP_SMUDGE": "1",
+            "GIT_NO_REPLACE_OBJECTS": "1",
+            "GIT_OPTIONAL_LOCKS": "0",
+        } | dict(environment or {})
+        self._wrapper = git.Git(str(directory))
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+        self._interrupted = False
+
+    def run(
+        self,
+        *words: str,
+        timeout_s: float = LOCAL_TIMEOUT_S,
+        environment: Mapping[str, str] | None = None,
+        accept: Container[int] = (0,),
+    ) -> bytes:
+        """Run ``git words…`` and return its output; raises ``GitFailed`` on another exit status or after the time."""
+        with self._process(words, None, environment) as process:
+            try:
+                output, complaint = process.communicate(timeout=timeout_s)
+            except subprocess.TimeoutExpired:
+                raise GitFailed(f"git {words[0]} was not done after {timeout_s:g} s") from None
+        if process.returncode not in accept:
+            raise GitFailed(_last_words(words[0], complaint, process.returncode))
+        return output
+
+    @contextlib.contextmanager
+    def stream(self, *words: str, stdin: BinaryIO) -> Iterator[BinaryIO]:
+        """Run ``git words…`` fed from the file ``stdin`` and give its output to be read while it comes."""
+        with self._process(words, stdin, None) as process:
+            assert process.stdout is not None
+            yield cast(BinaryIO, process.stdout)
+
+    def interrupt(self) -> None:
+        """End what runs and start nothing more; those who wait get ``GitFailed``. From any thread."""
+        with self._lock:
+            self._interrupted = True
+            for process in self._running:
+                _kill_group(process)
+
+    @contextlib.contextmanager
+    def _process(
+        self, words: tuple[str, ...], stdin: BinaryIO | None, extra: Mapping[str, str] | None
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        environment = self._environment | dict(extra or {})
+        self._wrapper.update_environment(**environment)
+        # GitPython hands on the whole of our environment, so `env` takes away what git has no business to see. With
+        # setpriv a git cannot go on writing into the mirror after we were killed and started again.
+        unwanted = [f"-u{name}" for name in os.environ if name and name not in _PASSED_ON and name not in environment]
+        guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+        options = [word for option in _OPTIONS for word in ("-c", option)]
+        with self._lock:
+            if self._interrupted:
+                raise GitFailed(f"git {words[0]} was not started: stopping")
+            handle = self._wrapper.execute(
+                ["env", *unwanted, *guard, "git", *options, *words],
+                istream=stdin,
+                as_process=True,
+                start_new_session=True,
+            )
+            process = cast("subprocess.Popen[bytes]", handle.proc)
+            self._running.add(process)
+        try:
+            yield process
+        finally:
+            with self._lock:
+                self._running.discard(process)
+            _end(process)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill ``process`` with what it spawned: it leads a session of its own."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Leave nothing of ``process`` behind: no child, no open pipe."""
+    if process.poll() is None:
+        _kill_group(process)
+    process.wait()
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
+def _last_words(command: str, complaint: bytes, status: int) -> str:
+    """Return what git said as one line of a reasonable length, the important part first."""
+    lines = [line.strip() for line in complaint.decode("utf-8", "replace").splitlines() if line.strip()]
+    telling = [line for line in lines if line.startswith(("fatal:", "error:", "ERROR:"))] or lines[-3:]
+    said = redacted("; ".join(telling))[:500] or f"exit status {status}"
+    return _CONTROL.sub("?", f"git {command}: {said}")

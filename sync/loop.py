@@ -1,0 +1,255 @@
+"""The sync loop: keeps the catalogue at what the source holds, at its own pace.
+
+Owns: when a pass is made (a latest-wins flag set by pushes, watchers and people; a poll timer with jitter; a back-off
+after failures), the announcement of a commit and the swap of the catalogue, and the status that people see. Refuses:
+unpublishing for want of news: whatever goes wrong is told, and what was published goes on running. The daemon starts
+it with the last ``commit.published`` of the journal; executions never wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from ..engine import errors, events, model, ports
+from . import candidate, catalogue, manifests, watch
+from .source import Source
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+_BACKOFF_FIRST_S = 5.0
+_BACKOFF_MAX_S = 300.0
+#: With a watcher at work, polling only covers what a watcher can miss.
+_WATCHED_POLL_S = 60.0
+
+
+class SyncStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Where sync stands. ``state``: starting, syncing, ok, or degraded (then ``error`` says why)."""
+
+    source: str
+    ref: str = ""
+    commit: str = ""
+    published_at: str = ""
+    state: str = "starting"
+    last_attempt_at: str = ""
+    last_success_at: str = ""
+    error: str = ""
+    hint: str = ""
+    rejected: str = ""  # the commit that is in the source and was refused
+    flows: int = 0
+    broken: tuple[model.Broken, ...] = ()
+    warnings: dict[str, str] = {}
+
+
+class Synchroniser:
+    """Keeps ``flows`` up to date with one source. All methods belong to the event loop."""
+
+    def __init__(
+        self,
+        source: Source,
+        state: Path,
+        *,
+        publications: ports.Publications,
+        commits_in_use: ports.CommitsInUse,
+        clock: ports.Clock,
+    ) -> None:
+        self.flows = manifests.Published(state / "snapshots")
+        self._source = source
+        self._state = state
+        self._publications = publications
+        self._commits_in_use = commits_in_use
+        self._clock = clock
+        self._workshop = candidate.Workshop(source, state, clock)
+        self._manifest: catalogue.Manifest | None = None
+        self._rejected = ""
+        self._failures = 0
+        self._status = SyncStatus(source=source.name, ref=source.ref)
+        self._wanted = asyncio.Event()
+        self._asked = 0
+        self._answered = 0
+        self._pass_done = asyncio.Condition()
+
+    async def start(self, last: events.CommitPublished | None) -> None:
+        """Put what was published last back in place, without asking the source. Call it before ``run``."""
+        await self._in_thread("open", self._workshop.open)
+        if last is None or last.source != self._source.name:
+            return
+        found = await self._in_thread("restore", functools.partial(self._workshop.restore, last))
+        if found is None:
+            log.error("sync.lost", commit=last.commit, hint="it comes back with the next successful sync")
+        elif found.digest:
+            log.warning("sync.restored", commit=last.commit)
+            await self._publish(found)
+        elif found.manifest is not None:
+            self._put_in_place(found.manifest)
+
+    async def run(self) -> None:
+        """Sync now and then for ever, until cancelled."""
+        local = self._source.local_repository
+        watched = Path(self._source.url) if self._source.developer else local and local / "refs"
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._passes(watched=bool(watched)), name="sync.passes")
+            if watched:
+                watching = watch.watch(watched, self.nudge, ignored=self._state)
+                group.create_task(watching, name="sync.watch")
+
+    def nudge(self, reason: str) -> None:
+        """Ask for a pass soon. Many nudges make one pass; a nudge during a pass makes another one."""
+        log.debug("sync.nudged", reason=reason)
+        self._asked += 1
+        self._wanted.set()
+
+    async def sync_now(self, timeout: float) -> SyncStatus:
+        """Ask for a pass and return the status after it, or the one so far when ``timeout`` seconds have gone by."""
+        self.nudge("request")
+        mine = self._asked
+        try:
+            async with asyncio.timeout(timeout), self._pass_done:
+                await self._pass_done.wait_for(lambda: self._answered >= mine)
+        except TimeoutError:
+            pass
+        return self.status()
+
+    def status(self) -> SyncStatus:
+        """Return where sync stands."""
+        return self._status
+
+    async def _passes(self, *, watched: bool) -> None:
+        while True:
+            self._wanted.clear()
+            asked = self._asked
+            await self._pass()
+            async with self._pass_done:
+                self._answered = asked
+                self._pass_done.notify_all()
+            try:
+                async with asyncio.timeout(self._pause_s(watched=watched)):
+                    await self._wanted.wait()
+            except TimeoutError:
+                pass
+
+    def _pause_s(self, *, watched: bool) -> float:
+        """Return how long to wait for a nudge: the poll interval give or take, or the back-off after failures."""
+        if self._failures:
+            most = min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2 ** min(self._failures, 10))
+            return random.uniform(_BACKOFF_FIRST_S, most)  # noqa: S311 - spreads load, keeps no secret
+        poll_s = max(self._source.poll_s, _WATCHED_POLL_S) if watched else self._source.poll_s
+        return poll_s * random.uniform(0.9, 1.1)  # noqa: S311
+
+    async def _pass(self) -> None:
+        """Make one pass and tell how it went. Whatever fails in it, the next one starts afresh."""
+        began = self._clock.monotonic()
+        self._tell(state="syncing", last_attempt_at=model.timestamp(self._clock.time()))
+        error: Exception | None = None
+        result = "unchanged"
+        try:
+            result = await self._sync()
+        except errors.JournalFailed:
+            raise  # the daemon has to go
+        except Exception as caught:  # noqa: BLE001 - one bad commit or a full disk must not end sync, let alone runs
+            error, result = caught, "failed"
+        self._failures = self._failures + 1 if error else 0
+        if error is None:
+            state = "degraded" if self._rejected else "ok"
+            refused = {} if self._rejected else {"error": "", "hint": ""}
+            self._tell(state=state, last_success_at=model.timestamp(self._clock.time()), **refused)
+        else:
+            self._tell(state="degraded", error=str(error), hint=getattr(error, "hint", ""))
+        log.info(
+            "sync.finished",
+            result=result,
+            commit=self._status.commit,
+            flows=self._status.flows,
+            broken=len(self._status.broken),
+            error=self._status.error,
+            duration_s=round(self._clock.monotonic() - began, 4),
+            exc_info=error if error is not None and not isinstance(error, errors.HeadraceError) else None,
+        )
+
+    async def _sync(self) -> str:
+        """Bring the catalogue to what the source holds and say what that meant."""
+        prepare = functools.partial(self._workshop.prepare, self._manifest, self._rejected)
+        found = await self._in_thread("prepare", prepare)
+        if found is None:
+            return "unchanged"
+        if found.rewritten:
+            log.warning("sync.history_rewritten", commit=found.commit, ref=found.ref)
+        if found.rejected:
+            await self._reject(found)
+            return "rejected"
+        await self._publish(found)
+        await self._clean()
+        return "published"
+
+    async def _publish(self, found: candidate.Candidate) -> None:
+        """Announce a commit whose snapshot and manifest are durable, then let everybody see it."""
+        assert found.manifest is not None
+        flows = found.manifest.catalogue.flows.values()
+        await self._publications.publish(
+            events.CommitPublished(
+                source=self._source.name,
+                commit=found.commit,
+                ref=found.ref,
+                previous=self._manifest.catalogue.commit if self._manifest else "",
+                flows=len(flows),
+                broken=sum(flow.broken is not None for flow in flows),
+                manifest_sha256=found.digest,
+            )
+        )
+        self._rejected = ""
+        self._put_in_place(found.manifest)
+
+    async def _reject(self, found: candidate.Candidate) -> None:
+        await self._publications.publish(
+            events.CommitRejected(source=self._source.name, commit=found.commit, ref=found.ref, reason=found.rejected)
+        )
+        self._rejected = found.commit
+        self._tell(
+            rejected=found.commit,
+            error=f"commit {found.commit[:12]} was refused: {found.rejected}",
+            hint="what was published before stays in force; mend it with another commit",
+        )
+
+    async def _clean(self) -> None:
+        """Remove what nothing needs any more. Failing here costs disk, nothing else."""
+        assert self._manifest is not None
+        in_use = await self._commits_in_use()
+        try:
+            await self._in_thread("clean", functools.partial(self._workshop.clean, self._manifest, in_use))
+        except (errors.HeadraceError, OSError) as error:
+            log.warning("sync.cleaning_failed", error=str(error))
+
+    def _put_in_place(self, manifest: catalogue.Manifest) -> None:
+        self._manifest = manifest
+        self.flows.swap(manifest.catalogue)
+        self._tell(
+            ref=manifest.catalogue.ref,
+            commit=manifest.catalogue.commit,
+            published_at=manifest.catalogue.published_at,
+            rejected="",
+            flows=len(manifest.catalogue.flows),
+            broken=tuple(catalogue.broken(manifest)),
+            warnings=manifest.warnings,
+        )
+
+    def _tell(self, **changes: object) -> None:
+        self._status = msgspec.structs.replace(self._status, **changes)
+
+    async def _in_thread(self, name: str, work: Callable[[], T]) -> T:
+        """Do blocking work in a thread. When cancelled, have git break off and leave only after the thread did."""
+        running = asyncio.create_task(asyncio.to_thread(work), name=f"sync.{name}")
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            self._workshop.interrupt()
+            await asyncio.wait([running])
+            raise

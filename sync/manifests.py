@@ -1,0 +1,110 @@
+"""Manifests on disk, and the published catalogue that everybody else asks.
+
+Owns: ``snapshots/<sha>.json`` and ``Published``, the ``ports.Flows`` that the engine and the daemon see. Refuses: a
+manifest that is not what its digest says. ``Published`` lives on the event loop; reading and writing files blocks.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import secrets
+from pathlib import Path
+
+import msgspec
+
+from ..engine import errors, model
+from . import catalogue, git, snapshot
+
+#: Executions in flight come from the last few commits; older manifests are read again when asked for.
+_CATALOGUES_KEPT = 8
+
+
+class _Needs(msgspec.Struct):
+    needs: tuple[str, ...] = ()
+
+
+def path_of(snapshots: Path, commit: str) -> Path:
+    """Return where the manifest of ``commit`` lies, or would."""
+    return snapshots / f"{commit}.json"
+
+
+def write(snapshots: Path, manifest: catalogue.Manifest) -> str:
+    """Write ``manifest`` durably and return its SHA-256; if we die before, the older one is still there."""
+    text = msgspec.json.encode(manifest)
+    final = path_of(snapshots, manifest.catalogue.commit)
+    beside = final.with_name(f"{final.name}.tmp-{secrets.token_hex(4)}")
+    beside.write_bytes(text)
+    snapshot.sync_path(beside)
+    beside.replace(final)
+    snapshot.sync_path(snapshots)
+    return hashlib.sha256(text).hexdigest()
+
+
+def read(snapshots: Path, commit: str, digest: str = "") -> catalogue.Manifest | None:
+    """Return the manifest of ``commit``, or None if it is not there or not what it was."""
+    try:
+        text = path_of(snapshots, commit).read_bytes()
+        if digest and hashlib.sha256(text).hexdigest() != digest:
+            return None
+        return msgspec.json.decode(text, type=catalogue.Manifest)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def needs(snapshots: Path, commit: str) -> tuple[str, ...]:
+    """Return the other commits that the flows published with ``commit`` run on."""
+    try:
+        return msgspec.json.decode(path_of(snapshots, commit).read_bytes(), type=_Needs).needs
+    except (OSError, msgspec.MsgspecError):
+        return ()
+
+
+class Published:
+    """What is published: the current catalogue, and those of earlier commits while something runs on them."""
+
+    def __init__(self, snapshots: Path) -> None:
+        self._snapshots = snapshots
+        self._current = model.Catalogue()
+        self._recent: collections.OrderedDict[str, model.Catalogue] = collections.OrderedDict()
+
+    def current(self) -> model.Catalogue:
+        """Return what is published now; an empty catalogue before the first commit."""
+        return self._current
+
+    def find(self, name: str, commit: str = "") -> model.Flow:
+        """Return the flow as published with ``commit`` (else as published now); raises ``NotFound``."""
+        if commit and commit != self._current.commit:
+            try:
+                return self._of(commit).find(name)
+            except errors.NotFound:
+                pass  # newer than that commit, or the commit is forgotten
+        return self._current.find(name)
+
+    def snapshot(self, commit: str) -> Path:
+        """Return the folder with the files of a published commit; raises ``NotFound`` if it is not kept any more."""
+        folder = snapshot.folder_of(self._snapshots, git.checked_sha(commit))
+        if not folder.is_dir():
+            raise errors.NotFound(
+                f"the files of commit {commit} are not here any more", hint="run the flow as published now"
+            )
+        return folder
+
+    def swap(self, current: model.Catalogue) -> None:
+        """Make ``current`` what everybody sees from now on."""
+        self._remember(self._current)
+        self._current = current
+
+    def _of(self, commit: str) -> model.Catalogue:
+        if commit not in self._recent:
+            manifest = read(self._snapshots, commit) if git.is_sha(commit) else None
+            self._remember(manifest.catalogue if manifest else model.Catalogue(commit=commit))
+        self._recent.move_to_end(commit)
+        return self._recent[commit]
+
+    def _remember(self, old: model.Catalogue) -> None:
+        if old.commit:
+            self._recent[old.commit] = old
+            self._recent.move_to_end(old.commit)
+        while len(self._recent) > _CATALOGUES_KEPT:
+            self._recent.popitem(last=False)

@@ -1,0 +1,193 @@
+"""The mirror: our own bare repository with what the source has, and what still runs.
+
+Owns: the repository ``mirror.git``, reading commits from it, pins (``refs/pins/<sha>``, so that a force-push upstream
+never takes away a commit that is in use), and healing: leftover lock files, a half-made or damaged repository. It is
+never checked out, so no hook, filter or attribute of a commit is ever heard. Used by ``loop``, ``remote`` and
+``working_tree`` from one worker thread at a time, under the lock of the state directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import structlog
+
+from ..engine import errors
+from . import git, tree
+
+log = structlog.get_logger()
+
+_GC_TIMEOUT_S = 600.0
+_CHECK_TIMEOUT_S = 300.0
+
+
+class MirrorDamaged(errors.HeadraceError):
+    """The mirror lacks something it should have; ``Mirror.rebuild`` makes a new one."""
+
+
+class Mirror:
+    """The bare repository ``mirror.git`` in the state directory."""
+
+    def __init__(self, state: Path, folder: str = "", environment: Mapping[str, str] | None = None) -> None:
+        """``folder`` is the subfolder that holds the flows; ``environment`` tells git about the source."""
+        self.directory = state / "mirror.git"
+        self.home = state / "git-home"  # empty: git finds no configuration there
+        self.folder = folder
+        self.git = git.Git(self.directory, self.home, environment)
+        self._trusted = False
+
+    def ensure(self) -> None:
+        """Make the repository if it is not there, and clear what a crash or a killed git left. Cheap when all is well.
+
+        Lock files may go because nobody else works here: we hold the state directory's lock, and our own git
+        processes end with us."""
+        if self._trusted and (self.directory / "HEAD").is_file():
+            return
+        self.home.mkdir(parents=True, exist_ok=True)
+        for leftover in self.directory.parent.glob("mirror.git.*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        if self._is_repository():
+            for lock in self.directory.rglob("*.lock"):
+                log.warning("mirror.lock_removed", file=str(lock.relative_to(self.directory)))
+                lock.unlink(missing_ok=True)
+        else:
+            if self.directory.exists():
+                log.warning("mirror.rebuilt", reason="it is not a repository any more")
+            self._swap_in(self._new_beside())
+        self._trusted = True
+
+    def distrust(self) -> None:
+        """Look at the repository afresh before the next use: a git command failed or was killed."""
+        self._trusted = False
+
+    def rebuild(self, reason: str) -> None:
+        """Replace a damaged repository by a new one beside it, keeping the pins that can still be read."""
+        log.warning("mirror.rebuilt", reason=reason)
+        fresh = self._new_beside()
+        rescue = git.Git(fresh, self.home, {"GIT_ALLOW_PROTOCOL": "file"})
+        for sha in self.pins():
+            with contextlib.suppress(git.GitFailed):
+                rescue.run(
+                    "fetch", "--quiet", "--no-tags", "--", str(self.directory), f"+refs/pins/{sha}:refs/pins/{sha}"
+                )
+        self._swap_in(fresh)
+
+    def blame(self, cause: git.GitFailed) -> None:
+        """Raise ``MirrorDamaged`` if this repository is the reason why a command failed."""
+        try:
+            self.git.run("fsck", "--connectivity-only", "--no-dangling", "--no-progress", timeout_s=_CHECK_TIMEOUT_S)
+        except git.GitFailed as error:
+            raise MirrorDamaged(f"{cause.message}; {error.message}") from error
+
+    def _is_repository(self) -> bool:
+        try:
+            return self.git.run("rev-parse", "--is-bare-repository").strip() == b"true"
+        except git.GitFailed:
+            return False
+
+    def _new_beside(self) -> Path:
+        fresh = self.directory.with_name(f"mirror.git.new-{secrets.token_hex(4)}")
+        git.Git(fresh, self.home).run("init", "--bare", "--quiet", "--template=", "--initial-branch=main")
+        (fresh / "info").mkdir(exist_ok=True)
+        # The last word on attributes: files are stored as they are, whatever a .gitattributes file says.
+        (fresh / "info" / "attributes").write_text("* -text -ident -filter -working-tree-encoding\n")
+        (fresh / "info" / "exclude").write_text(".headrace/\n__pycache__/\n*.pyc\n")
+        return fresh
+
+    def _swap_in(self, fresh: Path) -> None:
+        """Put ``fresh`` in place. If we die in between there is no mirror, and ``ensure`` makes one."""
+        aside = self.directory.with_name(f"mirror.git.old-{secrets.token_hex(4)}")
+        with contextlib.suppress(FileNotFoundError):
+            self.directory.rename(aside)
+        fresh.rename(self.directory)
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def tidy(self) -> None:
+        """Let git pack what has become many small files, now and then; unreachable commits go after some hours."""
+        self.git.run(
+            "-c", "gc.auto=2000", "-c", "gc.autoDetach=false", "-c", "gc.pruneExpire=2.hours.ago",
+            "gc", "--auto", "--quiet", timeout_s=_GC_TIMEOUT_S,
+        )  # fmt: skip
+
+    def has(self, commit: str) -> bool:
+        """Return whether ``commit`` is here."""
+        try:
+            self.git.run("cat-file", "-e", f"{git.checked_sha(commit)}^{{commit}}")
+        except git.GitFailed:
+            return False
+        return True
+
+    def entries(self, commit: str) -> list[tree.Entry]:
+        """Return everything below the source's folder in ``commit``; raises ``MirrorDamaged`` if it is not here."""
+        spec = f"{git.checked_sha(commit)}:{self.folder}"
+        try:
+            listing = self.git.run("ls-tree", "-r", "-z", "-l", "--full-tree", spec)
+        except git.GitFailed as error:
+            if self.folder and self.has(commit):
+                raise tree.TreeRefused(f"there is no folder {self.folder!r} in it") from error
+            raise MirrorDamaged(error.message) from error
+        try:
+            return tree.parse(listing)
+        except ValueError as error:  # git writes BAD where a size should stand
+            raise MirrorDamaged(f"commit {commit} lacks files") from error
+
+    def blobs(self, shas: Sequence[str]) -> Iterator[bytes]:
+        """Give the content of each blob, in order; raises ``MirrorDamaged`` for one that is missing or not itself."""
+        with tempfile.TemporaryFile() as wanted:
+            wanted.write("".join(f"{sha}\n" for sha in shas).encode())
+            wanted.seek(0)
+            with self.git.stream("cat-file", "--batch", "--buffer", stdin=wanted) as output:
+                for sha in shas:
+                    header = output.readline().split()
+                    if len(header) != 3 or header[0].decode() != sha:
+                        raise MirrorDamaged(f"blob {sha} cannot be read")
+                    content = output.read(int(header[2]))
+                    output.read(1)
+                    if tree.blob_sha(content) != sha:
+                        raise MirrorDamaged(f"blob {sha} is damaged")
+                    yield content
+
+    def renames(self, old: str, new: str) -> dict[str, str]:
+        """Return new path → old path of files that git holds for renamed between two commits, both below the folder."""
+        if not (self.has(old) and self.has(new)):
+            return {}
+        spec = [f"{git.checked_sha(commit)}:{self.folder}" for commit in (old, new)]
+        words = self.git.run("diff-tree", "-r", "-z", "--find-renames", "--diff-filter=R", "--name-status", *spec)
+        parts = words.decode("utf-8", "surrogateescape").split("\0")
+        return {parts[i + 2]: parts[i + 1] for i in range(0, len(parts) - 2, 3)}
+
+    def pin(self, commit: str) -> None:
+        """Keep ``commit`` and what it needs, whatever happens upstream."""
+        self.git.run("update-ref", f"refs/pins/{git.checked_sha(commit)}", commit)
+
+    def unpin(self, commits: Sequence[str]) -> None:
+        """Let git forget commits that nothing runs on any more."""
+        for commit in commits:
+            self.git.run("update-ref", "-d", f"refs/pins/{git.checked_sha(commit)}")
+
+    def pins(self) -> list[str]:
+        """Return the pinned commits."""
+        try:
+            listing = self.git.run("for-each-ref", "--format=%(refname:lstrip=2)", "refs/pins/")
+        except git.GitFailed:
+            return []
+        return [sha for sha in listing.decode().split() if git.is_sha(sha)]
+
+    def value(self, revision: str) -> str:
+        """Return the commit or object a revision of ours stands for, or nothing."""
+        try:
+            return self.git.run("rev-parse", "--verify", "--quiet", revision).decode().strip()
+        except git.GitFailed:
+            return ""
+
+    def is_ancestor(self, old: str, new: str) -> bool:
+        try:
+            self.git.run("merge-base", "--is-ancestor", git.checked_sha(old), git.checked_sha(new))
+        except git.GitFailed:
+            return False
+        return True

@@ -1,0 +1,86 @@
+"""Where flows come from: the settings of one source, and how the SOURCE argument of the command line is read.
+
+Owns: the distinction between a git remote and a plain directory (developer mode). Refuses: addresses that ``git``
+does not allow, before anything is run. Called by ``daemon`` to configure a ``loop.Synchroniser``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from pathlib import Path
+from typing import Any, Literal
+
+from ..engine import errors
+from . import git
+
+Policy = Literal["per-flow", "strict"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One source of flows. ``url`` is a git URL, or the absolute path of a directory when ``developer`` is set."""
+
+    url: str
+    ref: str = ""  # branch, tag or commit; empty: the remote's default branch
+    path: str = ""  # subfolder that holds the flows
+    poll_s: float = 30.0
+    policy: Policy = "per-flow"
+    developer: bool = False
+    ssh_key: str = ""  # file with the private key; empty: what the ssh agent offers
+    known_hosts: str = ""  # file with the host keys; empty: the known_hosts files of the daemon's user
+    token_file: str = ""  # file with the token or password for https
+    user: str = "git"  # sent along with the token
+
+    def __post_init__(self) -> None:
+        """Refuse what git must never be given; raises ``ConfigurationInvalid``."""
+        if not self.developer:
+            git.checked_url(self.url)
+            if self.ref and not git.is_sha(self.ref):
+                git.checked_ref(self.ref)
+        if self.policy not in ("per-flow", "strict"):
+            raise errors.ConfigurationInvalid(f"policy is {self.policy!r}", hint='use "per-flow" or "strict"')
+        if self.poll_s < 1:
+            raise errors.ConfigurationInvalid(f"poll is {self.poll_s:g} s", hint="use 1 s or more")
+        parts = pathlib.PurePosixPath(self.path).parts
+        if self.path and (self.path.startswith(("/", "-")) or ".." in parts or not self.path.isprintable()):
+            raise errors.ConfigurationInvalid(
+                f"path is {self.path!r}", hint="give a folder relative to the top of the repository"
+            )
+
+    @property
+    def folder(self) -> str:
+        """The subfolder in the form git uses: no slash at either end, empty for the top."""
+        folder = pathlib.PurePosixPath(self.path).as_posix()
+        return "" if folder == "." else folder
+
+    @property
+    def name(self) -> str:
+        """How people and records call it."""
+        return git.redacted(self.url)
+
+    @property
+    def local_repository(self) -> Path | None:
+        """The repository's directory if it lies on this machine."""
+        return Path(git.checked_url(self.url)) if not self.developer and self.url.startswith("file://") else None
+
+
+def parse(argument: str, **settings: Any) -> Source:
+    """Return the source that ``argument`` means: a directory, a bare repository, or a URL; raises if it is neither.
+
+    ``settings`` are the other fields of ``Source``."""
+    path = Path(argument).expanduser()
+    if not path.is_dir():
+        if "://" in argument or ":" in argument:
+            return Source(url=argument, **settings)
+        raise errors.ConfigurationInvalid(
+            f"there is no directory {argument!r}", hint="give a directory with flows or the URL of a git repository"
+        )
+    path = path.resolve()
+    if _is_bare_repository(path):
+        return Source(url=path.as_uri(), **settings)
+    return Source(url=str(path), developer=True, **settings)
+
+
+def _is_bare_repository(path: Path) -> bool:
+    return (path / "HEAD").is_file() and (path / "objects").is_dir() and (path / "refs").is_dir()

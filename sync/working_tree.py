@@ -1,0 +1,110 @@
+"""Developer mode: a plain directory or a git working tree as the source, edits included before they are committed.
+
+Owns: turning what lies in the directory into a commit of our own mirror, with an index of our own. Refuses: touching
+the user's repository; neither its index nor its HEAD nor anything under ``.git`` is written, and its configuration,
+hooks and filters are not heard. ``.gitignore`` files and ``.git/info/exclude`` count. Used by ``loop`` through
+``fetch``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import structlog
+
+from ..engine import errors
+from . import git
+from .mirror import Mirror
+from .remote import Fetched
+from .source import Source
+
+log = structlog.get_logger()
+
+_REF = "refs/headrace/working-tree"
+_ADD_TIMEOUT_S = 300.0
+_IDENTITY = {
+    "GIT_AUTHOR_NAME": "headrace",
+    "GIT_AUTHOR_EMAIL": "headrace@localhost",
+    "GIT_COMMITTER_NAME": "headrace",
+    "GIT_COMMITTER_EMAIL": "headrace@localhost",
+}
+_HEAD = re.compile(r"ref: (refs/[^\s]+)")
+
+
+class WorkingTree:
+    """The directory of one source, seen through the mirror."""
+
+    def __init__(self, source: Source, state: Path) -> None:
+        self._source = source
+        self._directory = Path(source.url)
+        self.mirror = Mirror(state, source.folder, _IDENTITY)
+        self._index = self.mirror.directory / "working-tree.index"
+        self._state = state
+
+    def fetch(self) -> Fetched:
+        """Commit what the directory holds, unless the last commit is the same, and return that commit.
+
+        Raises ``SourceUnavailable`` when the directory cannot be read.
+        """
+        if not self._directory.is_dir():
+            raise errors.SourceUnavailable(
+                f"the directory {self._directory} is not there; what was published stays in force",
+                hint="bring it back, or start with another directory",
+            )
+        self.mirror.ensure()
+        top = self._add()
+        last = self.mirror.value(_REF)
+        if last and self.mirror.value(f"{last}^{{tree}}") == top:
+            return Fetched(last, "working tree")
+        parent = ["-p", last] if last else []
+        message = f"Working tree of {self._directory}\n\nBased on {self._head() or 'no commit'}\n"
+        commit = self.mirror.git.run("commit-tree", top, *parent, "-m", message).decode().strip()
+        self.mirror.git.run("update-ref", _REF, git.checked_sha(commit))
+        return Fetched(commit, "working tree")
+
+    def forget(self) -> None:
+        """Look at everything afresh: something went wrong. The index is only a memory of file times and sizes."""
+        self._index.unlink(missing_ok=True)
+        self.mirror.distrust()
+
+    def _add(self) -> str:
+        """Bring our index up to date with the directory and return the tree it describes."""
+        environment = {"GIT_WORK_TREE": str(self._directory), "GIT_INDEX_FILE": str(self._index)}
+        paths = [":/"]
+        if self._state.is_relative_to(self._directory):
+            paths.append(f":(top,exclude,literal){self._state.relative_to(self._directory)}")
+        options = ["-c", "core.excludesFile=" + str(self._directory / ".git" / "info" / "exclude")]
+        try:
+            # A file that vanishes or cannot be read meanwhile is no reason to see none of the others.
+            self.mirror.git.run(
+                *options, "add", "--all", "--ignore-errors", "--", *paths,
+                environment=environment, timeout_s=_ADD_TIMEOUT_S, accept=(0, 1),
+            )  # fmt: skip
+            return self.mirror.git.run("write-tree", environment=environment).decode().strip()
+        except git.GitFailed as error:
+            raise errors.SourceUnavailable(
+                f"the directory {self._directory} cannot be read: {error.message}",
+                hint="what was published stays in force; the next change or poll tries again",
+            ) from error
+
+    def _head(self) -> str:
+        """Return the commit the user's own HEAD names, read from plain files; nothing where that is not simple."""
+        folder = self._directory / ".git"
+        try:
+            head = (folder / "HEAD").read_text().strip()
+            if found := _HEAD.fullmatch(head):
+                loose = folder / git.checked_ref(found[1])
+                head = loose.read_text().strip() if loose.is_file() else _packed(folder, found[1])
+        except (OSError, UnicodeDecodeError, errors.ConfigurationInvalid):
+            return ""
+        return head if git.is_sha(head) else ""
+
+
+def _packed(folder: Path, ref: str) -> str:
+    """Return the value of ``ref`` in the file of packed refs."""
+    for line in (folder / "packed-refs").read_text().splitlines():
+        value, _, name = line.partition(" ")
+        if name == ref:
+            return value
+    return ""

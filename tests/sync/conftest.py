@@ -1,0 +1,91 @@
+"""Fixtures of the sync tests: a repository to push to, and a synchroniser with a journal that only remembers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.engine import events, model
+from headrace.sync import loop
+from headrace.sync.source import Source
+from tests.support.repositories import Repository
+
+
+class Clock:
+    """The real clock, which tests may move forward."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def time(self) -> float:
+        return time.time() + self.ahead_s
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead_s
+
+
+class Daemon:
+    """What a synchroniser needs of a daemon, and the synchronisers of one state directory."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.clock = Clock()
+        self.events: list[events.CommitPublished | events.CommitRejected] = []
+        self.in_use: frozenset[str] = frozenset()
+
+    async def publish(self, event: events.CommitPublished | events.CommitRejected) -> str:
+        self.events.append(event)
+        return model.timestamp(self.clock.time())
+
+    async def commits_in_use(self) -> frozenset[str]:
+        return self.in_use
+
+    @property
+    def published(self) -> list[events.CommitPublished]:
+        return [event for event in self.events if isinstance(event, events.CommitPublished)]
+
+    def synchroniser(self, url: str = "", **settings: Any) -> loop.Synchroniser:
+        return loop.Synchroniser(
+            Source(url=url, **{"poll_s": 3600.0, **settings}),
+            self.state,
+            publications=self,
+            commits_in_use=self.commits_in_use,
+            clock=self.clock,
+        )
+
+    async def synced(self, sync: loop.Synchroniser) -> loop.SyncStatus:
+        """Make one pass and return the status; the timers of the loop play no part."""
+        await sync._pass()
+        return sync.status()
+
+    async def started(self, url: str, **settings: Any) -> loop.Synchroniser:
+        """Return a synchroniser as after a restart of the daemon: it knows the last published commit, nothing else."""
+        sync = self.synchroniser(url, **settings)
+        await sync.start(self.published[-1] if self.published else None)
+        return sync
+
+    @contextlib.asynccontextmanager
+    async def running(self, sync: loop.Synchroniser) -> AsyncIterator[loop.Synchroniser]:
+        task = asyncio.create_task(sync.run(), name="sync")
+        try:
+            yield sync
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path / "repository")
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Daemon:
+    return Daemon(tmp_path / "state")
