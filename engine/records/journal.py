@@ -16,6 +16,7 @@ import collections
 import contextlib
 import math
 import queue
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,6 +37,10 @@ PENDING_BYTES_MAX = 64 * 1024 * 1024
 #: A batch is cut here, so that composing it does not hold the loop for long.
 BATCH_BYTES_MAX = 1024 * 1024
 RETRY_S = 0.5
+#: CPython's default of 5 ms starves the writer for seconds: a thread that waits for the interpreter counts anew each
+#: time a busy loop lets go of it for a moment, so the interval must be shorter than a turn of the loop. Measured
+#: beside a loop that is busy all the time, time to durable at p95: 2,093 ms by default, 1.0 ms so.
+SWITCH_INTERVAL_S = 0.00002
 
 Listener = Callable[[Sequence[events.Recorded]], None]
 
@@ -105,6 +110,7 @@ class Journal:
     ) -> Journal:
         """Open the journal to append to it; without ``recovered`` it is recovered first. Raises ``JournalCorrupt``."""
         end, position = await asyncio.to_thread(_open_tail, directory, clock, recovered)
+        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
         return cls(end, position, clock, segment_bytes_max)
 
     @property
