@@ -6,15 +6,13 @@ also when the task is cancelled in the middle.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import functools
-from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator
+from typing import Any
 
 from ..engine import errors, ports
+from . import blocking
 
-T = TypeVar("T")
 PREFIXES = ("headrace:", "cloudomation:")
 #: Pieces are collected up to this size before a thread is bothered with them.
 _PIECE_BYTES = 1024 * 1024
@@ -35,7 +33,7 @@ def path(named: str) -> str:
 async def read(context: ports.TaskContext, named: str) -> bytes:
     """Return the content; raises ``TaskFailed`` when there is no such file."""
     try:
-        return await _threaded(context.files.read, path(named))
+        return await blocking.call(context.files.read, path(named))
     except errors.HeadraceError as error:
         raise errors.TaskFailed(f"cannot read the file '{path(named)}': {error.message}") from None
 
@@ -61,17 +59,17 @@ class Sink:
         """Make the file visible."""
         await self._flush()
         assert self._writer is not None, "open comes first"
-        await _threaded(self._writer.commit)
+        await blocking.call(self._writer.commit)
 
     async def abort(self) -> None:
         """Forget it, unless it was committed."""
         if self._writer is not None:
-            await _threaded(self._writer.abort)
+            await blocking.call(self._writer.abort)
 
     async def _flush(self) -> None:
         piece, self._pending = bytes(self._pending), bytearray()
         assert self._writer is not None, "open comes first"
-        await _threaded(self._writer.write, piece)
+        await blocking.call(self._writer.write, piece)
 
 
 @contextlib.asynccontextmanager
@@ -82,20 +80,10 @@ async def writing(context: ports.TaskContext, named: str) -> AsyncIterator[Sink]
     sink = Sink()
     try:
         try:
-            await _threaded(sink.open, context.files, path(named))
+            await blocking.call(sink.open, context.files, path(named))
         except errors.HeadraceError as error:
             raise errors.TaskFailed(f"cannot write the file '{path(named)}': {error.message}") from None
         yield sink
         await sink.commit()
     finally:
         await sink.abort()
-
-
-async def _threaded(function: Callable[..., T], *arguments: Any) -> T:
-    """Run a blocking call in a thread; when cancelled, wait for its end first: a writer has one user at a time."""
-    call = asyncio.get_running_loop().run_in_executor(None, functools.partial(function, *arguments))
-    try:
-        return await asyncio.shield(call)
-    except asyncio.CancelledError:
-        await asyncio.wait([call])
-        raise

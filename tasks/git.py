@@ -1,0 +1,297 @@
+"""GIT: read a repository's files or the facts about a commit.
+
+It owns what of a repository may come back (how many files, how large, which kinds) and the words for what went wrong.
+``git_fetch`` brings one commit without its history into a temporary repository; GitPython reads the objects from there.
+Nothing is checked out: symbolic links and submodules are skipped, hooks, filters and attributes never take effect.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import threading
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import git
+import msgspec
+
+from ..engine import errors, ports
+from . import blocking, git_address, git_fetch, host_key, retry, stored_files
+from . import definition as definitions
+
+TASK = "GIT"
+FILES_MAX = 20_000
+DEPTH_MAX = 32
+#: All files together: base64 makes them a third larger, and an output has to stay within 64 MiB.
+OUTPUT_BYTES_MAX = 40 * 1024 * 1024
+#: All files together when they go into the store.
+STORED_BYTES_MAX = 512 * 1024 * 1024
+_REGULAR = frozenset({0o100644, 0o100755})
+_SHORT = 7
+
+
+def _about(description: str) -> msgspec.Meta:
+    return msgspec.Meta(description=description)
+
+
+class GitInputs(definitions.Inputs):
+    """The inputs of GIT."""
+
+    repository_url: Annotated[
+        str, _about("https://host/path, ssh://user@host/path, user@host:path, or file:///path in developer mode")
+    ]
+    command: Annotated[
+        Literal["get", "metadata"], _about("get: files and facts of the commit; metadata: the facts. Default: get.")
+    ] = "get"
+    ref: Annotated[str | None, _about("A branch, tag or commit. Default: the HEAD of the remote.")] = None
+    username: Annotated[str | None, _about("The user; for ssh when the address names none.")] = None
+    password: Annotated[str | None, _about("The password or token, for https.")] = None
+    ssh_key: Annotated[str | None, _about("The private key as text, without a passphrase, for ssh.")] = None
+    ssh_hostkey: Annotated[
+        str | None, _about("The server's host key, 'type key'. Default: what ~/.ssh/known_hosts says.")
+    ] = None
+    httpCookie: Annotated[str | None, _about("A cookie 'name=value' to send, for https.")] = None  # noqa: N815
+    files_path: Annotated[
+        str | None, _about("A folder of the store to write the files to, instead of returning them.")
+    ] = None
+
+
+class GitFile(msgspec.Struct):
+    """One file: its path in the repository and its content as base64."""
+
+    name: str
+    content: str
+
+
+class GitOutput(msgspec.Struct, kw_only=True):
+    """The output of GIT; ``files`` with the command get and without ``files_path``."""
+
+    files: list[GitFile] | msgspec.UnsetType = msgspec.UNSET
+    author_name: str
+    author_email: str
+    commit_date_iso: str
+    commit_date_unix: int
+    commit_message: str
+    commit_sha: str
+    short_sha: str
+
+
+def _check(inputs: GitInputs) -> None:
+    try:
+        address = git_address.parsed(inputs.repository_url)
+    except ValueError as problem:
+        raise definitions.invalid(TASK, "repository_url", str(problem)) from None
+    if inputs.ref is not None and not git_address.is_ref(inputs.ref):
+        raise definitions.invalid(TASK, "ref", "expected the name of a branch or tag, or a commit")
+    if address.scheme == "ssh" and inputs.ssh_key is None:
+        raise definitions.missing(TASK, "ssh_key", "the private key, because the address is one of ssh")
+    if address.scheme == "ssh" and inputs.username is not None and not git_address.is_user(inputs.username):
+        raise definitions.invalid(TASK, "username", "expected the name of a user of the server")
+    if inputs.ssh_hostkey is not None:
+        try:
+            host_key.parsed(inputs.ssh_hostkey)
+        except ValueError as problem:
+            raise definitions.invalid(TASK, "ssh_hostkey", str(problem)) from None
+    for name in ("username", "password", "httpCookie"):
+        value = getattr(inputs, name)
+        if value is not None and not all(character >= " " and character != "\x7f" for character in value):
+            raise definitions.invalid(TASK, name, "it contains a control character")
+    if inputs.ssh_key is not None and "PRIVATE KEY-----" not in inputs.ssh_key:
+        raise definitions.invalid(TASK, "ssh_key", "expected a private key, '-----BEGIN … PRIVATE KEY-----'")
+
+
+class _Get:
+    """One GIT task under way."""
+
+    def __init__(self, settings: definitions.Settings, inputs: GitInputs, context: ports.TaskContext) -> None:
+        self._settings = settings
+        self._inputs = inputs
+        self._context = context
+        self._address = git_address.parsed(inputs.repository_url)
+
+    async def attempt(self) -> GitOutput:
+        """Fetch and read; raises ``TaskFailed`` or ``retry.Transient``."""
+        if self._address.scheme == "file" and not self._context.allow_local_files:
+            raise self._failure("file addresses are for developer mode")
+        access = git_fetch.Access(
+            address=self._address,
+            username=self._inputs.username,
+            password=self._inputs.password,
+            ssh_key=self._inputs.ssh_key,
+            ssh_host_key=None if self._inputs.ssh_hostkey is None else host_key.parsed(self._inputs.ssh_hostkey),
+            cookie=self._inputs.httpCookie,
+        )
+        try:
+            async with git_fetch.repository(access, self._settings.egress) as repository:
+                name = await self._fetch(repository)
+                return await self._read(repository, name)
+        except git_fetch.FetchFailed as failed:
+            failure = self._failure(failed.words)
+            if failed.passing:
+                raise retry.Transient(failure) from None
+            raise failure from None
+
+    async def _fetch(self, repository: git_fetch.Repository) -> str:
+        """Bring the commit and return the name under which it is found."""
+        options = ("--depth=1", "--filter=tree:0") if self._inputs.command == "metadata" else ("--depth=1",)
+        for candidate in _candidates(self._inputs.ref):
+            try:
+                await repository.fetch(f"+{candidate}:{git_fetch.FETCHED}", options=options)
+            except git_fetch.FetchFailed as failed:
+                if not failed.absent:
+                    raise
+            else:
+                return git_fetch.FETCHED
+        ref = self._inputs.ref
+        if ref is None:
+            raise self._failure("the repository has no commits that its HEAD points to")
+        if git_address.is_sha(ref) or git_address.is_short_sha(ref):
+            # Only the whole history tells which commit is meant, or servers give single commits by branch only.
+            await repository.fetch("+refs/heads/*:refs/all/heads/*", "+refs/tags/*:refs/all/tags/*")
+            return ref
+        raise self._failure(f"there is no branch, tag or commit '{ref}'")
+
+    async def _read(self, repository: git_fetch.Repository, name: str) -> GitOutput:
+        stop = threading.Event()
+        output, skipped = await blocking.call(self._read_objects, repository, name, stop, on_cancel=stop.set)
+        for text in skipped:
+            self._context.log("WARNING", text)
+        return output
+
+    def _read_objects(
+        self, repository: git_fetch.Repository, name: str, stop: threading.Event
+    ) -> tuple[GitOutput, list[str]]:
+        with contextlib.closing(git.Repo(repository.path, expand_vars=False)) as repo:
+            repo.git.update_environment(**repository.environment)
+            try:
+                sha = repo.git.rev_parse("--verify", "--end-of-options", f"{name}^{{commit}}")
+            except git.GitCommandError:
+                raise self._failure(f"there is no branch, tag or commit '{self._inputs.ref}'") from None
+            output = _facts(repo, sha)
+            if self._inputs.command == "metadata":
+                return output, []
+            files, skipped = self._chosen(repo.commit(sha).tree)
+            if self._inputs.files_path is None:
+                output.files = [GitFile(str(one.path), base64.b64encode(_content(one, stop)).decode()) for one in files]
+            else:
+                self._store(files, stored_files.path(self._inputs.files_path).rstrip("/"), stop)
+            return output, skipped
+
+    def _chosen(self, root: git.Tree) -> tuple[list[git.Blob], list[str]]:
+        """Return the files to hand over, and a line about what is not; raises ``TaskFailed`` over a limit."""
+        files: list[git.Blob] = []
+        skipped: list[str] = []
+        total = 0
+        into_store = self._inputs.files_path is not None
+        limit = STORED_BYTES_MAX if into_store else OUTPUT_BYTES_MAX
+        for item in _walk(root):
+            if item.mode not in _REGULAR or not isinstance(item, git.Blob):
+                skipped.append(f"skipped {item.path!r}: it is a symbolic link or a submodule")
+            elif not _is_plain(str(item.path)):
+                skipped.append(f"skipped {item.path!r}: its name cannot be used elsewhere")
+            elif len(files) == FILES_MAX:
+                raise self._failure(f"the commit has more than {FILES_MAX:,} files")
+            else:
+                files.append(item)
+                total += item.size
+                if total > limit:
+                    more = "" if into_store else "; 'files_path' writes them to the store instead"
+                    raise self._failure(f"the files are larger than {limit // 1024**2} MiB together{more}")
+        return files, skipped
+
+    def _store(self, files: list[git.Blob], folder: str, stop: threading.Event) -> None:
+        for one in files:
+            path = f"{folder}/{one.path}" if folder else str(one.path)
+            try:
+                writer = self._context.files.write(path)
+                try:
+                    writer.write(_content(one, stop))
+                    writer.commit()
+                finally:
+                    writer.abort()
+            except errors.HeadraceError as error:
+                raise self._failure(f"cannot write the file '{path}': {error.message}") from None
+
+    def _failure(self, words: str) -> errors.TaskFailed:
+        text = f"{TASK} {self._inputs.command} {self._address.url}: {words}"
+        cookie = self._inputs.httpCookie or ""
+        for secret in (self._inputs.password, self._address.password, cookie, cookie.partition("=")[2]):
+            if secret:
+                text = text.replace(secret, "***")
+        return errors.TaskFailed(text)
+
+
+class _Stopped(Exception):
+    """The task was cancelled while a thread was reading."""
+
+
+def _candidates(ref: str | None) -> tuple[str, ...]:
+    """Return what the remote may call ``ref``, in order."""
+    if ref is None or ref == "HEAD":
+        return ("HEAD",)
+    if ref.startswith("refs/") or git_address.is_sha(ref):
+        return (ref,)
+    return (f"refs/heads/{ref}", f"refs/tags/{ref}")
+
+
+def _walk(tree: git.Tree) -> Iterator[git.Blob | git.Submodule]:
+    """Yield everything that is not a folder, by path; folders deeper than the bound are one item each."""
+    folders = [tree]
+    while folders:
+        folder = folders.pop()
+        for item in folder:
+            if isinstance(item, git.Tree) and str(item.path).count("/") < DEPTH_MAX:
+                folders.append(item)
+            else:
+                yield item
+
+
+def _is_plain(path: str) -> bool:
+    """Return whether a path can be recorded and written: text, no control characters, nothing that climbs."""
+    return path.isprintable() and "\\" not in path and not {"", ".", "..", ".git"} & set(path.split("/"))
+
+
+def _content(blob: git.Blob, stop: threading.Event) -> bytes:
+    if stop.is_set():
+        raise _Stopped
+    return bytes(blob.data_stream.read())
+
+
+def _facts(repo: git.Repo, sha: str) -> GitOutput:
+    """Return what git says of the commit, in UTF-8 whatever it was written in: GitPython overlooks the encoding."""
+    layout = "--format=%an%x00%ae%x00%cI%x00%ct%x00%B"
+    said = repo.git.log("-1", "--encoding=UTF-8", layout, sha, strip_newline_in_stdout=False)
+    # What git could not convert comes as halves of surrogate pairs, which JSON cannot hold.
+    facts = said.removesuffix("\n").encode("utf-8", "replace").decode().split("\0", 4)
+    return GitOutput(
+        author_name=facts[0],
+        author_email=facts[1],
+        commit_date_iso=facts[2],
+        commit_date_unix=int(facts[3]),
+        commit_message=facts[4],
+        commit_sha=sha,
+        short_sha=sha[:_SHORT],
+    )
+
+
+async def _run(settings: definitions.Settings, inputs: GitInputs, context: ports.TaskContext) -> GitOutput:
+    backoff = retry.chosen(inputs.retry_backoff, repeatable=True)
+    return await retry.attempts(_Get(settings, inputs, context).attempt, backoff, context, settings.pacing)
+
+
+def definition(settings: definitions.Settings) -> definitions.TaskDefinition[GitInputs]:
+    """Return the task type GIT."""
+    return definitions.TaskDefinition(
+        name=TASK,
+        summary="Read files or a commit of a git repository",
+        description="Fetches one commit over https, ssh or, in developer mode, from a file address. Symbolic links "
+        "and submodules are skipped.",
+        inputs=GitInputs,
+        output=GitOutput,
+        run=functools.partial(_run, settings),
+        idempotent=lambda _: True,
+        check=_check,
+        input_aliases={"url": "repository_url"},
+    )
