@@ -63,7 +63,7 @@ def examine(content: bytes) -> dict[str, Any]:
         parsed = ast.parse(content, "flow")
         compile(parsed, "flow", "exec", dont_inherit=True)
     except SyntaxError as error:
-        return findings | {"problem": f"syntax error: {error.msg}", "line": error.lineno or 0}
+        return findings | {"problem": f"syntax error: {error.msg}", "line": error.lineno or 1}
     except (ValueError, RecursionError, MemoryError) as error:
         return findings | {"problem": f"cannot be compiled: {error or type(error).__name__}", "line": 1}
     handler = _handler(parsed.body)

@@ -63,7 +63,7 @@ _USER = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 _URL_PATH = r"[A-Za-z0-9_~./+%@:,=-]*"
 _HTTPS = re.compile(rf"https://{_HOST}(?::\d{{1,5}})?/{_URL_PATH}")
 _SSH = re.compile(rf"ssh://(?:{_USER}@)?{_HOST}(?::\d{{1,5}})?/{_URL_PATH}")
-_SCP_LIKE = re.compile(rf"(?:{_USER}@)?{_HOST}:(?![:-]){_URL_PATH}")
+_SCP_LIKE = re.compile(rf"(?:{_USER}@)?{_HOST}:(?![:-]|//){_URL_PATH}")
 _REF = re.compile(r"[\w][\w./+@=#-]{0,199}")
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
@@ -101,7 +101,7 @@ def checked_url(url: str) -> str:
 def checked_ref(ref: str) -> str:
     """Return ``ref``, a branch or tag name with or without ``refs/…/``, if it is harmless; raises else."""
     parts = ref.split("/")
-    unfit = any(not part or part.startswith(".") or part.endswith((".lock", ".")) for part in parts)
+    unfit = any(not part or part.startswith((".", "-")) or part.endswith((".lock", ".")) for part in parts)
     if unfit or ".." in ref or "@{" in ref or not _REF.fullmatch(ref):
         raise errors.ConfigurationInvalid(
             f"{ref!r} is not allowed as a ref", hint="name a branch or a tag: letters, digits and ._/+@=#-"

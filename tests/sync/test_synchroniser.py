@@ -6,8 +6,8 @@ import asyncio
 import shutil
 
 import pytest
-
 from headrace.engine import errors, events
+
 from tests.support.repositories import FLOW, git
 
 

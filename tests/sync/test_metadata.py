@@ -1,0 +1,183 @@
+"""The inline-metadata block: what it may say, and where an error in it is reported."""
+
+from __future__ import annotations
+
+import pytest
+from headrace.engine import model
+from headrace.sync import compile_flows, metadata
+
+
+def parse(text: str) -> metadata.Block:
+    block, line, problem = compile_flows.find_block(text)
+    assert not problem
+    return metadata.parse(block, first_line=line, flow_name="sub/flow")
+
+
+def settings(lines: str) -> metadata.Block:
+    """Parse a block whose ``[tool.headrace]`` holds ``lines``; the first of them is line 5 of the file."""
+    body = "\n".join(f"# {line}" for line in lines.splitlines())
+    return parse(f"'''A flow.'''\n\n# /// script\n# [tool.headrace]\n{body}\n# ///\n")
+
+
+def webhook(**fields: object) -> model.Webhook:
+    return model.Webhook(**{"name": "sub/flow", **fields})
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [('"2h"', 7200), ('"90s"', 90), ('"30 m"', 1800), ('"1h 30m"', 5400), ("45", 45), ("0.5", 0.5), ('"250ms"', 0.25)],
+)
+def test_durations(value, seconds):
+    assert settings(f"timeout = {value}").metadata.timeout_s == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("value", ['"soon"', "true", "-1", "0", "inf", '"0s"', "nan", '"2 parsecs"', "[]"])
+def test_what_is_no_duration_is_refused(value):
+    with pytest.raises(metadata.MetadataInvalid, match="timeout is") as caught:
+        settings(f"timeout = {value}")
+    assert (caught.value.line, caught.value.key) == (5, "timeout")
+
+
+@pytest.mark.parametrize(
+    ("value", "hook"),
+    [
+        ("true", webhook()),
+        ("false", None),
+        ("{}", webhook()),
+        ('{name = "x"}', webhook(name="x")),
+        ('{auth = "github", secret = "secret.env(GH)"}', webhook(auth="github", secret="secret.env(GH)")),
+        ('{auth = "key", key = "secret.file(/run/k)"}', webhook(auth="key", secret="secret.file(/run/k)")),
+        ('{methods = ["get", "POST"]}', webhook(methods=("GET", "POST"))),
+    ],
+)
+def test_webhooks(value, hook):
+    assert settings(f"webhook = {value}").metadata.webhook == hook
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "said"),
+    [
+        ('{auth = "github"}', "webhook.auth", "there is no secret"),
+        ('{secret = "secret.env(X)"}', "webhook.secret", 'add auth = "key"'),
+        ('{auth = "key", secret = "hunter2"}', "webhook.secret", r"secret\.env\(NAME\)"),
+        ('{auth = "key", secret = "secret.env()"}', "webhook.secret", "never hold one"),
+        ('{auth = "key", secret = "secret.env(A)", key = "secret.env(A)"}', "webhook.key", "the same as secret"),
+        ('{auth = "stripe", secret = "secret.env(A)"}', "webhook.auth", "does not offer"),
+        ('{auth = "magic"}', "webhook.auth", "one of none, key, github"),
+        ('{methods = ["TRACE"]}', "webhook.methods", "name some of"),
+        ("{methods = []}", "webhook.methods", "name some of"),
+        ('{name = "/x"}', "webhook.name", "without slashes"),
+        ("{color = 1}", "webhook.color", "is not known"),
+        ('"yes"', "webhook", "write a table"),
+    ],
+)
+def test_webhooks_that_cannot_be_meant_are_refused(value, key, said):
+    with pytest.raises(metadata.MetadataInvalid, match=said) as caught:
+        settings(f"reuse = false\nwebhook = {value}")
+    assert (caught.value.line, caught.value.key) == (6, key)
+
+
+def test_a_secret_that_was_written_out_is_not_repeated():
+    with pytest.raises(metadata.MetadataInvalid) as caught:
+        settings('webhook = {auth = "key", secret = "hunter2"}')
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'schedule = "30 2 * * mon-fri"',
+        'timezone = "Europe/Vienna"',
+        'catchup = "last"',
+        'concurrency = {limit = 1, when_full = "queue"}',
+        'retry = {attempts = 3, delay = "10s", factor = 2}',
+        'on_failure = "notify ops"',
+        'on_interrupt = "resume"',
+        'input_schema = {type = "object"}',
+    ],
+)
+def test_what_this_version_does_not_act_on_is_a_warning(line):
+    key = line.partition(" ")[0]
+    assert settings(line).warnings == (f"{key} is not acted on by this version",)
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ("schedule = 5", "schedule"),
+        ('catchup = "some"', "catchup"),
+        ("concurrency = {limit = 0}", "concurrency.limit"),
+        ("concurrency = {limit = true}", "concurrency.limit"),
+        ('concurrency = {when_full = "drop"}', "concurrency.when_full"),
+        ("retry = {attempts = 1.5}", "retry.attempts"),
+        ('retry = {delay = "x"}', "retry.delay"),
+        ('on_interrupt = "explode"', "on_interrupt"),
+        ("input_schema = []", "input_schema"),
+        ("reuse = 1", "reuse"),
+        ("description = 7", "description"),
+        ("shedule = '* * * * *'", "shedule"),
+        ("timeout.x = 1", "timeout"),
+    ],
+)
+def test_wrong_keys_and_types_name_line_and_key(line, key):
+    with pytest.raises(metadata.MetadataInvalid) as caught:
+        settings(f"# a comment\n\n{line}")
+    assert (caught.value.line, caught.value.key) == (7, key)
+
+
+def test_a_toml_error_names_its_line():
+    with pytest.raises(metadata.MetadataInvalid, match="is not TOML") as caught:
+        settings("reuse = true\ntimeout = = 3")
+    assert caught.value.line == 6
+
+
+def test_the_whole_block_of_a_newcomer_is_understood():
+    block = parse(
+        "# /// script\n"
+        '# requires-python = ">=3.11"\n'
+        '# dependencies = ["requests<3"]\n'
+        "#\n"
+        "# [tool.headrace]\n"
+        '# description = "says hello"\n'
+        "# reuse = false\n"
+        '# timeout = "2h"\n'
+        "# [tool.ruff]\n"
+        "# whatever = 1\n"
+        "# ///\n"
+    )
+    assert block.metadata == model.Metadata(description="says hello", timeout_s=7200.0, reuse=False)
+    assert block.warnings == ("dependencies is not acted on by this version",)
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [('requires-python = ">=3.99"', "requires-python"), ("dependencies = 'x'", "dependencies"), ("name = 'x'", "name")],
+)
+def test_the_standard_part_of_the_block_is_checked_too(line, key):
+    with pytest.raises(metadata.MetadataInvalid) as caught:
+        parse(f"# /// script\n# {line}\n# ///\n")
+    assert (caught.value.line, caught.value.key) == (2, key)
+
+
+def test_no_block_and_an_empty_block_mean_the_defaults():
+    assert compile_flows.find_block("x = 1\n# ///\n") == ("", 0, "")
+    assert parse("# /// script\n# ///\n").metadata == model.Metadata()
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "line"),
+    [
+        ("# /// script\n# reuse = true\n", "no end", 1),
+        ("# /// script\n#no blank\n# ///\n", "no end", 1),
+        ("# /// script\n# ///\n\n# /// script\n# ///\n", "two", 4),
+        ("# /// script\n# x = '" + "y" * 70_000 + "'\n# ///\n", "larger than", 1),
+    ],
+)
+def test_a_block_that_is_none_says_so(text, said, line):
+    _, at, problem = compile_flows.find_block(text)
+    assert said in problem
+    assert at == line
+
+
+def test_windows_line_ends_are_fine():
+    assert parse("# /// script\r\n# [tool.headrace]\r\n# timeout = 3\r\n# ///\r\n").metadata.timeout_s == 3

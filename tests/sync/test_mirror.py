@@ -1,0 +1,244 @@
+"""The mirror heals: locks, half-made and damaged repositories, killed processes."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from headrace.sync import manifests, mirror, snapshot
+
+from tests.support.repositories import FLOW, git
+
+
+async def published(repository, daemon):
+    """Publish one commit and return a synchroniser as after a restart."""
+    repository.write("a.py")
+    repository.write("lib/x.py", "y = 1\n")
+    repository.push()
+    await daemon.synced(await daemon.started(repository.url))
+    return daemon.published[-1].commit
+
+
+def is_whole(daemon, sync) -> bool:
+    """Return whether everything that the catalogue names is on disk as git has it."""
+    manifest = manifests.read(daemon.state / "snapshots", sync.flows.current().commit)
+    return snapshot.is_intact(sync.flows.snapshot(manifest.catalogue.commit), manifest.files)
+
+
+def lock_everything(folder):
+    for name in ("config.lock", "packed-refs.lock", "shallow.lock", "refs/remotes/origin/main.lock", "HEAD.lock"):
+        folder.joinpath(name).touch()
+
+
+def lose_objects(folder):
+    for path in (folder / "objects").iterdir():
+        shutil.rmtree(path)
+
+
+def cut_objects(folder):
+    for path in (folder / "objects").rglob("*"):
+        if path.is_file():
+            path.chmod(0o644)
+            os.truncate(path, path.stat().st_size // 2)
+
+
+def swap_blobs(folder):
+    """Put another object's bytes in place of each one: readable, and not what its name says."""
+    objects = [path for path in (folder / "objects").glob("??/*") if path.is_file()]
+    contents = [path.read_bytes() for path in objects]
+    for path, content in zip(objects, contents[1:] + contents[:1], strict=True):
+        path.chmod(0o644)
+        path.write_bytes(content)
+
+
+def half_a_clone(folder):
+    shutil.rmtree(folder)
+    folder.joinpath("objects").mkdir(parents=True)
+    folder.with_name("mirror.git.new-1234").joinpath("refs").mkdir(parents=True)
+
+
+def no_head(folder):
+    folder.joinpath("HEAD").unlink()
+
+
+def garbage_refs(folder):
+    folder.joinpath("refs/remotes/origin/main").write_text("garbage\n")
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [shutil.rmtree, half_a_clone, no_head, lock_everything, lose_objects, cut_objects, swap_blobs, garbage_refs],
+    ids=lambda harm: harm.__name__,
+)
+@pytest.mark.parametrize("when", ["running", "restarted"])
+async def test_a_harmed_mirror_is_mended_by_the_next_pass(repository, daemon, harm, when):
+    repository.write("a.py")
+    repository.push()
+    sync = await daemon.started(repository.url)
+    await daemon.synced(sync)
+    before = sync.flows.find("a").id
+    harm(daemon.state / "mirror.git")
+    if when == "restarted":
+        sync = await daemon.started(repository.url)
+    repository.write("b.py")
+    commit = repository.push()
+    for _ in range(2):
+        status = await daemon.synced(sync)
+    assert (status.state, status.commit, status.flows) == ("ok", commit, 2)
+    assert sync.flows.find("a").id == before
+    assert is_whole(daemon, sync)
+    assert not list(daemon.state.glob("mirror.git.*"))
+
+
+@pytest.mark.parametrize("harm", ["gone", "file gone", "file changed"])
+async def test_a_harmed_snapshot_is_made_again_at_start_without_the_source(repository, daemon, harm):
+    commit = await published(repository, daemon)
+    folder = daemon.state / "snapshots" / commit
+    if harm == "gone":
+        shutil.rmtree(folder)
+    elif harm == "file gone":
+        (folder / "lib/x.py").unlink()
+    else:
+        (folder / "a.py").chmod(0o644)
+        (folder / "a.py").write_text("garbage")
+    shutil.rmtree(repository.upstream)
+    sync = await daemon.started(repository.url)
+    assert sync.flows.find("a").commit == commit
+    assert is_whole(daemon, sync)
+    assert len(daemon.events) == 1
+
+
+@pytest.mark.parametrize("harm", ["gone", "cut"])
+async def test_a_harmed_manifest_is_made_again_at_start_and_announced(repository, daemon, harm):
+    commit = await published(repository, daemon)
+    path = manifests.path_of(daemon.state / "snapshots", commit)
+    if harm == "gone":
+        path.unlink()
+    else:
+        os.truncate(path, 40)
+    shutil.rmtree(repository.upstream)
+    sync = await daemon.started(repository.url)
+    assert sync.flows.find("a").commit == commit
+    assert [event.commit for event in daemon.published] == [commit, commit]
+    again = await daemon.started(repository.url)
+    assert again.flows.find("a").id == sync.flows.find("a").id
+    assert len(daemon.events) == 2
+
+
+async def test_with_snapshot_and_mirror_lost_the_ids_survive_until_the_source_is_back(repository, daemon):
+    commit = await published(repository, daemon)
+    first = await daemon.started(repository.url)
+    before = first.flows.find("a").id
+    shutil.rmtree(daemon.state / "snapshots" / commit)
+    shutil.rmtree(daemon.state / "mirror.git")
+    sync = await daemon.started(repository.url)
+    status = await daemon.synced(sync)
+    assert (status.state, status.commit) == ("ok", commit)
+    assert sync.flows.find("a").id == before
+    assert is_whole(daemon, sync)
+
+
+async def test_a_snapshot_that_vanishes_while_running_comes_back(repository, daemon):
+    await published(repository, daemon)
+    sync = await daemon.started(repository.url)
+    shutil.rmtree(daemon.state / "snapshots" / sync.flows.current().commit)
+    await daemon.synced(sync)
+    assert is_whole(daemon, sync)
+
+
+async def test_unchanged_files_are_linked_and_touched_ones_are_not(repository, daemon):
+    repository.write("same.py")
+    repository.write("touched.py")
+    repository.push()
+    sync = await daemon.started(repository.url)
+    await daemon.synced(sync)
+    old = sync.flows.snapshot(sync.flows.current().commit)
+    (old / "touched.py").chmod(0o644)
+    (old / "touched.py").write_text(FLOW.replace("42", "43"))
+    repository.write("new.py")
+    repository.push()
+    await daemon.synced(sync)
+    new = sync.flows.snapshot(sync.flows.current().commit)
+    assert (new / "same.py").samefile(old / "same.py")
+    assert (new / "touched.py").read_text() == FLOW
+    assert {path.stat().st_mode & 0o777 for path in new.iterdir()} == {0o444}
+    assert {path.stat().st_mtime for path in new.iterdir()} == {snapshot.MTIME_S}
+
+
+async def test_executables_stay_executable(repository, daemon):
+    repository.write("a.py")
+    repository.write("tool.sh", "#!/bin/sh\n").chmod(0o755)
+    commit = repository.push()
+    sync = await daemon.started(repository.url)
+    await daemon.synced(sync)
+    assert sync.flows.snapshot(commit).joinpath("tool.sh").stat().st_mode & 0o777 == 0o555
+
+
+def test_pins_survive_a_rebuild(tmp_path, repository):
+    repository.write("a.py")
+    commit = repository.push()
+    made = mirror.Mirror(tmp_path, environment={"GIT_ALLOW_PROTOCOL": "file"})
+    made.ensure()
+    made.git.run("fetch", "--quiet", "--", str(repository.upstream), "+main:refs/remotes/origin/main")
+    made.pin(commit)
+    made.rebuild("for the test")
+    assert made.pins() == [commit]
+    assert made.has(commit)
+
+
+_SYNC = """
+import asyncio, pathlib, sys
+from headrace.engine import events
+from tests.sync.conftest import Daemon
+import msgspec
+
+async def main(state, url):
+    daemon = Daemon(pathlib.Path(state))
+    journal = pathlib.Path(state + ".journal")
+    lines = journal.read_bytes().split(b"\\n")[:-1] if journal.exists() else []
+    daemon.events = [msgspec.json.decode(line, type=events.CommitPublished) for line in lines]
+    remember = daemon.publish
+    async def publish(event):
+        with journal.open("ab") as file:
+            file.write(msgspec.json.encode(event) + b"\\n")
+        return await remember(event)
+    daemon.publish = publish
+    sync = await daemon.started(url)
+    status = await daemon.synced(sync)
+    print(status.state, status.commit, status.flows, sync.flows.find("a").id, flush=True)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_a_sync_killed_at_any_moment_is_finished_by_the_next_one(repository, daemon):
+    words = [sys.executable, "-c", _SYNC, str(daemon.state), repository.url]
+    for number in range(40):
+        repository.write(f"lib/{number}.py", f"x = {number}\n")
+    repository.write("a.py")
+    repository.push()
+    began = time.monotonic()
+    first = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    whole_s = time.monotonic() - began
+    chance = random.Random(7)
+    for number in range(6):
+        repository.write("a.py", FLOW + f"# {number}\n")
+        repository.write(f"lib/{number}.py", "y = 1\n")
+        commit = repository.push()
+        child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        # Importing takes most of the time; the pass itself is at the end.
+        time.sleep(chance.uniform(0.5, 1.0) * whole_s)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        healed = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+        assert healed.split() == ["ok", commit, "1", first[-1]]
+        files = manifests.read(daemon.state / "snapshots", commit).files
+        assert len(files) == 41
+        assert snapshot.is_intact(daemon.state / "snapshots" / commit, files)
+    assert git(daemon.state / "mirror.git", "fsck", "--connectivity-only", "--no-dangling") == ""
