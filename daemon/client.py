@@ -43,7 +43,7 @@ _SILENCE_S = 60.0  # how long a stream may be silent; the daemon's heartbeat com
 _WAIT_SLICE_S = 20.0  # one waiting request; short enough for every proxy
 _LIVELY_SLICE_S = 0.5  # the same when somebody watches
 _PATIENCE_S = 60.0  # how long a restarting daemon is waited for
-_PREFIX_PAGES_MAX = 5
+_RECENT_MAX = 1000  # executions among which an abbreviated id is looked for
 
 
 class _Patience:
@@ -84,9 +84,11 @@ class Client:
     def find(cls, url: str = "", token: str = "", state: str = "", environ: Mapping[str, str] = os.environ) -> Client:
         """Return the client of the daemon meant: ``url``, ``$HEADRACE_URL``, else the one of the state directory.
 
+        A ``state`` that is named overrules ``$HEADRACE_URL``, else it is ``$STATE_DIRECTORY`` or ``./.headrace``.
+
         The token is ``token``, ``$HEADRACE_TOKEN``, else the one in the state directory's ``client.json``, which is
         sent to no other daemon than the one that wrote it. The unix socket needs none."""
-        url = url or environ.get("HEADRACE_URL", "")
+        url = url or ("" if state else environ.get("HEADRACE_URL", ""))
         token = token or environ.get("HEADRACE_TOKEN", "")
         folder = Path(state or config.state_directory(environ)).absolute()
         theirs = _client_file(folder / "client.json")
@@ -175,7 +177,7 @@ class Client:
         return self._json("GET", f"/executions/{_segment(execution_id)}", query=query, timeout_s=ANSWER_S + wait_s)
 
     def execution_id(self, text: str) -> str:
-        """Return the id that ``text`` means: itself, ``latest`` (of flows), or the only recent one that begins so."""
+        """Return the id that ``text`` means: itself, ``latest`` of flows, or the recent one beginning or ending so."""
         if text == "latest":
             newest = self.executions(limit=1, type="FLOW")["items"]
             if not newest:
@@ -184,18 +186,19 @@ class Client:
         try:
             return str(self.execution(text)["id"])
         except NotFound:
-            near = self._beginning_with(text)
+            near = self._near(text)
             if not near:
                 raise
         if len(near) > 1:
             raise errors.InvalidRequest(
-                f"several executions begin with {text!r}: {', '.join(near[:5])}", hint="give more of the id"
+                f"several executions begin or end with {text!r}: {', '.join(near[:5])}", hint="give more of the id"
             )
         return near[0]
 
-    def _beginning_with(self, text: str) -> list[str]:
-        recent = self.all_executions(limit=200 * _PREFIX_PAGES_MAX)
-        return [execution["id"] for execution in recent if execution["id"].startswith(text)]
+    def _near(self, text: str) -> list[str]:
+        # Ids begin with their time, so what tells two of them apart at a glance is the end.
+        recent = self.all_executions(limit=_RECENT_MAX)
+        return [each["id"] for each in recent if each["id"].startswith(text) or each["id"].endswith(text)]
 
     def log(self, execution_id: str) -> Iterator[JSON]:
         """Yield the lines of the log as it is now."""

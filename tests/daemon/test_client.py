@@ -80,7 +80,9 @@ def test_an_id_may_be_latest_or_the_beginning_of_one(server, near):
     assert near.execution_id("latest") == second
     assert near.execution_id(first) == first
     assert near.execution_id("0001") == first
-    with pytest.raises(errors.InvalidRequest, match="several executions begin with '000'"):
+    assert near.execution_id("0002") == second
+    assert near.execution_id("00000001") == first
+    with pytest.raises(errors.InvalidRequest, match="several executions begin or end with '000'"):
         near.execution_id("000")
     with pytest.raises(endpoint.NotFound):
         near.execution_id("ffff")

@@ -1,0 +1,192 @@
+"""The verbs about what could run: ``flows``, ``flow show``, ``sync``, ``tasks``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from ..client import JSON, Client
+from . import options, render
+
+
+@click.command()
+@options.reaches_daemon
+@options.as_json
+def flows(client: Client, *, as_json: bool) -> None:
+    """List the catalogue, and what is broken in it."""
+    found = client.flows()
+    if as_json:
+        render.json_object({"items": found})
+        return
+    if not found:
+        render.say("there are no flows yet; `headrace sync --status` shows where they are looked for")
+        return
+    rows = [
+        (
+            each["name"],
+            _state(each),
+            each["commit"][:8],
+            each["webhook"]["name"] if each["webhook"] else "",
+            each["description"].partition("\n")[0],
+        )
+        for each in found
+    ]
+    render.table(["FLOW", "STATE", "COMMIT", "WEBHOOK", "DESCRIPTION"], rows, squeeze=["DESCRIPTION"])
+    broken = [each for each in found if each["broken"]]
+    if broken:
+        render.line()
+    for each in broken:
+        render.line((each["name"], "bold"), ": ", *_broken(each["broken"]))
+
+
+@click.group()
+def flow() -> None:
+    """Show one flow."""
+
+
+@flow.command()
+@options.reaches_daemon
+@click.argument("name", shell_complete=options.complete_flows)
+@options.as_json
+def show(client: Client, name: str, *, as_json: bool) -> None:
+    """Show a flow and its script."""
+    found = client.flow(name)
+    if as_json:
+        render.json_object(found)
+        return
+    hook = found["webhook"]
+    published = f"{' '.join(hook['methods'])} /api/v1/webhook/{hook['name']} (auth: {hook['auth']})" if hook else ""
+    render.fields([
+        ("flow", (found["name"], "bold")),
+        ("state", _state(found)),
+        ("file", found["path"]),
+        ("commit", found["commit"]),
+        ("id", found["id"]),
+        ("description", found["description"]),
+        ("timeout", render.span(found["timeout_s"]) if found["timeout_s"] else ""),
+        ("webhook", published),
+    ])  # fmt: skip
+    if found["broken"]:
+        render.heading("Broken")
+        render.line(*_broken(found["broken"]))
+    _show_warnings(found["warnings"])
+    render.line()
+    render.code(found["script"], "python")
+
+
+@click.command()
+@options.reaches_daemon
+@click.option("--status", "status_only", is_flag=True, help="Only show how it stands; do not look at the source.")
+@options.as_json
+def sync(client: Client, *, status_only: bool, as_json: bool) -> int:
+    """Look for new commits now, and show what is published."""
+    if status_only:
+        state = client.sync_state()
+    else:
+        with render.progress() as tell:
+            if tell:
+                tell("looking at the source")
+            state = client.sync()
+    if as_json:
+        render.json_object(state)
+    else:
+        _show_sync(state)
+    return 1 if state["error"] and not status_only else 0
+
+
+def _show_sync(state: JSON) -> None:
+    render.fields([
+        ("source", state["source"]),
+        ("ref", state["ref"]),
+        ("commit", (state["commit"] or "nothing published yet", "bold")),
+        ("published", render.exact(state["published_at"])),
+        ("state", state["state"]),
+        ("looked", render.exact(state["last_attempt_at"])),
+        ("succeeded", render.exact(state["last_success_at"])),
+        ("flows", str(state["flows"])),
+        ("error", (state["error"] or "", "bold red")),
+    ])  # fmt: skip
+    if state["broken"]:
+        render.heading("Broken")
+    for each in state["broken"]:
+        render.line((each["name"], "bold"), ": ", *_broken(each))
+    _show_warnings(state["warnings"])
+
+
+def _show_warnings(warnings: list[str]) -> None:
+    if warnings:
+        render.heading("Warnings")
+    for warning in warnings:
+        render.line((warning, "yellow"))
+
+
+@click.command()
+@options.reaches_daemon
+@click.argument("task_type", metavar="[TYPE]", required=False)
+@options.as_json
+def tasks(client: Client, task_type: str | None, *, as_json: bool) -> None:
+    """List the task types a flow may ask for, or document one."""
+    if task_type:
+        found = client.task(task_type)
+        render.json_object(found) if as_json else _show_task(found)
+        return
+    types = client.tasks()
+    if as_json:
+        render.json_object({"items": types})
+        return
+    rows = [((each["name"], "bold"), ", ".join(each["aliases"]), each["summary"]) for each in types]
+    render.table(["TYPE", "ALSO", "WHAT IT DOES"], rows, squeeze=["WHAT IT DOES"])
+
+
+def _show_task(found: JSON) -> None:
+    render.fields([
+        ("type", (found["name"], "bold")),
+        ("also", ", ".join(found["aliases"])),
+        ("summary", found["summary"]),
+    ])  # fmt: skip
+    if found["description"]:
+        render.line()
+        render.line(found["description"])
+    for title, schema in (("Inputs", found["inputs"]), ("Output", found["output"])):
+        members = schema.get("properties")
+        if not members:
+            continue
+        render.heading(title)
+        needed = set(schema.get("required", []))
+        rows = [_member(name, member, required=name in needed) for name, member in members.items()]
+        render.table(["NAME", "TYPE", "DEFAULT", "DESCRIPTION"], rows, squeeze=["TYPE", "DESCRIPTION"])
+
+
+def _member(name: str, schema: JSON, *, required: bool) -> tuple[render.Part, ...]:
+    default: render.Part = json.dumps(schema["default"]) if "default" in schema else ""
+    return (
+        (name, "bold"),
+        _schema_type(schema),
+        ("required", "yellow") if required else default,
+        schema.get("description", ""),
+    )
+
+
+def _schema_type(schema: JSON) -> str:
+    if "enum" in schema:
+        return " | ".join(json.dumps(choice) for choice in schema["enum"])
+    if "anyOf" in schema:
+        return " | ".join(_schema_type(choice) for choice in schema["anyOf"])
+    kind: Any = schema.get("type", "any")
+    return kind if isinstance(kind, str) else " | ".join(kind)
+
+
+def _state(found: JSON) -> render.Part:
+    if not found["runnable"]:
+        return "broken", "bold red"
+    if found["broken"]:
+        return "older version", "yellow"  # the newest one is broken, the last good one runs
+    return "ok", "green"
+
+
+def _broken(broken: JSON) -> list[render.Part]:
+    place = f"{broken['file']}:{broken['line']}" if broken["line"] else broken["file"]
+    commit = f" in {broken['commit'][:8]}" if broken["commit"] else ""
+    return [broken["reason"], (f"  ({place}{commit})", "dim")]

@@ -1,0 +1,88 @@
+"""Options and arguments that verbs share: which daemon is meant, JSON, spans of time, completion of names."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from ...engine import errors
+from .. import config
+from ..client import Client
+
+R = TypeVar("R")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """The daemon named before the verb; what stands behind the verb wins."""
+
+    url: str = ""
+    state: str = ""
+
+
+def target(function: Callable[..., R]) -> Callable[..., R]:
+    """Add ``--url`` and ``--state``."""
+    function = click.option("--state", default="", metavar="DIR", help="State directory of the daemon meant.")(function)
+    return click.option("--url", default="", metavar="URL", help="Address of the daemon meant.")(function)
+
+
+def reaches_daemon(function: Callable[..., R]) -> Callable[..., R]:
+    """Add ``--url`` and ``--state``, and hand the client they lead to in as the first argument."""
+
+    @target
+    @functools.wraps(function)
+    def command(*args: Any, url: str, state: str, **kwargs: Any) -> R:
+        return function(_client(click.get_current_context(), url, state), *args, **kwargs)
+
+    return command
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text for people.")
+
+
+class Seconds(click.ParamType[float]):
+    """A span of time, as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read ``30``, ``30s``, ``5m`` or ``2h``."""
+        try:
+            return config.duration_s(value)
+        except ValueError as error:
+            self.fail(f"{value!r} {error}", param, ctx)
+
+
+def complete_flows(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the names of flows."""
+    with contextlib.suppress(errors.HeadraceError):  # no daemon, no help; a prompt is no place for errors
+        found = _client(ctx, "", "").flows()
+        return [
+            CompletionItem(flow["name"], help=flow["description"].partition("\n")[0])
+            for flow in found
+            if flow["name"].startswith(incomplete)
+        ]
+    return []
+
+
+def complete_executions(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the ids of recent executions."""
+    with contextlib.suppress(errors.HeadraceError):
+        recent = _client(ctx, "", "").executions(limit=50)["items"]
+        return [
+            CompletionItem(each["id"], help=f"{each['name']} {each['status']}")
+            for each in recent
+            if each["id"].startswith(incomplete)
+        ]
+    return []
+
+
+def _client(ctx: click.Context, url: str, state: str) -> Client:
+    before = ctx.find_object(Target) or Target()
+    return Client.find(url or ("" if state else before.url), state=state or before.state)

@@ -1,0 +1,62 @@
+"""The verb ``up``: settings from everywhere, then the daemon in the foreground."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from ...engine import errors
+from .. import config
+from . import options, render
+
+
+@click.command()
+@click.argument("source", required=False)
+@click.option("--ref", metavar="REF", help="Branch, tag or commit.")
+@click.option("--state", metavar="DIR", help="Where everything is kept.")
+@click.option("--listen", metavar="HOST:PORT", help="Where HTTP is served.")
+@click.option("--config", "file", metavar="FILE", help="The headrace.toml to read.")
+@click.option("--print-config", is_flag=True, help="Print every setting with its origin, and leave.")
+def up(
+    source: str | None,
+    *,
+    ref: str | None,
+    state: str | None,
+    listen: str | None,
+    file: str | None,
+    print_config: bool,
+) -> int:
+    """Run the daemon here, in the foreground.
+
+    SOURCE is where flows come from: a directory, a working tree or a git URL."""
+    before = click.get_current_context().find_object(options.Target) or options.Target()
+    given = {
+        "source.url": source,
+        "source.ref": ref,
+        "state.directory": state or before.state or None,
+        "listen.address": listen,
+    }
+    flags = {key: value for key, value in given.items() if value is not None}
+    configuration = config.load(flags, os.environ, _read_file(file))
+    if print_config:
+        render.code(configuration.printed(), "toml")
+        return 0
+    # The marked place for the daemon itself: no other verb pays for importing it.
+    from .. import app
+
+    return app.run(configuration)
+
+
+def _read_file(named: str | None) -> dict[str, str]:
+    """Return the configuration file that counts, by its name: the one that was named, else the first that exists."""
+    for path in [Path(named)] if named else config.candidate_files(os.environ):
+        try:
+            return {str(path): path.read_text(encoding="utf-8")}
+        except FileNotFoundError:
+            if named:
+                raise click.UsageError(f"--config: there is no file {named}") from None
+        except (OSError, UnicodeError) as error:
+            raise errors.ConfigurationInvalid(f"{path} cannot be read: {error}") from error
+    return {}
