@@ -5,7 +5,8 @@ the API serves. A new field gets a default, so that older records stay readable 
 
 Values of flows travel as ``msgspec.Raw``: JSON text that was checked once (``values.checked``) and is copied from the
 flow process to the disk and to the HTTP answer without being decoded. A value over ``values.INLINE_BYTES_MAX`` lies in
-a content-addressed file, and the event's ``…_blob`` twin names it.
+a content-addressed file, and the event's ``…_blob`` twin names it. A value that is not there is ``UNSET``, for ``null``
+is a value.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class CallStarted(Event, frozen=True, tag="call.started"):
     call: int
     kind: str  # flow | task | wait | sleep | …
     target: str = ""  # flow name, task type, …
-    args: msgspec.Raw | None = None
+    args: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     args_blob: Blob | None = None
     children: tuple[str, ...] = ()  # executions it created or waits for
     waits: bool = False
@@ -103,9 +104,9 @@ class CallEnded(Event, frozen=True, tag="call.ended"):
     call: int
     kind: str = ""
     target: str = ""
-    args: msgspec.Raw | None = None
+    args: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     args_blob: Blob | None = None
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     result_blob: Blob | None = None
     failure: Failure | None = None
 
@@ -118,7 +119,7 @@ class ExecutionSaved(Event, frozen=True, tag="execution.saved"):
     by: str = ""  # the execution whose call this was, when it is another one
     message: str | None = None
     name: str | None = None
-    output: msgspec.Raw | None = None  # replaces the whole output
+    output: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET  # replaces the whole output
     output_blob: Blob | None = None
     output_keys: dict[str, msgspec.Raw] = {}
     output_key_blobs: dict[str, Blob] = {}
@@ -134,6 +135,7 @@ class LogWritten(Event, frozen=True, tag="log.written"):
     args: msgspec.Raw = EMPTY_LIST
     args_blob: Blob | None = None
     kwargs: msgspec.Raw = EMPTY_OBJECT
+    kwargs_blob: Blob | None = None
     text: str = ""
 
 
@@ -144,7 +146,7 @@ class ExecutionEnded(Event, frozen=True, tag="execution.ended"):
     status: str
     message: str = ""
     reason: str = ""  # interrupted | timeout | killed | … when not its own doing
-    output: msgspec.Raw | None = None
+    output: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     output_blob: Blob | None = None
     failure: Failure | None = None
 

@@ -1,11 +1,12 @@
 """The life of an execution: the one table that says which event may follow which status.
 
-    NEW ──a──▶ QUEUED ──b──▶ RUNNING ──c──▶ WAITING
-     │           │           ▲ │ ▲ └───────d───┘│
-     │           │           │ │ └──────────────┘ d: WAITING ──▶ RUNNING
-     │           │           │ ├──e──▶ ENDED_SUCCESS
-     g           g           │ ├──f──▶ ENDED_ERROR
-     └───────────┴───────────┼─┴──g──▶ ENDED_CANCELLED
+            a             b              c, d
+      NEW ─────▶ QUEUED ─────▶ RUNNING ◀─────▶ WAITING
+       │           │            │   │             │
+       │f, g       │f, g        │f, g             │f, g
+       │           │            │   │e            │
+       ▼           ▼            ▼   ▼             ▼
+      ENDED_ERROR (f)    ENDED_CANCELLED (g)    ENDED_SUCCESS (e)
 
 The arrows, one line each; ``tests/engine/test_lifecycle.py`` compares them with the table:
 

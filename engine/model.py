@@ -139,7 +139,7 @@ class Execution:
             self.message = event.message
         if event.name is not None:
             self.name = event.name
-        if event.output is not None or event.output_blob is not None:
+        if event.output is not msgspec.UNSET or event.output_blob is not None:
             self.output = _opened(event.output, event.output_blob)
         if event.output_keys or event.output_key_blobs:
             kept = self.output if isinstance(self.output, dict) else {}
@@ -151,14 +151,14 @@ class Execution:
         self.message = event.message or self.message
         self.reason = event.reason
         self.failure = event.failure
-        if event.output is not None or event.output_blob is not None:
+        if event.output is not msgspec.UNSET or event.output_blob is not None:
             self.output = _opened(event.output, event.output_blob)
         self.pending.clear()
 
 
-def _opened(output: msgspec.Raw | None, blob: events.Blob | None) -> Output:
+def _opened(output: msgspec.Raw | msgspec.UnsetType, blob: events.Blob | None) -> Output:
     """Keep an object's members apart; anything else stays one value."""
-    if blob is not None or output is None:
+    if output is msgspec.UNSET:
         return blob
     members = values.members(output)
     return output if members is None else dict(members)

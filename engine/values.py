@@ -14,6 +14,8 @@ from . import errors
 
 #: A value up to this size stands in the journal's line; a larger one becomes a blob (lines stay <= 1 MiB).
 INLINE_BYTES_MAX = 64 * 1024
+#: Messages and tracebacks are for people; what is longer is cut in the middle.
+TEXT_CHARACTERS_MAX = 16 * 1024
 #: Nobody may hand over a value larger than this: inputs, outputs, results and log arguments alike.
 VALUE_BYTES_MAX = 64 * 1024 * 1024
 
@@ -54,3 +56,11 @@ def decode(text: bytes | msgspec.Raw) -> Any:
 def members(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw] | None:
     """Return the members of a JSON object with their values unopened, or None if it is something else."""
     return _decode_members.decode(text) if bytes(text).startswith(b"{") else None
+
+
+def shortened(text: str, characters_max: int) -> str:
+    """Return ``text``, cut in the middle with a note if it is longer than that."""
+    if len(text) <= characters_max:
+        return text
+    half = characters_max // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half:,} characters left out …\n{text[-half:]}"

@@ -11,14 +11,14 @@ task, a child's start) waits for durability itself before it begins, and so does
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import msgspec
 import structlog
 
 from .. import errors, events, lifecycle, model, ports, values
 from ..workers import protocol
-from . import live, views
+from . import arguments, live, views
 from .flow_run import Cancelled, FlowRun
 from .waiting import ReturnWhen, Verdict, judge
 
@@ -26,66 +26,10 @@ log = structlog.get_logger()
 
 #: Deeper chains of children than this are taken for a flow that calls itself without end.
 DEPTH_MAX = 200
+_TARGET_CHARACTERS_MAX = 1024
+#: Output keys set by one call stand in its line up to this size together.
+_KEYS_BYTES_MAX = 4 * values.INLINE_BYTES_MAX
 _CREATE_ONLY, _START = "create", "start"
-_NULL = msgspec.Raw(b"null")
-_Args = TypeVar("_Args", bound=msgspec.Struct)
-
-
-class ChildArgs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Arguments of ``flow`` and ``task``. ``mode``: create, start, or a ``ReturnWhen`` to start and wait."""
-
-    inputs: msgspec.Raw
-    mode: str
-    name: str | None = None
-
-
-class RunArgs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Arguments of ``run``: start an execution that was only created."""
-
-    execution: str
-    mode: str
-
-
-class WaitArgs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Arguments of ``wait``; ``timeout`` in seconds."""
-
-    executions: tuple[str, ...]
-    return_when: ReturnWhen
-    timeout: float | None = None
-
-
-class SleepArgs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Arguments of ``sleep``: so many seconds, or until a moment (seconds since the epoch)."""
-
-    seconds: float | None = None
-    until: float | None = None
-
-
-class GetArgs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Arguments of ``get``."""
-
-    execution: str
-    fields: tuple[str, ...]
-
-
-class SaveArgs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Arguments of ``save``."""
-
-    execution: str
-    fields: dict[str, msgspec.Raw]
-
-
-class SetOutputArgs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Arguments of ``set_output``."""
-
-    execution: str
-    keys: dict[str, msgspec.Raw]
-
-
-class CancelArgs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Arguments of ``cancel``."""
-
-    execution: str
 
 
 class DependencyFailed(Exception):
@@ -154,7 +98,9 @@ class Calls:
         kind = self._kinds.get(call.kind)
         try:
             if kind is None:
-                raise errors.InvalidRequest(f"there is no call {call.kind!r}")
+                raise errors.InvalidRequest(f"there is no call {call.kind[:100]!r}")
+            if len(call.target) > _TARGET_CHARACTERS_MAX:
+                raise errors.InvalidRequest(f"a name may have {_TARGET_CHARACTERS_MAX:,} characters")
             return protocol.answer(call.call, await kind(run, call))
         except Cancelled:
             return self._refused(run, call, "ExecutionCancel", "the execution was cancelled")
@@ -184,8 +130,8 @@ class Calls:
             events.CallEnded(
                 execution=run.state.id,
                 call=call.call,
-                kind="" if told else call.kind,
-                target="" if told else call.target,
+                kind="" if told else call.kind[:100],
+                target="" if told else call.target[:_TARGET_CHARACTERS_MAX],
                 failure=failure,
             ),
         )
@@ -194,14 +140,14 @@ class Calls:
     # -- children ---------------------------------------------------------------------------------------------------
 
     async def _flow(self, run: FlowRun, call: protocol.Call) -> bytes:
-        args = _decoded(call, ChildArgs)
+        args = arguments.decoded(call, arguments.Child)
         flow = self._flows.find(call.target, run.state.commit)
         if not flow.runnable:
             raise errors.Conflict(f"flow {flow.name!r} has no version that runs: {_why_broken(flow)}")
         inputs, blob = await self._ledger.stored(values.checked(bytes(args.inputs), "inputs"))
         created = events.ExecutionCreated(
             execution=self._executions.new_id(),
-            name=args.name or flow.name,
+            name=(args.name or flow.name)[:_TARGET_CHARACTERS_MAX],
             flow_id=flow.id,
             flow_name=flow.name,
             commit=flow.commit,
@@ -215,13 +161,13 @@ class Calls:
         return await self._child(run, call, args.mode, created, None)
 
     async def _task(self, run: FlowRun, call: protocol.Call) -> bytes:
-        args = _decoded(call, ChildArgs)
+        args = arguments.decoded(call, arguments.Child)
         prepared = self._tasks.prepare(call.target, bytes(args.inputs))
         inputs, blob = await self._ledger.stored(values.checked(bytes(args.inputs), "inputs"))
         created = events.ExecutionCreated(
             execution=self._executions.new_id(),
             type="TASK",
-            name=args.name or prepared.type,
+            name=(args.name or prepared.type)[:_TARGET_CHARACTERS_MAX],
             task=prepared.type,
             inputs=inputs or events.EMPTY_OBJECT,
             inputs_blob=blob,
@@ -246,7 +192,7 @@ class Calls:
         return await self._see_through(run, call, child.state, ReturnWhen(mode))
 
     async def _run(self, run: FlowRun, call: protocol.Call) -> bytes:
-        args = _decoded(call, RunArgs)
+        args = arguments.decoded(call, arguments.Run)
         waits = args.mode in ReturnWhen.__members__
         state = await self._executions.load(args.execution)
         self._started(run, call, (state.id,), waits=waits)
@@ -269,7 +215,7 @@ class Calls:
         return result
 
     async def _wait(self, run: FlowRun, call: protocol.Call) -> bytes:
-        args = _decoded(call, WaitArgs)
+        args = arguments.decoded(call, arguments.Wait)
         states = [await self._executions.load(execution) for execution in args.executions]
         self._started(run, call, args.executions, waits=True)
         ended = await self._until(run, states, args.return_when, args.timeout)
@@ -307,7 +253,7 @@ class Calls:
         return [state for state in states if state.status.ended]
 
     async def _cancel(self, run: FlowRun, call: protocol.Call) -> bytes:
-        args = _decoded(call, CancelArgs)
+        args = arguments.decoded(call, arguments.Cancel)
         self._ended(run, call, b"null", told=False)
         self._executions.request_cancel((await self._executions.load(args.execution)).id, run.state.id)
         return b"null"
@@ -315,7 +261,7 @@ class Calls:
     # -- time -------------------------------------------------------------------------------------------------------
 
     async def _sleep(self, run: FlowRun, call: protocol.Call) -> bytes:
-        args = _decoded(call, SleepArgs)
+        args = arguments.decoded(call, arguments.Sleep)
         now = self._clock.time()
         until = args.until if args.until is not None else now + (args.seconds or 0)
         self._started(run, call, waits=True, args=values.encode({"until": until}))
@@ -330,7 +276,7 @@ class Calls:
     # -- reading and writing ----------------------------------------------------------------------------------------
 
     async def _get(self, run: FlowRun, call: protocol.Call) -> bytes:
-        args = _decoded(call, GetArgs)
+        args = arguments.decoded(call, arguments.Get)
         state = await self._executions.load(args.execution)
         text = values.encode(await views.for_flow(self._ledger, state, args.fields))
         result, blob = await self._ledger.stored(text)
@@ -349,13 +295,14 @@ class Calls:
         return text
 
     async def _save(self, run: FlowRun, call: protocol.Call) -> bytes:
-        args = _decoded(call, SaveArgs)
+        args = arguments.decoded(call, arguments.Save)
         unknown = args.fields.keys() - {"message", "name", "output_value"}
         if unknown:
             raise errors.InvalidRequest(
                 f"{', '.join(sorted(unknown))} cannot be saved", hint="message, name and output_value can"
             )
-        output, blob = None, None
+        output: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+        blob: events.Blob | None = None
         if "output_value" in args.fields:
             output, blob = await self._ledger.stored(values.checked(bytes(args.fields["output_value"]), "output_value"))
         self._write(
@@ -370,14 +317,18 @@ class Calls:
         return b"null"
 
     async def _set_output(self, run: FlowRun, call: protocol.Call) -> bytes:
-        args = _decoded(call, SetOutputArgs)
-        kept, blobs = {}, {}
+        args = arguments.decoded(call, arguments.SetOutput)
+        kept: dict[str, msgspec.Raw] = {}
+        blobs: dict[str, events.Blob] = {}
+        room = _KEYS_BYTES_MAX
         for key, value in args.keys.items():
-            raw, blob = await self._ledger.stored(values.checked(bytes(value), f"output {key!r}"))
-            if blob is None:
-                kept[key] = raw or _NULL
-            else:
+            text = values.checked(bytes(value), f"output {key!r}")
+            room -= len(key) + len(text)
+            raw, blob = await self._ledger.stored(text, inline=room > 0)
+            if blob is not None:
                 blobs[key] = blob
+            elif raw is not msgspec.UNSET:
+                kept[key] = raw
         self._write(run, call, args.execution, output_keys=kept, output_key_blobs=blobs)
         return b"null"
 
@@ -410,7 +361,7 @@ class Calls:
                 call=call.call,
                 kind=call.kind,
                 target=call.target,
-                args=None if args is None else msgspec.Raw(args),
+                args=msgspec.UNSET if args is None else msgspec.Raw(args),
                 children=children,
                 waits=waits,
             ),
@@ -425,7 +376,7 @@ class Calls:
                 call=call.call,
                 kind="" if told else call.kind,
                 target="" if told else call.target,
-                args=None if told else call.args,
+                args=msgspec.UNSET if told else call.args,
                 result=msgspec.Raw(result),
             ),
         )
@@ -448,19 +399,12 @@ def _descent(run: FlowRun, call: protocol.Call, mode: str) -> dict[str, Any]:
     }
 
 
-def _decoded(call: protocol.Call, shape: type[_Args]) -> _Args:
-    """Return the arguments of a call; raises ``InvalidRequest`` naming what is wrong with them."""
-    try:
-        return msgspec.json.decode(call.args, type=shape)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise errors.InvalidRequest(f"the arguments of {call.kind!r} are wrong: {error}") from None
-
-
 def _text(fields: dict[str, msgspec.Raw], name: str) -> str | None:
     if name not in fields:
         return None
     value = values.decode(fields[name])
-    return value if isinstance(value, str) else bytes(fields[name]).decode()
+    text = value if isinstance(value, str) else bytes(fields[name]).decode()
+    return values.shortened(text, values.TEXT_CHARACTERS_MAX)
 
 
 def _flow_side(error: errors.HeadraceError) -> str:

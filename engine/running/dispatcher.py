@@ -124,11 +124,11 @@ class Dispatcher:
         return [subject for subject in self.ledger if subject.supervision is not None]
 
     @property
-    def queued(self) -> int:
-        """How many flow executions wait for room."""
-        return len(self._flow_queue)
+    def accepting(self) -> bool:
+        """Whether requests are taken."""
+        return not self._stopping
 
-    def commits_in_use(self) -> frozenset[str]:
+    async def commits_in_use(self) -> frozenset[str]:
         """The commits that unfinished executions are pinned to."""
         return frozenset(subject.state.commit for subject in self.ledger if subject.state.commit)
 

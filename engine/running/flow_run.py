@@ -11,9 +11,10 @@ import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import structlog
 
-from .. import errors, events, ports
+from .. import errors, events, ports, values
 from ..lifecycle import Status
 from ..workers import flow_process, processes, protocol
 from . import live, slots, views
@@ -186,19 +187,21 @@ class FlowRun:
     # -- what it writes ---------------------------------------------------------------------------------------------
 
     async def _take_log(self, said: protocol.Log) -> None:
-        args, blob = await self._around.ledger.stored(said.args)
+        args, args_blob = await self._around.ledger.stored(said.args)
+        kwargs, kwargs_blob = await self._around.ledger.stored(said.kwargs)
         self._around.ledger.record(
             self.live,
             events.LogWritten(
                 execution=self.state.id,
                 call=said.call,
-                level=said.level,
-                args=args if args is not None else events.EMPTY_LIST,
-                args_blob=blob,
-                kwargs=said.kwargs,
+                level=said.level[:16],
+                args=args or events.EMPTY_LIST,
+                args_blob=args_blob,
+                kwargs=kwargs or events.EMPTY_OBJECT,
+                kwargs_blob=kwargs_blob,
             ),
         )
-        self._unwritten_bytes += 200 + len(bytes(said.args))
+        self._unwritten_bytes += 200 + len(bytes(said.args)) + len(bytes(said.kwargs))
         if self._unwritten_bytes > _UNWRITTEN_BYTES_MAX:
             await self._written()
 
@@ -255,16 +258,24 @@ class FlowRun:
         if self.state.cancel_requested and ended.outcome != "success":
             return self._end(Status.ENDED_CANCELLED, "cancelled")
         if ended.failure is not None:
-            return self._end(Status.ENDED_ERROR, ended.failure.message, failure=ended.failure)
+            failure = msgspec.structs.replace(
+                ended.failure,
+                type=ended.failure.type[:200],
+                message=values.shortened(ended.failure.message, values.TEXT_CHARACTERS_MAX),
+                traceback=values.shortened(ended.failure.traceback, 4 * values.TEXT_CHARACTERS_MAX),
+                file=ended.failure.file[:1000],
+            )
+            return self._end(Status.ENDED_ERROR, failure.message, failure=failure)
         if ended.outcome == "error":
             return self._end(Status.ENDED_ERROR, ended.message or "the flow marked itself as failed")
-        output, blob = None, None
-        if ended.returned is not None and self.state.output is None:
+        output: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+        blob: events.Blob | None = None
+        if ended.returned is not msgspec.UNSET and self.state.output is None:
             output, blob = await self._around.ledger.stored(ended.returned)
         return events.ExecutionEnded(
             execution=self.state.id,
             status=Status.ENDED_SUCCESS,
-            message=ended.message,
+            message=values.shortened(ended.message, values.TEXT_CHARACTERS_MAX),
             output=output,
             output_blob=blob,
         )
@@ -285,6 +296,7 @@ class FlowRun:
     def _end(
         self, status: Status, message: str, *, reason: str = "", failure: events.Failure | None = None
     ) -> events.ExecutionEnded:
+        text = values.shortened(message, values.TEXT_CHARACTERS_MAX)
         return events.ExecutionEnded(
-            execution=self.state.id, status=status, message=message, reason=reason, failure=failure
+            execution=self.state.id, status=status, message=text, reason=reason, failure=failure
         )

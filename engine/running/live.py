@@ -82,12 +82,14 @@ class Ledger:
         if not live.ended.done():
             live.ended.set_result(None)
 
-    async def stored(self, text: bytes | msgspec.Raw) -> tuple[msgspec.Raw | None, events.Blob | None]:
+    async def stored(
+        self, value: bytes | msgspec.Raw, *, inline: bool = True
+    ) -> tuple[msgspec.Raw | msgspec.UnsetType, events.Blob | None]:
         """Return a value as an event holds it: itself, or a reference to the file it was put in."""
-        raw = msgspec.Raw(text)
-        if len(text if isinstance(text, bytes) else bytes(text)) <= values.INLINE_BYTES_MAX:
-            return raw, None
-        return None, await asyncio.to_thread(self._blobs.put, bytes(text))
+        text = bytes(value)
+        if inline and len(text) <= values.INLINE_BYTES_MAX:
+            return msgspec.Raw(text), None
+        return msgspec.UNSET, await asyncio.to_thread(self._blobs.put, text)
 
     async def opened(self, value: msgspec.Raw | events.Blob) -> msgspec.Raw:
         """Return the value itself, from its file if need be."""

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from .. import errors, model, values
+from ..records import listing
 from . import live
 
 _EMPTY = msgspec.Raw(b"{}")
@@ -72,8 +73,8 @@ async def start(ledger: live.Ledger, state: model.Execution) -> bytes:
     return values.encode(await for_flow(ledger, state, (*fields, "parent_execution_id", "input_value")))
 
 
-def summary(state: model.Execution) -> dict[str, Any]:
-    """Return what people see of an execution in a list."""
+def summary(state: model.Execution | listing.Summary) -> dict[str, Any]:
+    """Return what people see of an execution in a list, whether it is live or a row of the index."""
     return {
         "id": state.id,
         "name": state.name,

@@ -37,7 +37,7 @@ class Ended(msgspec.Struct, frozen=True, tag_field="op", tag="ended"):
 
     outcome: str  # success | error | cancelled
     message: str = ""
-    returned: msgspec.Raw | None = None
+    returned: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     failure: events.Failure | None = None
     dirty: str = ""
 

@@ -1,0 +1,55 @@
+# Few verbs, the same here and in CI. Everything they need is installed by them: Python packages into .venv, and what
+# Debian has to provide (listed below) through apt when root; otherwise the one line to run is printed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# command:package — what the tests use of the system; a test whose server is missing skips and says so
+TEST_PACKAGES := git:git strace:strace openssl:openssl /usr/sbin/sshd:openssh-server
+.DEFAULT_GOAL := help
+.PHONY: help install run test check bench ui clean system-packages venv-package
+
+help:  ## what there is
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+install: $(VENV)/installed  ## everything into .venv
+
+$(VENV)/installed: pyproject.toml | venv-package
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	mkdir -p $(VENV)/typing && ln -sfn $(CURDIR) $(VENV)/typing/headrace  # the root is the package: mypy finds it here
+	touch $@
+
+run: install  ## the daemon on flows.example
+	exec $(BIN)/headrace up flows.example
+
+test: install system-packages  ## all tests
+	$(BIN)/pytest
+
+check: install  ## format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	MYPYPATH=$(VENV)/typing $(BIN)/mypy -p headrace
+	$(BIN)/pytest -q tests/test_house.py
+
+bench: install  ## figures, as JSON and as a table
+	$(BIN)/python -m tests.bench
+
+ui: install  ## the web assets: the pages of this version need none
+	@echo 'the pages of this version are plain HTML: there is nothing to build'
+
+clean:  ## remove what was built here, not the state in .headrace
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-results
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+venv-package:
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	  if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq python3-venv; \
+	  else echo 'python3-venv is missing: run  sudo apt-get install -y python3-venv' >&2; exit 1; fi; }
+
+system-packages:
+	@missing=; for pair in $(TEST_PACKAGES); do \
+	  command -v "$${pair%%:*}" >/dev/null || missing="$$missing $${pair##*:}"; done; \
+	[ -z "$$missing" ] || { if [ "$$(id -u)" = 0 ]; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	  else echo "some tests will skip; for all of them run  sudo apt-get install -y$$missing" >&2; fi; }

@@ -1,0 +1,281 @@
+"""The HTTP API under ``/api/v1``: each handler parses, calls and renders. Names and shapes are what scripts rely on."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from .. import __version__
+from ..engine import errors, events, model, ports, values
+from ..engine.records import index, listing
+from ..engine.running import dispatcher, views
+from ..sync import loop as sync_loop
+from . import access, answers, routes, stream
+
+#: Inputs of a run; larger data belongs into files.
+BODY_BYTES_MAX = values.VALUE_BYTES_MAX
+_KEY_CHARACTERS_MAX = 200
+
+
+class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a run request."""
+
+    inputs: msgspec.Raw = events.EMPTY_OBJECT
+    name: str = ""
+
+
+class ExecutionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of ``POST /executions``."""
+
+    flow: str
+    inputs: msgspec.Raw = events.EMPTY_OBJECT
+    name: str = ""
+
+
+class Api:
+    """The handlers, and what they need."""
+
+    def __init__(
+        self,
+        work: dispatcher.Dispatcher,
+        archive: index.Index,
+        flows: ports.Flows,
+        tasks: ports.Tasks,
+        synchroniser: sync_loop.Synchroniser,
+        hub: stream.Hub,
+    ) -> None:
+        self._work = work
+        self._archive = archive
+        self._flows = flows
+        self._tasks = tasks
+        self._synchroniser = synchroniser
+        self._hub = hub
+
+    def table(self) -> list[routes.Route]:
+        """Return the routes."""
+        route, v1 = routes.Route, "/api/v1"
+        execution = v1 + "/executions/{id}"
+        return [
+            route("GET", "/healthz", access.PUBLIC, self.healthz, "whether the process is alive"),
+            route("GET", "/readyz", access.PUBLIC, self.readyz, "whether it can take work, with reasons if not"),
+            route("GET", f"{v1}/flows", "read", self.list_flows, "the catalogue"),
+            route("GET", v1 + "/flows/{name}", "read", self.show_flow, "one flow with its source"),
+            route("POST", v1 + "/flows/{name}/run", "run", self.run_flow, "run a flow"),
+            route("POST", f"{v1}/executions", "run", self.create_execution, "run the flow named in the body"),
+            route("GET", f"{v1}/executions", "read", self.list_executions, "executions, newest first"),
+            route("GET", execution, "read", self.show_execution, "one execution"),
+            route("GET", execution + "/log", "read", self.show_log, "its log, followed live as an event stream"),
+            route("GET", execution + "/events", "read", self.show_events, "its record, followed live likewise"),
+            route("POST", execution + "/cancel", "run", self.cancel_execution, "ask it to end"),
+            route("GET", f"{v1}/tasks", "read", self.list_tasks, "all task types"),
+            route("GET", v1 + "/tasks/{type}", "read", self.show_task, "one task type with its inputs and outputs"),
+            route("GET", f"{v1}/sync", "read", self.show_sync, "what is published, and how the source is doing"),
+            route("POST", f"{v1}/sync", "run", self.sync_now, "look for new commits now"),
+        ]
+
+    # -- health -----------------------------------------------------------------------------------------------------
+
+    async def healthz(self, request: web.Request) -> web.Response:
+        """The event loop turns; nothing else is asked."""
+        return answers.json_answer({"status": "ok", "version": __version__})
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        """Ready once a commit is published."""
+        reasons = [] if self._flows.current().commit else ["no commit is published yet"]
+        if not self._work.accepting:
+            reasons.append("the daemon is stopping")
+        body = {"status": "not ready" if reasons else "ready", "reasons": reasons}
+        return answers.json_answer(body, status=503 if reasons else 200)
+
+    # -- flows ------------------------------------------------------------------------------------------------------
+
+    async def list_flows(self, request: web.Request) -> web.Response:
+        """All flows by name."""
+        flows = self._flows.current().flows
+        return answers.json_answer({"items": [_flow(flows[name]) for name in sorted(flows)]})
+
+    async def show_flow(self, request: web.Request) -> web.Response:
+        """One flow, with the source of the version that runs."""
+        flow = self._flows.find(request.match_info["name"])
+        source = self._flows.snapshot(flow.commit) / flow.path
+        return answers.json_answer(_flow(flow) | {"script": source.read_text("utf-8", "replace")})
+
+    # -- running ----------------------------------------------------------------------------------------------------
+
+    async def run_flow(self, request: web.Request) -> web.Response:
+        """Record the request, then answer; with ``wait``, when it has ended or the time is over."""
+        body = await answers.body_of(request, BODY_BYTES_MAX)
+        asked = answers.decoded(body, RunRequest)
+        return await self._run(request, request.match_info["name"], asked, body)
+
+    async def create_execution(self, request: web.Request) -> web.Response:
+        """The same, with the flow named in the body."""
+        body = await answers.body_of(request, BODY_BYTES_MAX)
+        asked = answers.decoded(body, ExecutionRequest)
+        return await self._run(request, asked.flow, asked, body)
+
+    async def _run(
+        self, request: web.Request, flow: str, asked: RunRequest | ExecutionRequest, body: bytes
+    ) -> web.Response:
+        wait_s = answers.wait_s(request)
+        who = request[routes.PRINCIPAL].name
+        key = request.headers.get("Idempotency-Key", "")
+        if len(key) > _KEY_CHARACTERS_MAX:
+            raise errors.InvalidRequest(f"an Idempotency-Key may have {_KEY_CHARACTERS_MAX} characters")
+        inputs = values.checked(bytes(asked.inputs), "inputs")
+        if not inputs.lstrip().startswith(b"{"):
+            raise errors.InvalidRequest("inputs must be an object", hint='send {"inputs": {"name": "value"}}')
+        accepted = await self._work.submit(
+            model.Submission(
+                flow=flow,
+                inputs=inputs,
+                name=asked.name[:200],
+                created_by=who,
+                key=f"api:{who}:{key}" if key else "",
+                key_digest=hashlib.sha256(flow.encode() + b"\0" + body).hexdigest() if key else "",
+            )
+        )
+        state = await self._work.wait(accepted.execution, wait_s or 0)
+        headers = {"Location": f"/api/v1/executions/{state.id}"}
+        if accepted.repeated:
+            headers["Idempotency-Replayed"] = "true"
+        shown = await views.for_people(self._work.ledger, state)
+        status = 200 if wait_s is not None and state.status.ended else 202
+        return answers.json_answer(shown, status=status, headers=headers)
+
+    # -- executions -------------------------------------------------------------------------------------------------
+
+    async def list_executions(self, request: web.Request) -> web.Response:
+        """A page of executions; ``next`` and the ``Link`` header lead on."""
+        page = await self._archive.query(_query(request))
+        headers = {}
+        if page.cursor:
+            headers["Link"] = f'<{request.rel_url.update_query(cursor=page.cursor)}>; rel="next"'
+        items = [views.summary(item) for item in page.items]
+        return answers.json_answer({"items": items, "next": page.cursor or None}, headers=headers)
+
+    async def show_execution(self, request: web.Request) -> web.Response:
+        """Everything about one execution; ``wait`` waits for its end first."""
+        state = await self._work.wait(request.match_info["id"], answers.wait_s(request) or 0)
+        return answers.json_answer(await views.for_people(self._work.ledger, state))
+
+    async def cancel_execution(self, request: web.Request) -> web.Response:
+        """Ask it to end; the answer does not wait for that."""
+        execution = request.match_info["id"]
+        await self._work.load(execution)
+        self._work.cancel(execution, request[routes.PRINCIPAL].name)
+        state = await self._work.load(execution)
+        return answers.json_answer(await views.for_people(self._work.ledger, state), status=202)
+
+    async def show_log(self, request: web.Request) -> web.StreamResponse:
+        """What it logged and wrote, a JSON object a line; or an event stream."""
+        execution = request.match_info["id"]
+        if _wants_stream(request):
+            following = self._hub.follow(self._archive, execution, stream.last_event_id(request))
+            return await stream.serve(request, following, self._render_log)
+        lines = [await stream.log_line(self._work.ledger, recorded) for recorded in await self._past(execution)]
+        body = b"".join(msgspec.json.encode(line) + b"\n" for line in lines if line is not None)
+        return web.Response(body=body, content_type="application/x-ndjson")
+
+    async def show_events(self, request: web.Request) -> web.StreamResponse:
+        """Its record as the journal has it; or an event stream."""
+        execution = request.match_info["id"]
+        if _wants_stream(request):
+            following = self._hub.follow(self._archive, execution, stream.last_event_id(request))
+            return await stream.serve(request, following, _render_event)
+        items = [msgspec.Raw(stream.line(recorded)) for recorded in await self._past(execution)]
+        return answers.json_answer({"items": items})
+
+    async def _past(self, execution: str) -> list[events.Recorded]:
+        found = await self._archive.events_of(execution)
+        if not found:
+            raise errors.NotFound(f"there is no execution {execution!r}")
+        return found
+
+    async def _render_log(self, recorded: events.Recorded) -> tuple[str, bytes] | None:
+        line = await stream.log_line(self._work.ledger, recorded)
+        return None if line is None else ("log", msgspec.json.encode(line))
+
+    # -- tasks and sync ---------------------------------------------------------------------------------------------
+
+    async def list_tasks(self, request: web.Request) -> web.Response:
+        """All task types, documented."""
+        return answers.json_answer({"items": self._tasks.types()})
+
+    async def show_task(self, request: web.Request) -> web.Response:
+        """One task type."""
+        name = request.match_info["type"].upper()
+        for found in self._tasks.types():
+            if name == found.name or name in found.aliases:
+                return answers.json_answer(found)
+        raise errors.NotFound(f"there is no task type {name!r}", hint="`headrace tasks` lists what there is")
+
+    async def show_sync(self, request: web.Request) -> web.Response:
+        """What is published and how the source is doing."""
+        return answers.json_answer(self._synchroniser.status())
+
+    async def sync_now(self, request: web.Request) -> web.Response:
+        """Look now; the answer comes after that, or after ``wait`` seconds."""
+        return answers.json_answer(await self._synchroniser.sync_now(answers.wait_s(request, 60.0) or 0))
+
+
+async def _render_event(recorded: events.Recorded) -> tuple[str, bytes] | None:
+    return str(recorded.event.__struct_config__.tag), stream.line(recorded)
+
+
+def _flow(flow: model.Flow) -> dict[str, Any]:
+    """A flow as the API shows it. The reference of a webhook's secret is not shown."""
+    hook = flow.metadata.webhook
+    return {
+        "id": flow.id,
+        "name": flow.name,
+        "path": flow.path,
+        "commit": flow.commit,
+        "runnable": flow.runnable,
+        "broken": flow.broken,
+        "warnings": flow.warnings,
+        "webhook": None if hook is None else {"name": hook.name, "auth": hook.auth, "methods": hook.methods},
+        "description": flow.metadata.description,
+        "timeout_s": flow.metadata.timeout_s,
+    }
+
+
+def _query(request: web.Request) -> listing.Query:
+    """Read the filters of a listing; raises ``InvalidRequest`` for one that is not known."""
+    given = request.query
+    known = {"flow", "status", "type", "parent", "since", "until", "q", "limit", "cursor"}
+    if unknown := given.keys() - known:
+        raise errors.InvalidRequest(f"{', '.join(sorted(unknown))}: no such filter", hint=f"there are {sorted(known)}")
+    limit = given.get("limit", "50")
+    if not limit.isascii() or not limit.isdecimal() or not 1 <= int(limit) <= 200:
+        raise errors.InvalidRequest(f"limit={limit} is not a number from 1 to 200")
+    return listing.Query(
+        flow=given.get("flow", ""),
+        status=tuple(given.getall("status", [])),
+        type=given.get("type", ""),
+        parent=given.get("parent", ""),
+        since=_moment(given.get("since", "")),
+        until=_moment(given.get("until", "")),
+        q=given.get("q", ""),
+        limit=int(limit),
+        cursor=given.get("cursor", ""),
+    )
+
+
+def _moment(text: str) -> str:
+    """Return an RFC 3339 time as records write it; raises ``InvalidRequest``."""
+    if not text:
+        return ""
+    try:
+        moment = datetime.datetime.fromisoformat(text.replace(" ", "+"))  # a bare + in a URL means a blank
+    except ValueError:
+        raise errors.InvalidRequest(f"{text!r} is not a time", hint="write it like 2026-01-31T08:00:00Z") from None
+    return model.timestamp(moment.timestamp())
+
+
+def _wants_stream(request: web.Request) -> bool:
+    return "text/event-stream" in request.headers.get("Accept", "")

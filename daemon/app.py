@@ -1,0 +1,252 @@
+"""The daemon, put together: what is started in which order, and stopped in the opposite one.
+
+``run`` is the whole life of a daemon. One task group is the tree of the process: a helper that dies unexpectedly takes
+the daemon down, and the service manager starts it again; recovery is the same path as any start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from .. import __version__
+from ..engine import errors, events, ids, model, ports
+from ..engine.records import blobs, index, journal, recovery
+from ..engine.running import dispatcher, live
+from ..engine.state import files
+from ..engine.workers import processes
+from ..sync import loop as sync_loop
+from ..sync import source as sync_source
+from ..tasks import registry
+from . import access, api, config, logs, routes, server, stream, webhooks
+
+log = structlog.get_logger()
+
+
+class SystemClock:
+    """The machine's clock; see ``ports.Clock``."""
+
+    def time(self) -> float:
+        """Wall-clock seconds since the epoch."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds that never step back."""
+        return time.monotonic()
+
+
+class Publications:
+    """Announces commits in the journal; see ``ports.Publications``."""
+
+    def __init__(self, records: journal.Journal) -> None:
+        self._journal = records
+
+    async def publish(self, event: events.CommitPublished | events.CommitRejected) -> str:
+        """Record it; on return it is durable."""
+        at = self._journal.append(event)
+        await self._journal.durable()
+        return at
+
+
+class Unfinished:
+    """Folds the journal at start into what is still open: executions without an end, the commit that is in force."""
+
+    def __init__(self) -> None:
+        self.executions: dict[str, model.Execution] = {}
+        self.published: dict[str, events.CommitPublished] = {}
+
+    def visit(self, recorded: events.Recorded) -> None:
+        """Take one event, in the order of the journal."""
+        match recorded.event:
+            case events.ExecutionCreated() as event:
+                self.executions[event.execution] = model.Execution.created(event, recorded.at)
+            case events.ExecutionEnded() as event:
+                self.executions.pop(event.execution, None)
+            case events.CommitPublished() as event:
+                self.published[event.source] = event
+            case events.CommitRejected() | events.DaemonStarted() | events.DaemonStopped():
+                pass
+            case event:
+                state = self.executions.get(event.execution)
+                if state is not None:
+                    state.apply(event, recorded.at)
+
+
+def run(settings: config.Configuration) -> int:
+    """Run the daemon until it is told to stop and return the process's exit code."""
+    logs.configure(settings.log_format, settings.log_level)
+    try:
+        with _locked(settings.state_directory):
+            return uvloop.run(_live(settings))
+    except errors.HeadraceError as error:
+        return _failed(error)
+    except BaseExceptionGroup as group:  # a helper died; what is not an error of ours is a defect and shown whole
+        ours, others = group.split(errors.HeadraceError)
+        if ours is None or others is not None:
+            raise
+        return _failed(_first(ours))
+
+
+def _failed(error: errors.HeadraceError) -> int:
+    log.error("daemon.failed", reason=error.message, hint=error.hint or None)
+    return error.exit_code
+
+
+def _first(group: BaseExceptionGroup[errors.HeadraceError]) -> errors.HeadraceError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+@contextlib.contextmanager
+def _locked(state: Path) -> Iterator[None]:
+    """Hold the state directory for this process alone; the lock goes when the process does, however that happens."""
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(state / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise errors.StateInUse(
+                f"another daemon works in {state}", hint="stop it, or give this one its own --state"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+async def _live(settings: config.Configuration) -> int:
+    """Start everything, wait for the signal to stop, stop everything."""
+    began = time.monotonic()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with _records(settings.state_directory) as (records, archive, unfinished), asyncio.TaskGroup() as group:
+        watch_disk = group.create_task(_raise_when_done(records.failed), name="journal")
+        pool = processes.Processes(SystemClock(), idle_max=settings.run_max_running)
+        await pool.start()
+        watch_pool = group.create_task(_raise_when_done(pool.failed), name="fork server")
+        store = blobs.Blobs(settings.state_directory / "blobs")
+        ledger = live.Ledger(records, store)
+        source = _source(settings)
+        tasks = registry.installed()
+        synchroniser = sync_loop.Synchroniser(
+            source,
+            settings.state_directory,
+            publications=Publications(records),
+            commits_in_use=lambda: work.commits_in_use(),
+            clock=SystemClock(),
+        )
+        work = dispatcher.Dispatcher(
+            ledger,
+            archive,
+            synchroniser.flows,
+            tasks,
+            files.Files(settings.state_directory / "files"),
+            pool,
+            clock=SystemClock(),
+            new_id=ids.new_id,
+            options=dispatcher.Options(
+                max_running=settings.run_max_running,
+                cancel_grace_s=settings.run_cancel_grace_s,
+                allow_local_files=source.developer,
+            ),
+        )
+        hub = stream.Hub(records)
+        await synchroniser.start(unfinished.published.get(source.name))
+        started = events.DaemonStarted(version=__version__, pid=os.getpid(), unfinished=len(unfinished.executions))
+        records.append(started)
+        work.start(group, list(unfinished.executions.values()))
+        syncing = group.create_task(synchroniser.run(), name="sync")
+        front = _front(settings, work, archive, synchroniser, tasks, hub)
+        token = access.client_token(settings.state_directory)
+        http = server.Server(front, access.Access(token))
+        url = await http.start(settings.listen_address, settings.state_directory / "daemon.sock")
+        access.write_client_file(settings.state_directory, url, token)
+        log.info(
+            "daemon.ready",
+            url=url,
+            source=source.name,
+            version=__version__,
+            unfinished=len(unfinished.executions),
+            duration_s=round(time.monotonic() - began, 3),
+        )
+        _greet(url, settings)
+
+        await stop.wait()
+
+        log.info("daemon.stopping", running=len(ledger))
+        hub.close()
+        await work.stop(settings.run_stop_grace_s)
+        await http.stop()
+        syncing.cancel()
+        await tasks.aclose()
+        watch_pool.cancel()
+        await pool.stop()
+        records.append(events.DaemonStopped(reason="asked to stop"))
+        watch_disk.cancel()
+    log.info("daemon.stopped")
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def _records(state: Path) -> AsyncIterator[tuple[journal.Journal, index.Index, Unfinished]]:
+    """Open the journal and what is derived from it; close them when everything else is over."""
+    unfinished = Unfinished()
+    directory = state / "records"
+    recovered = await asyncio.to_thread(recovery.recover, directory, unfinished.visit)
+    if recovered.torn_bytes:
+        log.warning("journal.tail_dropped", bytes=recovered.torn_bytes, hint="it was never acknowledged")
+    archive = await index.Index.open(state / "index.db", directory, recovered)
+    records = await journal.Journal.open(directory, SystemClock(), recovered=recovered)
+    records.subscribe(archive.absorb)
+    try:
+        yield records, archive, unfinished
+    finally:
+        await records.close()
+        await archive.close()
+
+
+async def _raise_when_done(
+    failure: asyncio.Future[errors.HeadraceError] | asyncio.Future[errors.JournalFailed],
+) -> None:
+    raise await failure
+
+
+def _source(settings: config.Configuration) -> sync_source.Source:
+    return sync_source.parse(
+        settings.source_url,
+        ref="" if settings.source_ref == "HEAD" else settings.source_ref,
+        path=settings.source_path,
+        poll_s=settings.source_poll_s or float(10 * 365 * 86400),
+        policy=settings.source_policy,
+    )
+
+
+def _front(
+    settings: config.Configuration,
+    work: dispatcher.Dispatcher,
+    archive: index.Index,
+    synchroniser: sync_loop.Synchroniser,
+    tasks: ports.Tasks,
+    hub: stream.Hub,
+) -> list[routes.Route]:
+    """Every route there is."""
+    flows = synchroniser.flows
+    hooks = webhooks.Webhooks(work, flows, allow_anonymous=settings.listen_address.loopback)
+    return api.Api(work, archive, flows, tasks, synchroniser, hub).table() + hooks.table()
+
+
+def _greet(url: str, settings: config.Configuration) -> None:
+    """Tell a person at a terminal what to do next."""
+    if sys.stdout.isatty():
+        print(f"\n  Headrace listens on {url}\n  flows come from {settings.source_url}\n\n  headrace flows\n")  # noqa: T201

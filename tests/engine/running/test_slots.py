@@ -1,0 +1,61 @@
+import asyncio
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.engine.running.slots import Slots
+
+
+async def test_who_comes_back_goes_before_newcomers():
+    told = []
+    slots = Slots(1, lambda: told.append("room"))
+    slots.enter("a")
+    waiting = asyncio.create_task(slots.come_back("b"), name="b")
+    await asyncio.sleep(0)
+    slots.leave("a")
+    await waiting
+    assert not slots.free and not told
+
+
+async def test_giving_up_while_coming_back_leaks_no_slot():
+    slots = Slots(1, lambda: None)
+    slots.enter("a")
+    waiting = asyncio.create_task(slots.come_back("b"), name="b")
+    await asyncio.sleep(0)
+    slots.leave("a")
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert slots.free and slots.held == 0
+
+
+@given(st.lists(st.tuples(st.sampled_from(["enter", "leave", "back", "cancel"]), st.integers(0, 5)), max_size=60))
+def test_whatever_happens_there_are_never_more_than_the_limit_and_none_is_lost(steps):
+    async def walk():
+        slots = Slots(2, lambda: None)
+        returning = {}
+        for step, number in steps:
+            name = f"e{number}"
+            if step == "enter" and slots.free:
+                slots.enter(name)
+            elif step == "leave":
+                slots.leave(name)
+            elif step == "back" and name not in returning:
+                returning[name] = asyncio.create_task(slots.come_back(name), name=name)
+            elif step == "cancel" and name in returning:
+                task = returning.pop(name)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+            await asyncio.sleep(0)
+            assert slots.held <= 2
+        for number in range(6):
+            slots.leave(f"e{number}")
+            await asyncio.sleep(0)
+        for name, task in returning.items():
+            await task
+            slots.leave(name)
+            await asyncio.sleep(0)
+        for number in range(6):
+            slots.leave(f"e{number}")
+        assert slots.held == 0 and slots.free
+
+    asyncio.run(walk())
