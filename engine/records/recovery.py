@@ -63,7 +63,8 @@ def recover(directory: Path, visit: Visit | None = None) -> Recovered:
 
     After this every line in the directory is durable. Raises ``JournalCorrupt``, with nothing changed on disk (what
     was visited until then must not be used). An empty or missing directory is a journal that has yet to be born."""
-    _make_directory(directory)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    tail.sync_directory(directory.parent)  # also if it was there: whoever made it may have died before this
     files = segments.files(directory)
     reader = _Reader(visit)
     reader.read(files)
@@ -201,14 +202,6 @@ def _verify_seals(files: list[tuple[int, Path]]) -> None:
                         raise _corrupt(path, 0, f"content with sha256 {sealed.sha256}")
                     break
                 sha256.update(line)
-
-
-def _make_directory(directory: Path) -> None:
-    """Create it if needed; the entry in its parent is durable after this."""
-    if not directory.is_dir():
-        _make_directory(directory.parent)
-        directory.mkdir(mode=0o700)
-        tail.sync_directory(directory.parent)
 
 
 def _sweep(directory: Path) -> None:

@@ -1,0 +1,87 @@
+"""Values too large for a line of the journal: files named by the SHA-256 of what is in them.
+
+A blob is durable before the event that names it is appended, and is never changed. Putting the same value again costs
+a look at the disk. Blocking; call it off the event loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+from .. import errors, events
+from . import tail
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class Blobs:
+    """The blobs below ``directory``: ``ab/cd/abcd…``."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def put(self, text: bytes) -> events.Blob:
+        """Keep ``text`` and return its reference; it is durable on return. Raises ``NotAccepting`` on a full disk.
+
+        If we die before, nothing refers to what may be left: at most a file named ``*.tmp``."""
+        blob = events.Blob(hashlib.sha256(text).hexdigest(), len(text))
+        path = self._path(blob)
+        try:
+            if not self._holds(path, text):
+                self._write(path, text)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            raise errors.NotAccepting(f"no room to keep {len(text):,} bytes", hint="free disk space") from error
+        # Also what was found: whoever put it may have died before it was durable.
+        for directory in (path.parent, path.parent.parent, self._directory, self._directory.parent):
+            tail.sync_directory(directory)
+        return blob
+
+    def get(self, blob: events.Blob) -> bytes:
+        """Return what was put. Raises ``NotFound`` if it is gone, ``JournalCorrupt`` if it has changed."""
+        path = self._path(blob)
+        try:
+            text = path.read_bytes()
+        except FileNotFoundError:
+            raise errors.NotFound(
+                f"the value {blob.sha256} ({blob.bytes:,} bytes) is not among the blobs",
+                hint=f"restore {path} from a backup",
+            ) from None
+        if hashlib.sha256(text).hexdigest() != blob.sha256:
+            raise errors.JournalCorrupt(
+                f"{path} is damaged: its content does not have the hash in its name", hint="restore it from a backup"
+            )
+        return text
+
+    def _path(self, blob: events.Blob) -> Path:
+        return self._directory / blob.sha256[:2] / blob.sha256[2:4] / blob.sha256
+
+    def _holds(self, path: Path, text: bytes) -> bool:
+        """Return whether the file is there and good, durable then: putting a value again also mends a damaged one."""
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            if file.read() == text:
+                os.fdatasync(file.fileno())
+                return True
+        return False
+
+    def _write(self, path: Path, text: bytes) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A name of its own: two threads may put the same value at once.
+        temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
+        try:
+            tail.write_all(fd, text)
+            os.fdatasync(fd)
+            temporary.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        finally:
+            os.close(fd)

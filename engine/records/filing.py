@@ -1,0 +1,214 @@
+"""Puts what the journal recorded into the index, in a thread of its own, many batches in one transaction.
+
+It always knows how far the index goes and how far the journal does. When a write fails, when too much waits, or when
+the file has to be made anew, it forgets the batches it holds and reads the difference from the segments. Batches and
+questions come from the event loop; nothing here runs on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import structlog
+
+from .. import errors, events
+from . import reading, tables
+from .segments import Position
+
+log = structlog.get_logger()
+
+#: Batches are gathered for so long before they are written: one transaction for many executions.
+GATHER_S = 0.05
+#: When more events than this wait to be written they are forgotten, and read from the segments later.
+WAITING_EVENTS_MAX = 100_000
+#: A transaction is not larger, so that readers see progress and the write-ahead log stays small.
+_TRANSACTION_EVENTS = 20_000
+_RETRY_S = 1.0
+
+_PASSING = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN}
+)
+
+#: Called in the filing thread when all that was put is in the file, or with the error why it is not.
+Settled = Callable[[errors.HeadraceError | None], None]
+
+
+class Filing:
+    """The one writer of an index file. ``prepare`` it (blocking), ``start`` it, ``put`` batches, ``stop`` it."""
+
+    def __init__(self, path: Path, records: Path, instance: str, written: Callable[[int], None]) -> None:
+        """``written`` is called in the filing thread with the last ``seq`` of what went into the file."""
+        self._path = path
+        self._records = records
+        self._instance = instance
+        self._written = written
+        self._thread = threading.Thread(target=self._work, name="index-writer", daemon=True)
+        self._tables: tables.Tables | None = None
+        self._done = (1, 0)  # segment and offset up to which the file goes
+        self._done_seq = 0
+        #: Counts the files made anew; a reader that opened an earlier one has to open it again.
+        self.generation = 0
+        #: False while the file is being made anew: what is not found in it may exist all the same.
+        self.complete = False
+        # Shared with the loop, under the lock.
+        self._lock = threading.Lock()
+        self._batches: list[Sequence[events.Recorded]] = []
+        self._waiting_events = 0
+        self._end = (1, 0)  # segment and offset up to which the journal goes
+        self._end_seq = 0  # at start
+        self._behind = False  # the batches at hand are not all that is missing
+        self._bad = ""  # why the file must be made anew
+        self._settled: list[Settled] = []
+        self._stopping = False
+        self._wake = threading.Event()  # there is something to do
+        self._hurry = threading.Event()  # somebody waits for it
+
+    def prepare(self, end: Position) -> None:
+        """Open the file, or make it, and let it catch up with the journal, which goes to ``end``.
+
+        If the disk has no room for that now, it is tried again later: an index never keeps a daemon from starting."""
+        self._end = (end.segment, end.offset)
+        self._end_seq = end.seq
+        self._write([])
+
+    def start(self) -> None:
+        """Begin to take batches."""
+        self._thread.start()
+
+    def put(self, batch: Sequence[events.Recorded]) -> None:
+        """Take in a durable batch; returns at once."""
+        last = batch[-1]
+        with self._lock:
+            self._end = (last.segment, last.offset + last.length)
+            if self._behind or self._waiting_events > WAITING_EVENTS_MAX:
+                self._behind = True
+                self._batches.clear()
+            else:
+                self._batches.append(batch)
+                self._waiting_events += len(batch)
+        self._wake.set()
+
+    def settle(self, settled: Settled) -> None:
+        """Call ``settled`` when everything put so far is written, soon."""
+        with self._lock:
+            self._settled.append(settled)
+        self._hurry.set()
+        self._wake.set()
+
+    def distrust(self, reason: str, generation: int) -> None:
+        """A reader of the file of that ``generation`` found it bad: have it made anew."""
+        with self._lock:
+            if generation == self.generation:
+                self._bad = reason
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Write what was put and let go of the file (blocking)."""
+        self._stopping = True
+        self._hurry.set()
+        self._wake.set()
+        self._thread.join()
+
+    def _open(self) -> tables.Tables:
+        if not self._path.exists():
+            return self._make_anew("there was none")
+        self._tables = tables.Tables(self._path)
+        found = self._tables.position(self._records, self._instance, self._end_seq)
+        if isinstance(found, str):
+            return self._make_anew(found)
+        self._done, self._done_seq = found[:2], found[2]
+        self._behind = True
+        return self._tables
+
+    def _make_anew(self, reason: str) -> tables.Tables:
+        if self._tables is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._tables.close()
+            self._tables = None
+        log.info("index.rebuilt", reason=reason)
+        self.complete = False
+        self.generation += 1
+        for suffix in ("", "-wal", "-shm"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+        self._done, self._done_seq = (1, 0), 0
+        self._behind = True
+        fresh = tables.Tables(self._path)
+        fresh.create(self._instance)
+        self._tables = fresh
+        return fresh
+
+    def _work(self) -> None:
+        while True:
+            self._wake.wait()
+            self._hurry.wait(GATHER_S)
+            self._hurry.clear()
+            self._wake.clear()
+            with self._lock:
+                batches, self._batches = self._batches, []
+                settled, self._settled = self._settled, []
+                self._waiting_events = 0
+                stopping = self._stopping
+            error = self._write(batches)
+            self._written(self._done_seq)
+            for callback in settled:
+                callback(error)
+            if stopping:
+                break
+            if error is not None:
+                self._hurry.wait(_RETRY_S)
+                self._wake.set()
+        if self._tables is not None:
+            self._tables.close()
+
+    def _write(self, batches: list[Sequence[events.Recorded]]) -> errors.HeadraceError | None:
+        """Bring the file up to date, by any means; return why that is not possible now."""
+        try:
+            try:
+                self._catch_up(batches)
+            except sqlite3.DatabaseError as error:
+                if _passes(error):
+                    raise
+                self._bad = str(error)
+                self._catch_up([])
+        except (sqlite3.DatabaseError, OSError) as error:
+            log.warning("index.write_failed", reason=str(error), retry_s=_RETRY_S)
+            self._behind = True
+            return errors.NotAccepting(f"the index cannot be written: {error}", hint="free disk space")
+        except errors.JournalCorrupt as corrupt:
+            log.error("index.write_failed", reason=corrupt.message, retry_s=_RETRY_S)
+            self._behind = True
+            return corrupt
+        return None
+
+    def _catch_up(self, batches: list[Sequence[events.Recorded]]) -> None:
+        bad, self._bad = self._bad, ""
+        file = self._make_anew(bad) if bad else self._tables or self._open()
+        with self._lock:
+            behind, self._behind = self._behind, False
+            end = self._end
+            if behind:  # reading up to the end makes up for all batches there are
+                self._batches.clear()
+                self._waiting_events = 0
+        if not behind:
+            self._take_in(file, list(itertools.chain.from_iterable(batches)))
+            return
+        for portion in reading.between(self._records, *self._done, end):
+            self._take_in(file, portion)
+        self.complete = True
+
+    def _take_in(self, file: tables.Tables, batch: list[events.Recorded]) -> None:
+        for start in range(0, len(batch), _TRANSACTION_EVENTS):
+            part = batch[start : start + _TRANSACTION_EVENTS]
+            file.take_in(part)
+            last = part[-1]
+            self._done, self._done_seq = (last.segment, last.offset + last.length), last.seq
+
+
+def _passes(error: sqlite3.DatabaseError) -> bool:
+    """Return whether the file is as good as before and only the moment is bad."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING

@@ -1,0 +1,180 @@
+"""The index: listing and searching executions, finding their lines, and keys of requests; derived, decides nothing.
+
+The journal feeds it with each durable batch. Its file is written a little later, in a thread (``filing``), and read in
+others; only looking up a key happens on the event loop. Whatever is asked shows everything that was durable before the
+question. A file that is missing, damaged, of another journal or ahead of it is thrown away and made anew from the
+segments, also while the daemon runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from .. import errors, events
+from . import filing, listing, reading, recovery, tables
+
+log = structlog.get_logger()
+
+_READERS = 2
+
+T = TypeVar("T")
+#: A request's execution, the digest of its body, and when it was made.
+Key = tuple[str, str, str]
+
+
+class Index:
+    """The index of one journal: ``open`` it, subscribe ``absorb`` to the journal, ``close`` it after the journal."""
+
+    def __init__(self, path: Path, records: Path, instance: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._path = path
+        self._records = records
+        self._filing = filing.Filing(path, records, instance, self._filed)
+        self._fresh_keys: dict[str, tuple[int, Key]] = {}  # not in the file yet, with their seq
+        self._key_reader = _Reader(path)
+        self._local = threading.local()
+        self._open_readers = [self._key_reader]
+        self._readers = concurrent.futures.ThreadPoolExecutor(_READERS, "index-reader")
+
+    @classmethod
+    async def open(cls, path: Path, records: Path, recovered: recovery.Recovered) -> Index:
+        """Open or make the index of the journal in ``records`` and let it catch up. A bad file never fails this."""
+        index = cls(path, records, recovered.instance)
+        await asyncio.to_thread(index._filing.prepare, recovered.position)
+        index._filing.start()
+        return index
+
+    def absorb(self, batch: Sequence[events.Recorded]) -> None:
+        """Take in a durable batch, in order; returns at once."""
+        for recorded in batch:
+            event = recorded.event
+            if isinstance(event, events.ExecutionCreated) and event.key:
+                key = (event.execution, event.key_digest, recorded.at)
+                self._fresh_keys.setdefault(event.key, (recorded.seq, key))
+        self._filing.put(batch)
+
+    def find_key(self, key: str) -> Key | None:
+        """Return (execution, digest, created at) of the durable request that had ``key``; quick enough for the loop.
+
+        Raises ``NotAccepting`` while the index is being made anew."""
+        if (fresh := self._fresh_keys.get(key)) is not None:
+            return fresh[1]
+        generation = self._filing.generation
+        try:
+            select = "SELECT execution, digest, at FROM keys WHERE key = ?"
+            found: Key | None = self._key_reader.of(generation).execute(select, (key,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            self._filing.distrust(str(error), generation)
+            raise _rebuilding() from error
+        if found is None and not self._filing.complete:
+            raise _rebuilding()
+        return found
+
+    async def flushed(self) -> None:
+        """Return when everything absorbed so far is in the file. Raises ``NotAccepting`` if the disk is full."""
+        waiter = self._loop.create_future()
+        self._filing.settle(lambda error: self._call_on_loop(_settle, waiter, error))
+        await waiter
+
+    def _filed(self, seq: int) -> None:
+        if self._fresh_keys:
+            self._call_on_loop(self._forget_fresh_keys, seq)
+
+    def _forget_fresh_keys(self, seq: int) -> None:
+        self._fresh_keys = {key: fresh for key, fresh in self._fresh_keys.items() if fresh[0] > seq}
+
+    def _call_on_loop(self, callback: Callable[..., None], *args: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(callback, *args)
+
+    async def query(self, query: listing.Query) -> listing.Page:
+        """List executions, newest first; see ``listing.page``."""
+        return await self._read(lambda connection: listing.page(connection, query))
+
+    async def children(self, parent: str) -> list[listing.Summary]:
+        """Return the executions that ``parent`` created, in order."""
+        return await self._read(lambda connection: listing.children(connection, parent))
+
+    async def counts(self) -> dict[str, int]:
+        """Return how many executions have each status that occurs."""
+        return await self._read(listing.counts)
+
+    async def events_of(self, execution: str) -> list[events.Recorded]:
+        """Return the record of one execution, in order; empty if there is none.
+
+        Raises ``JournalCorrupt`` if the segments do not have what the index says they have."""
+
+        def read(connection: sqlite3.Connection) -> list[events.Recorded]:
+            return [
+                recorded
+                for extent in listing.extents(connection, execution)
+                for recorded in reading.extent(self._records, *extent)
+                if not isinstance(recorded.event, events.DaemonEvent) and recorded.event.execution == execution
+            ]
+
+        return await self._read(read)
+
+    async def _read(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        await self.flushed()
+        generation = self._filing.generation
+        try:
+            return await self._loop.run_in_executor(self._readers, self._ask, question)
+        except sqlite3.DatabaseError as error:
+            log.warning("index.read_failed", reason=str(error))
+            self._filing.distrust(str(error), generation)
+        await self.flushed()
+        return await self._loop.run_in_executor(self._readers, self._ask, question)
+
+    def _ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """In a reader thread, each of which has its own connection."""
+        reader: _Reader | None = getattr(self._local, "reader", None)
+        if reader is None:
+            reader = self._local.reader = _Reader(self._path)
+            self._open_readers.append(reader)
+        return question(reader.of(self._filing.generation))
+
+    async def close(self) -> None:
+        """Write what was absorbed and let go of the file."""
+        await asyncio.to_thread(self._filing.stop)
+        await asyncio.to_thread(self._readers.shutdown)
+        for reader in self._open_readers:
+            reader.close()
+
+
+class _Reader:
+    """A connection for reading that follows the file when it is made anew."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._generation = -1
+        self._connection: sqlite3.Connection | None = None
+
+    def of(self, generation: int) -> sqlite3.Connection:
+        if self._connection is None or generation != self._generation:
+            self.close()
+            self._connection = tables.connect(self._path, read_only=True)
+            self._generation = generation
+        return self._connection
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _settle(waiter: asyncio.Future[None], error: errors.HeadraceError | None) -> None:
+    if not waiter.done():
+        waiter.set_result(None) if error is None else waiter.set_exception(error)
+
+
+def _rebuilding() -> errors.NotAccepting:
+    return errors.NotAccepting("the index is being made anew, so nobody knows this key now", hint="try again soon")

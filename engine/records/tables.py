@@ -1,0 +1,253 @@
+"""The index on disk: a SQLite file with a row for each execution, and where its lines lie in the segments.
+
+Everything here is derived from the journal and can be thrown away at any time. What is stored and how far it goes is
+one transaction, so after a crash the file is merely behind. One thread writes; ``Tables`` is what it holds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+
+from .. import events, lifecycle
+from . import reading
+
+log = structlog.get_logger()
+
+#: Bump it with every change of the tables or of what is put into them: another number means another file.
+SCHEMA_VERSION = 1
+#: Lines of one execution that lie closer than this are read together; what lies between is skipped.
+_EXTENT_GAP_BYTES = 4096
+
+# Every listing filters by none or all of the leading columns (see ``listing``) and is ordered by time, then seq (the
+# rowid, which each of these indexes ends with).
+_SCHEMA = """
+CREATE TABLE position (instance TEXT, segment INTEGER, start INTEGER, "end" INTEGER, seq INTEGER, at TEXT);
+CREATE TABLE executions (
+  seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, type TEXT, flow_name TEXT, flow_id TEXT, "commit" TEXT, task TEXT,
+  name TEXT, status TEXT, message TEXT, reason TEXT, parent TEXT, created_by TEXT, created_at TEXT, started_at TEXT,
+  ended_at TEXT, waiting_call INTEGER);
+CREATE INDEX executions_by_time ON executions (created_at);
+CREATE INDEX executions_by_kind ON executions (type, status, created_at);
+CREATE INDEX executions_by_flow ON executions (flow_name, type, status, created_at) WHERE flow_name != '';
+CREATE INDEX executions_by_parent ON executions (parent, type, status, created_at) WHERE parent != '';
+CREATE VIRTUAL TABLE search USING fts5 (name, message, content='executions', content_rowid='seq', tokenize='trigram');
+CREATE TABLE extents (execution INTEGER, segment INTEGER, start INTEGER, "end" INTEGER,
+  PRIMARY KEY (execution, segment, start)) WITHOUT ROWID;
+CREATE TABLE keys (key TEXT PRIMARY KEY, execution TEXT, digest TEXT, at TEXT) WITHOUT ROWID;
+"""
+
+
+@dataclasses.dataclass(slots=True)
+class Row:
+    """An execution as the table ``executions`` holds it, column by column."""
+
+    seq: int
+    id: str
+    type: str
+    flow_name: str
+    flow_id: str
+    commit: str
+    task: str
+    name: str
+    status: str
+    message: str
+    reason: str
+    parent: str
+    created_by: str
+    created_at: str
+    started_at: str | None
+    ended_at: str | None
+    waiting_call: int
+
+    def values(self) -> tuple[object, ...]:
+        """Return the columns in order (``dataclasses.astuple`` takes ten times as long)."""
+        return tuple([getattr(self, name) for name in COLUMNS])
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
+SELECT_ROW = "SELECT " + ", ".join(f'"{name}"' for name in COLUMNS) + " FROM executions"  # noqa: S608 - our own names
+_STORE_ROW = f"INSERT OR REPLACE INTO executions VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """Open the file as readers and the writer need it."""
+    address = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA busy_timeout = 5000")
+    if not read_only:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")
+    return connection
+
+
+class Tables:
+    """The file, open for writing. Raises ``sqlite3.DatabaseError`` for one that is damaged."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = connect(path)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def create(self, instance: str) -> None:
+        """Make the tables in a new file, for a journal of which nothing was taken in yet."""
+        self._connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        self._connection.execute("INSERT INTO position VALUES (?, 1, 0, 0, 0, '')", (instance,))
+
+    def position(self, records: Path, instance: str, end_seq: int) -> tuple[int, int, int] | str:
+        """Return (segment, offset, seq) up to which the journal was taken in, or why this file cannot be used."""
+        if self._connection.execute("PRAGMA user_version").fetchone() != (SCHEMA_VERSION,):
+            return "another schema version"
+        row = self._connection.execute("SELECT * FROM position").fetchone()
+        if row is None or row[0] != instance:
+            return "it belongs to another journal"
+        _, segment, start, end, seq, at = row
+        if seq > end_seq:
+            return "it is ahead of the journal"
+        expected = b'{"seq":%d,"batch":' % seq
+        line = reading.line(records, segment, start, end)
+        if end and not (line.startswith(expected) and at.encode() in line[:120] and line.endswith(b"\n")):
+            return "the journal has another history"
+        return segment, end, seq
+
+    def take_in(self, batch: Sequence[events.Recorded]) -> None:
+        """Store what ``batch`` changes and how far that goes; all of it is there on return, or nothing."""
+        if not batch:
+            return
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            intake = _Intake(connection)
+            for recorded in batch:
+                intake.add(recorded)
+            intake.store()
+            last = batch[-1]
+            connection.execute(
+                'UPDATE position SET segment = ?, start = ?, "end" = ?, seq = ?, at = ?',
+                (last.segment, last.offset, last.offset + last.length, last.seq, last.at),
+            )
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+class _Intake:
+    """What one transaction changes, gathered first, so that an execution that begins and ends in it is written once."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._rows: dict[str, Row | None] = {}
+        self._searchable: dict[int, tuple[str, str]] = {}  # name and message as ``search`` has them now
+        self._keys: list[tuple[str, str, str, str]] = []
+        self._extents: list[list[int]] = []
+        self._open_extents: dict[int, list[int]] = {}
+
+    def add(self, recorded: events.Recorded) -> None:
+        event = recorded.event
+        if isinstance(event, events.DaemonEvent):
+            return
+        if isinstance(event, events.ExecutionCreated):
+            row: Row | None = self._create(event, recorded)
+        else:
+            row = self._row(event.execution)
+            if row is None:
+                return
+            try:
+                _change(row, event, recorded.at)
+            except lifecycle.IllegalTransition as error:
+                log.warning("index.event_refused", execution=row.id, seq=recorded.seq, reason=str(error))
+        assert row is not None
+        self._extend(row.seq, recorded)
+
+    def _create(self, event: events.ExecutionCreated, recorded: events.Recorded) -> Row:
+        row = Row(
+            seq=recorded.seq,
+            id=event.execution,
+            type=event.type,
+            flow_name=event.flow_name,
+            flow_id=event.flow_id,
+            commit=event.commit,
+            task=event.task,
+            name=event.name or event.flow_name or event.task,
+            status="QUEUED" if event.queued else "NEW",
+            message="",
+            reason="",
+            parent=event.parent,
+            created_by=event.created_by,
+            created_at=recorded.at,
+            started_at=None,
+            ended_at=None,
+            waiting_call=0,
+        )
+        self._rows[row.id] = row
+        if event.key:
+            self._keys.append((event.key, event.execution, event.key_digest, recorded.at))
+        return row
+
+    def _row(self, execution: str) -> Row | None:
+        if execution not in self._rows:
+            stored = self._connection.execute(SELECT_ROW + " WHERE id = ?", (execution,)).fetchone()
+            self._rows[execution] = row = Row(*stored) if stored else None
+            if row is not None:
+                self._searchable[row.seq] = (row.name, row.message)
+        return self._rows[execution]
+
+    def _extend(self, execution: int, recorded: events.Recorded) -> None:
+        end = recorded.offset + recorded.length
+        extent = self._open_extents.get(execution)
+        if extent is None or extent[1] != recorded.segment or recorded.offset - extent[3] > _EXTENT_GAP_BYTES:
+            extent = [execution, recorded.segment, recorded.offset, end]
+            self._open_extents[execution] = extent
+            self._extents.append(extent)
+        else:
+            extent[3] = end
+
+    def store(self) -> None:
+        execute_many = self._connection.executemany
+        rows = [row for row in self._rows.values() if row is not None]
+        stale, fresh = [], []
+        for row in rows:
+            before, now = self._searchable.get(row.seq), (row.name, row.message)
+            if before != now:
+                fresh.append((row.seq, *now))
+                if before is not None:
+                    stale.append((row.seq, *before))
+        execute_many("INSERT INTO search (search, rowid, name, message) VALUES ('delete', ?, ?, ?)", stale)
+        execute_many("INSERT INTO search (rowid, name, message) VALUES (?, ?, ?)", fresh)
+        execute_many(_STORE_ROW, (row.values() for row in rows))
+        execute_many("INSERT OR REPLACE INTO extents VALUES (?, ?, ?, ?)", self._extents)
+        execute_many("INSERT OR IGNORE INTO keys VALUES (?, ?, ?, ?)", self._keys)
+
+
+def _change(row: Row, event: events.ExecutionEvent, at: str) -> None:
+    """Do to ``row`` what ``model.Execution.apply`` does to the whole execution, as far as the table shows it."""
+    status = lifecycle.Status
+    match event:
+        case events.ExecutionStarted():
+            row.status = lifecycle.next_status(status(row.status), "started").value
+            row.started_at = row.started_at or at
+        case events.ExecutionEnded():
+            row.status = lifecycle.next_status(status(row.status), lifecycle.ENDING[status(event.status)]).value
+            row.ended_at = at
+            row.message = event.message or row.message
+            row.reason = event.reason
+        case events.ExecutionQueued():
+            row.status = lifecycle.next_status(status(row.status), "queued").value
+        case events.CallStarted(waits=True):
+            row.status = lifecycle.next_status(status(row.status), "suspended").value
+            row.waiting_call = event.call
+        case events.CallEnded() if row.waiting_call and event.call == row.waiting_call:
+            row.status = lifecycle.next_status(status(row.status), "resumed").value
+            row.waiting_call = 0
+        case events.ExecutionSaved():
+            row.message = row.message if event.message is None else event.message
+            row.name = row.name if event.name is None else event.name

@@ -1,0 +1,315 @@
+"""The index: it shows what the journal holds, and no accident to its file changes that."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from headrace.engine import errors, events, model
+from headrace.engine.records import filing, index, journal, listing, recovery, segments
+
+from tests.engine.records import journals
+
+
+@contextlib.asynccontextmanager
+async def both(directory: Path) -> AsyncIterator[tuple[journal.Journal, index.Index]]:
+    recovered = await asyncio.to_thread(recovery.recover, directory / "records")
+    catalogue = await index.Index.open(directory / "index.db", directory / "records", recovered)
+    try:
+        async with journals.opened(directory / "records", recovered=recovered, segment_bytes_max=20_000) as writer:
+            writer.subscribe(catalogue.absorb)
+            yield writer, catalogue
+    finally:
+        await catalogue.close()
+
+
+def created(number: int, flow: str = "orders/daily", **fields: object) -> events.ExecutionCreated:
+    return events.ExecutionCreated(execution=f"e{number:05d}", flow_name=flow, **fields)
+
+
+async def busy(writer: journal.Journal, count: int = 60, seed: int = 1) -> None:
+    """Write the events of ``count`` executions, interleaved, in all the ways they can go."""
+    pick = random.Random(seed)
+    for number in range(count):
+        execution = f"e{number:05d}"
+        parent = f"e{number // 10 * 10:05d}" if number % 10 else ""
+        kind = pick.choice(listing.TYPES)
+        key = f"hook:{number}" if number % 7 == 0 else ""
+        flow = pick.choice(["orders/daily", "orders/hourly", "müll"]) if kind != "TASK" else ""
+        writer.append(created(number, flow, type=kind, parent=parent, key=key, key_digest="d", queued=number % 5 > 0))
+        if number % 5 == 0:
+            writer.append(events.ExecutionQueued(execution=execution))
+        if number % 4 == 0:
+            continue
+        writer.append(events.ExecutionStarted(execution=execution, pid=number))
+        if pick.random() < 0.3:
+            await writer.durable()
+        writer.append(events.CallStarted(execution=execution, call=1, kind="sleep", waits=True))
+        writer.append(events.LogWritten(execution=f"e{pick.randint(0, number):05d}", text="between"))
+        if number % 6 == 1:
+            continue
+        writer.append(events.CallEnded(execution=execution, call=1))
+        writer.append(events.ExecutionSaved(execution=execution, message=f"half of {number}", name=f"No. {number}"))
+        status = pick.choice(["ENDED_SUCCESS", "ENDED_ERROR", "ENDED_CANCELLED"])
+        writer.append(events.ExecutionEnded(execution=execution, status=status, message=f"done {number % 3}"))
+    await writer.durable()
+
+
+def oracle(directory: Path) -> dict[str, model.Execution]:
+    """What the journal says, through the one function that everything else uses, newest first."""
+    executions: dict[str, model.Execution] = {}
+
+    def visit(recorded: events.Recorded) -> None:
+        if isinstance(recorded.event, events.ExecutionCreated):
+            executions[recorded.event.execution] = model.Execution.created(recorded.event, recorded.at)
+        else:
+            executions[recorded.event.execution].apply(recorded.event, recorded.at)
+
+    reader = recovery._Reader(visit)
+    reader.read(segments.files(directory / "records"))
+    return dict(reversed(executions.items()))
+
+
+FIELDS = [name for name in listing.Summary.__struct_fields__ if name != "commit"]
+
+
+def plain(executions: list) -> list[tuple]:
+    return [tuple(str(getattr(execution, name)) for name in FIELDS) for execution in executions]
+
+
+async def everything(catalogue: index.Index, **filters: object) -> list[listing.Summary]:
+    items, cursor = [], ""
+    while True:
+        page = await catalogue.query(listing.Query(cursor=cursor, **filters))
+        items += page.items
+        cursor = page.cursor
+        if not cursor:
+            return items
+
+
+async def assert_as_the_journal_says(catalogue: index.Index, directory: Path) -> None:
+    assert plain(await everything(catalogue, limit=200)) == plain(list(oracle(directory).values()))
+    seen: dict[str, list[events.Recorded]] = {}
+    reader = recovery._Reader(lambda recorded: seen.setdefault(recorded.event.execution, []).append(recorded))
+    reader.read(segments.files(directory / "records"))
+    for execution in list(seen)[::7]:
+        assert await catalogue.events_of(execution) == seen[execution]
+
+
+async def test_it_shows_what_the_journal_holds(tmp_path: Path) -> None:
+    async with both(tmp_path) as (writer, catalogue):
+        await busy(writer)
+        await assert_as_the_journal_says(catalogue, tmp_path)
+        counts = await catalogue.counts()
+        assert sum(counts.values()) == 60
+        assert await catalogue.events_of("nobody") == []
+
+
+async def test_what_is_durable_is_in_the_next_answer(tmp_path: Path) -> None:
+    async with both(tmp_path) as (writer, catalogue):
+        for number in range(5):
+            await writer.submit(created(number))
+            assert (await catalogue.query(listing.Query(limit=1))).items[0].id == f"e{number:05d}"
+            assert len(await catalogue.events_of(f"e{number:05d}")) == 1
+
+
+FILTERS: list[tuple[dict[str, object], Callable[[model.Execution], bool]]] = [
+    ({"flow": "müll"}, lambda e: e.flow_name == "müll"),
+    ({"status": ("QUEUED",)}, lambda e: e.status == "QUEUED"),
+    ({"status": ("WAITING", "ENDED_ERROR")}, lambda e: e.status in ("WAITING", "ENDED_ERROR")),
+    ({"type": "TASK"}, lambda e: e.type == "TASK"),
+    ({"parent": "e00010"}, lambda e: e.parent == "e00010"),
+    ({"parent": "e00010", "status": ("WAITING",)}, lambda e: e.parent == "e00010" and e.status == "WAITING"),
+    (
+        {"flow": "orders/daily", "type": "FLOW", "status": ("ENDED_ERROR", "ENDED_ERROR")},
+        lambda e: (e.flow_name, e.type, e.status) == ("orders/daily", "FLOW", "ENDED_ERROR"),
+    ),
+    ({"q": "Done 1"}, lambda e: "done 1" in e.message),
+    ({"q": "orders"}, lambda e: "orders" in e.name),
+    ({"q": "no. 1"}, lambda e: "No. 1" in e.name),
+    ({"q": "üll"}, lambda e: "üll" in e.name),
+    ({"q": "1"}, lambda e: "1" in e.name or "1" in e.message),
+    ({"q": "%"}, lambda e: False),
+    ({"q": '"half" OR x'}, lambda e: False),
+    ({"q": "done", "type": "TASK"}, lambda e: e.type == "TASK" and "done" in e.message),
+    ({"q": "done", "flow": "müll"}, lambda e: e.flow_name == "müll" and "done" in e.message),
+]
+
+
+async def test_each_filter_lists_what_it_names_page_by_page(tmp_path: Path) -> None:
+    async with both(tmp_path) as (writer, catalogue):
+        await busy(writer)
+        executions = list(oracle(tmp_path).values())
+        for filters, wanted in FILTERS:
+            expected = [e.id for e in executions if wanted(e)]
+            for limit in (200, 3):
+                assert [e.id for e in await everything(catalogue, limit=limit, **filters)] == expected, filters
+        middle = executions[30].created_at
+        newer = [e.id for e in executions if e.created_at >= middle]
+        assert [e.id for e in await everything(catalogue, since=middle)] == newer
+        assert [e.id for e in await everything(catalogue, until=middle)] == [e.id for e in executions[len(newer) :]]
+        parents = [child.id for child in await catalogue.children("e00020")]
+        assert parents == [f"e{n:05d}" for n in range(21, 30)]
+
+
+async def test_a_flow_with_many_executions_is_searched_by_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "_READ_THROUGH_MAX", 3)
+    async with both(tmp_path) as (writer, catalogue):
+        await busy(writer)
+        found = await everything(catalogue, q="done", flow="orders/daily", limit=2)
+        wanted = [e.id for e in oracle(tmp_path).values() if "done" in e.message and e.flow_name == "orders/daily"]
+        assert [e.id for e in found] == wanted
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        listing.Query(limit=0),
+        listing.Query(limit=201),
+        listing.Query(status=("DONE",)),
+        listing.Query(type="flow"),
+        listing.Query(cursor="nonsense"),
+        listing.Query(cursor="é"),
+    ],
+)
+async def test_impossible_questions_are_refused(tmp_path: Path, query: listing.Query) -> None:
+    async with both(tmp_path) as (_, catalogue):
+        with pytest.raises(errors.InvalidRequest):
+            await catalogue.query(query)
+
+
+async def test_a_key_is_known_from_the_moment_it_is_durable(tmp_path: Path) -> None:
+    async with both(tmp_path) as (writer, catalogue):
+        assert catalogue.find_key("hook:1") is None
+        at = await writer.submit(created(1, key="hook:1", key_digest="abc"))
+        assert catalogue.find_key("hook:1") == ("e00001", "abc", at)
+        await writer.submit(created(2, key="hook:1", key_digest="other"))
+        await catalogue.flushed()
+        await asyncio.sleep(0)
+        assert catalogue._fresh_keys == {}
+        assert catalogue.find_key("hook:1") == ("e00001", "abc", at)
+    async with both(tmp_path) as (_, catalogue):
+        assert catalogue.find_key("hook:1") == ("e00001", "abc", at)
+
+
+def remove(path: Path, kept: dict[str, bytes]) -> None:
+    for name in kept:
+        path.with_name(name).unlink()
+
+
+def truncate(path: Path, kept: dict[str, bytes]) -> None:
+    path.write_bytes(kept[path.name][: len(kept[path.name]) // 2])
+
+
+def empty(path: Path, kept: dict[str, bytes]) -> None:
+    path.write_bytes(b"")
+
+
+def scribble(path: Path, kept: dict[str, bytes]) -> None:
+    path.write_bytes(random.Random(3).randbytes(len(kept[path.name])))
+
+
+def older_schema(path: Path, kept: dict[str, bytes]) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {segments.FORMAT + 100}")
+
+
+def foreign(path: Path, kept: dict[str, bytes]) -> None:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE position SET instance = 'somebody else'")
+
+
+def ahead(path: Path, kept: dict[str, bytes]) -> None:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE position SET seq = 1000000")
+
+
+def other_history(path: Path, kept: dict[str, bytes]) -> None:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE position SET at = '1999'")
+
+
+def no_table(path: Path, kept: dict[str, bytes]) -> None:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DROP TABLE extents")
+
+
+ACCIDENTS = [remove, truncate, empty, scribble, older_schema, foreign, ahead, other_history, no_table]
+
+
+@pytest.mark.parametrize("accident", ACCIDENTS)
+async def test_an_index_that_cannot_be_used_is_made_anew(tmp_path: Path, accident: Callable) -> None:
+    async with both(tmp_path) as (writer, _):
+        await busy(writer)
+    path = tmp_path / "index.db"
+    accident(path, {name.name: name.read_bytes() for name in tmp_path.glob("index.db*")})
+    async with both(tmp_path) as (writer, catalogue):
+        await writer.submit(created(100))
+        await assert_as_the_journal_says(catalogue, tmp_path)
+        assert catalogue.find_key("hook:7")[0] == "e00007"
+
+
+async def test_an_index_that_was_rolled_back_catches_up(tmp_path: Path) -> None:
+    async with both(tmp_path) as (writer, _):
+        await busy(writer, 20)
+    kept = (tmp_path / "index.db").read_bytes()
+    async with both(tmp_path) as (writer, _):
+        for number in range(20, 40):
+            writer.append(created(number))
+        await writer.durable()
+    (tmp_path / "index.db").write_bytes(kept)
+    async with both(tmp_path) as (_, catalogue):
+        assert catalogue._filing.generation == 0
+        await assert_as_the_journal_says(catalogue, tmp_path)
+
+
+async def test_an_index_damaged_while_running_is_made_anew(tmp_path: Path) -> None:
+    async with both(tmp_path) as (writer, catalogue):
+        await busy(writer)
+        await catalogue.query(listing.Query())
+        with contextlib.closing(sqlite3.connect(tmp_path / "index.db", isolation_level=None)) as connection:
+            connection.execute("DROP TABLE extents")
+            connection.execute("DROP INDEX executions_by_time")
+        await assert_as_the_journal_says(catalogue, tmp_path)
+        await writer.submit(created(100))
+        await assert_as_the_journal_says(catalogue, tmp_path)
+        assert catalogue.find_key("hook:7")[0] == "e00007"
+        assert catalogue._filing.generation == 1 + 1  # made at first, and anew
+
+
+async def test_what_is_too_much_to_hold_is_read_from_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filing, "WAITING_EVENTS_MAX", 10)
+    async with both(tmp_path) as (writer, catalogue):
+        await busy(writer, 120)
+        await assert_as_the_journal_says(catalogue, tmp_path)
+        await writer.submit(created(500))
+        await assert_as_the_journal_says(catalogue, tmp_path)
+
+
+async def test_lines_that_are_gone_are_an_error_not_an_empty_answer(tmp_path: Path) -> None:
+    async with both(tmp_path) as (writer, catalogue):
+        await busy(writer)
+        await catalogue.flushed()
+        (tmp_path / "records" / "00000001.jsonl").rename(tmp_path / "gone")
+        with pytest.raises(errors.JournalCorrupt, match=r"00000001\.jsonl"):
+            await catalogue.events_of("e00001")
+
+
+async def test_events_without_an_execution_and_odd_ones_are_passed_over(tmp_path: Path) -> None:
+    async with both(tmp_path) as (writer, catalogue):
+        writer.append(events.DaemonStarted(version="1", pid=1))
+        writer.append(events.ExecutionStarted(execution="never-created"))
+        writer.append(created(1))
+        writer.append(events.ExecutionEnded(execution="e00001", status="ENDED_SUCCESS"))
+        writer.append(events.LogWritten(execution="e00001", args=msgspec.Raw(b'["x"]')))
+        await writer.durable()
+        assert [e.status for e in (await catalogue.query(listing.Query())).items] == ["QUEUED"]
+        assert len(await catalogue.events_of("e00001")) == 3
