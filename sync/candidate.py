@@ -29,7 +29,8 @@ GRACE_S = 3600.0
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A commit that is durable and complete and only needs to be announced; or, with ``rejected``, will not be."""
+    """A commit that is durable and complete and only needs to be announced (``manifest``), or that will not be
+    published (``rejected`` says why), or, with neither, the one that is published already."""
 
     commit: str
     ref: str
@@ -57,7 +58,7 @@ class Workshop:
         snapshot.sweep(self.snapshots)
 
     def prepare(self, published: catalogue.Manifest | None, rejected: str = "") -> Candidate | None:
-        """Look at the source and make its commit ready; None if that one is published, or ``rejected``, already.
+        """Look at the source and make its commit ready; None if that is still the one that was ``rejected``.
 
         Raises ``SourceUnavailable`` when there is nothing to be had now. A damaged mirror is replaced once."""
         try:
@@ -112,8 +113,10 @@ class Workshop:
 
     def _prepare(self, published: catalogue.Manifest | None, rejected: str) -> Candidate | None:
         fetched = self._origin.fetch()
-        if fetched.commit == rejected or self._is_published(fetched.commit, published):
+        if fetched.commit == rejected:
             return None
+        if self._is_published(fetched.commit, published):
+            return Candidate(commit=fetched.commit, ref=fetched.ref)
         return self._make(fetched, published)
 
     def _is_published(self, commit: str, published: catalogue.Manifest | None) -> bool:

@@ -195,7 +195,6 @@ class Git:
         self, words: tuple[str, ...], stdin: BinaryIO | None, extra: Mapping[str, str] | None
     ) -> Iterator[subprocess.Popen[bytes]]:
         environment = self._environment | dict(extra or {})
-        self._wrapper.update_environment(**environment)
         # GitPython hands on the whole of our environment, so `env` takes away what git has no business to see. With
         # setpriv a git cannot go on writing into the mirror after we were killed and started again.
         unwanted = [f"-u{name}" for name in os.environ if name and name not in _PASSED_ON and name not in environment]
@@ -207,6 +206,7 @@ class Git:
             handle = self._wrapper.execute(
                 ["env", *unwanted, *guard, "git", *options, *words],
                 istream=stdin,
+                env=environment,
                 as_process=True,
                 start_new_session=True,
             )

@@ -30,6 +30,7 @@ _BACKOFF_FIRST_S = 5.0
 _BACKOFF_MAX_S = 300.0
 #: With a watcher at work, polling only covers what a watcher can miss.
 _WATCHED_POLL_S = 60.0
+_REFUSAL_HINT = "what was published before stays in force; mend it with another commit"
 
 
 class SyncStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +71,9 @@ class Synchroniser:
         self._clock = clock
         self._workshop = candidate.Workshop(source, state, clock)
         self._manifest: catalogue.Manifest | None = None
-        self._rejected = ""
+        self._rejected = ""  # the commit that was refused last and is still in the source
+        self._refusal = ""
+        self._cleaned_at = clock.monotonic()
         self._failures = 0
         self._status = SyncStatus(source=source.name, ref=source.ref)
         self._wanted = asyncio.Event()
@@ -159,9 +162,13 @@ class Synchroniser:
             error, result = caught, "failed"
         self._failures = self._failures + 1 if error else 0
         if error is None:
-            state = "degraded" if self._rejected else "ok"
-            refused = {} if self._rejected else {"error": "", "hint": ""}
-            self._tell(state=state, last_success_at=model.timestamp(self._clock.time()), **refused)
+            self._tell(
+                state="degraded" if self._rejected else "ok",
+                last_success_at=model.timestamp(self._clock.time()),
+                rejected=self._rejected,
+                error=self._refusal,
+                hint=_REFUSAL_HINT if self._rejected else "",
+            )
         else:
             self._tell(state="degraded", error=str(error), hint=getattr(error, "hint", ""))
         log.info(
@@ -179,13 +186,17 @@ class Synchroniser:
         """Bring the catalogue to what the source holds and say what that meant."""
         prepare = functools.partial(self._workshop.prepare, self._manifest, self._rejected)
         found = await self._in_thread("prepare", prepare)
-        if found is None:
-            return "unchanged"
-        if found.rewritten:
+        if found is not None and found.rewritten:
             log.warning("sync.history_rewritten", commit=found.commit, ref=found.ref)
-        if found.rejected:
+        if found is not None and found.rejected:
             await self._reject(found)
             return "rejected"
+        if found is not None:
+            self._rejected = self._refusal = ""
+        if found is None or found.manifest is None:
+            if self._clock.monotonic() - self._cleaned_at > candidate.GRACE_S:
+                await self._clean()
+            return "unchanged"
         await self._publish(found)
         await self._clean()
         return "published"
@@ -205,7 +216,6 @@ class Synchroniser:
                 manifest_sha256=found.digest,
             )
         )
-        self._rejected = ""
         self._put_in_place(found.manifest)
 
     async def _reject(self, found: candidate.Candidate) -> None:
@@ -213,15 +223,13 @@ class Synchroniser:
             events.CommitRejected(source=self._source.name, commit=found.commit, ref=found.ref, reason=found.rejected)
         )
         self._rejected = found.commit
-        self._tell(
-            rejected=found.commit,
-            error=f"commit {found.commit[:12]} was refused: {found.rejected}",
-            hint="what was published before stays in force; mend it with another commit",
-        )
+        self._refusal = f"commit {found.commit[:12]} was refused: {found.rejected}"
 
     async def _clean(self) -> None:
         """Remove what nothing needs any more. Failing here costs disk, nothing else."""
-        assert self._manifest is not None
+        self._cleaned_at = self._clock.monotonic()
+        if self._manifest is None:
+            return
         in_use = await self._commits_in_use()
         try:
             await self._in_thread("clean", functools.partial(self._workshop.clean, self._manifest, in_use))
@@ -235,7 +243,6 @@ class Synchroniser:
             ref=manifest.catalogue.ref,
             commit=manifest.catalogue.commit,
             published_at=manifest.catalogue.published_at,
-            rejected="",
             flows=len(manifest.catalogue.flows),
             broken=tuple(catalogue.broken(manifest)),
             warnings=manifest.warnings,

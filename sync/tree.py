@@ -78,17 +78,16 @@ def plan(entries: Iterable[Entry]) -> Plan:
     left_out: dict[str, str] = {}
     seen: dict[str, str] = {}
     total = 0
-    for entry in entries:
+    for number, entry in enumerate(entries):
+        if number >= FILES_MAX:
+            raise TreeRefused(f"it has more than {FILES_MAX:,} files", hint="keep flows in a repository of their own")
         _check_path(entry.path)
-        reason = _reason_to_leave_out(entry)
-        if reason:
+        if reason := _reason_to_leave_out(entry):
             left_out[entry.path] = reason
             continue
         _check_collision(entry.path, seen)
         files.append(entry)
         total += entry.size
-        if len(files) > FILES_MAX:
-            raise TreeRefused(f"it has more than {FILES_MAX:,} files", hint="keep flows in a repository of their own")
         if total > TOTAL_BYTES_MAX:
             raise TreeRefused(f"its files have more than {TOTAL_BYTES_MAX:,} bytes", hint="keep large data elsewhere")
     return Plan(tuple(files), left_out)

@@ -232,8 +232,8 @@ BAD_URLS = [
 
 BAD_REFS = [
     "-", "--upload-pack=touch canary", "-c", "a b", "a..b", "a//b", "/a", "a/", ".a", "a/.b", "a.lock", "a.lock/b",
-    "a.", "a~1", "a^", "a:b", "+a", "a?", "a*", "[a]", "a\\b", "a\nb", "a\0", "a\x7f", "a@{1}", "@", "$(id)", "`id`", "a;id",
-    "‐a", "a" * 201, "refs/heads/--x", "HEAD:refs/x",
+    "a.", "a~1", "a^", "a:b", "+a", "a?", "a*", "[a]", "a\\b", "a\nb", "a\0", "a\x7f", "a@{1}", "@", "$(id)", "`id`",
+    "a;id", "‐a", "a" * 201, "refs/heads/--x", "HEAD:refs/x",
 ]  # fmt: skip
 
 
@@ -328,6 +328,18 @@ async def test_git_sees_nothing_of_the_daemons_environment(tmp_path, repository,
     assert {"GIT_CONFIG_NOSYSTEM", "GIT_TERMINAL_PROMPT", "GIT_SSH_COMMAND"} <= names
     assert f"HOME={daemon.state}/git-home" in text
     assert not list((daemon.state / "git-home").iterdir())
+
+
+def test_a_git_that_hangs_is_killed_with_what_it_spawned(tmp_path, monkeypatch):
+    wrapper = tmp_path / "bin" / "git"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f"#!/bin/sh\nsleep 60 & echo $! > {tmp_path}/child\nwait\n")
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}:/usr/bin:/bin")
+    with pytest.raises(git.GitFailed, match=r"git fetch was not done after 0\.5 s"):
+        git.Git(tmp_path, tmp_path).run("fetch", timeout_s=0.5)
+    child = Path("/proc") / (tmp_path / "child").read_text().strip() / "stat"
+    assert not child.exists() or child.read_text().split()[2] == "Z"
 
 
 def test_a_source_that_is_not_local_cannot_reach_local_files(tmp_path, repository):

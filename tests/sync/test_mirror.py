@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
 
+import msgspec
 import pytest
+from headrace.engine import events
 from headrace.sync import manifests, mirror, snapshot
 
 from tests.support.repositories import FLOW, git
@@ -194,51 +195,58 @@ def test_pins_survive_a_rebuild(tmp_path, repository):
 
 _SYNC = """
 import asyncio, pathlib, sys
-from headrace.engine import events
-from tests.sync.conftest import Daemon
 import msgspec
+from tests.sync.conftest import Daemon
 
-async def main(state, url):
-    daemon = Daemon(pathlib.Path(state))
-    journal = pathlib.Path(state + ".journal")
-    lines = journal.read_bytes().split(b"\\n")[:-1] if journal.exists() else []
-    daemon.events = [msgspec.json.decode(line, type=events.CommitPublished) for line in lines]
-    remember = daemon.publish
-    async def publish(event):
-        with journal.open("ab") as file:
-            file.write(msgspec.json.encode(event) + b"\\n")
-        return await remember(event)
-    daemon.publish = publish
-    sync = await daemon.started(url)
-    status = await daemon.synced(sync)
-    print(status.state, status.commit, status.flows, sync.flows.find("a").id, flush=True)
+class Recording(Daemon):
+    async def publish(self, event):
+        with pathlib.Path(sys.argv[2]).open("ab") as journal:
+            journal.write(msgspec.json.encode(event) + b"\\n")
+        return await super().publish(event)
 
-asyncio.run(main(*sys.argv[1:]))
+async def main():
+    daemon = Recording(pathlib.Path(sys.argv[1]))
+    print("ready", flush=True)
+    sys.stdin.readline()
+    await daemon.synced(await daemon.started(sys.argv[3]))
+    print("done", flush=True)
+
+asyncio.run(main())
 """
 
 
-def test_a_sync_killed_at_any_moment_is_finished_by_the_next_one(repository, daemon):
-    words = [sys.executable, "-c", _SYNC, str(daemon.state), repository.url]
+async def test_a_sync_killed_at_any_moment_is_finished_by_the_next_one(repository, daemon, tmp_path):
+    journal = tmp_path / "journal"
+    words = [sys.executable, "-c", _SYNC, str(daemon.state), str(journal), repository.url]
     for number in range(40):
         repository.write(f"lib/{number}.py", f"x = {number}\n")
     repository.write("a.py")
     repository.push()
+    sync = await daemon.started(repository.url)
     began = time.monotonic()
-    first = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    await daemon.synced(sync)
     whole_s = time.monotonic() - began
+    before = sync.flows.find("a").id
     chance = random.Random(7)
-    for number in range(6):
+    for number in range(10):
         repository.write("a.py", FLOW + f"# {number}\n")
         repository.write(f"lib/{number}.py", "y = 1\n")
         commit = repository.push()
-        child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-        # Importing takes most of the time; the pass itself is at the end.
-        time.sleep(chance.uniform(0.5, 1.0) * whole_s)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        healed = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
-        assert healed.split() == ["ok", commit, "1", first[-1]]
-        files = manifests.read(daemon.state / "snapshots", commit).files
-        assert len(files) == 41
-        assert snapshot.is_intact(daemon.state / "snapshots" / commit, files)
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            assert child.stdout.readline() == b"ready\n"
+            child.stdin.write(b"go\n")
+            child.stdin.flush()
+            time.sleep(chance.uniform(0.0, whole_s))
+            child.kill()
+        if journal.exists():  # it came as far as to announce the commit
+            daemon.events.append(
+                msgspec.json.decode(journal.read_bytes().splitlines()[-1], type=events.CommitPublished)
+            )
+            journal.unlink()
+        sync = await daemon.started(repository.url)
+        status = await daemon.synced(sync)
+        assert (status.state, status.commit, status.flows) == ("ok", commit, 1)
+        assert sync.flows.find("a").id == before
+        assert len(list(sync.flows.snapshot(commit).rglob("*.py"))) == 41
+        assert is_whole(daemon, sync)
     assert git(daemon.state / "mirror.git", "fsck", "--connectivity-only", "--no-dangling") == ""

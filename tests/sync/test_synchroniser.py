@@ -138,6 +138,40 @@ async def test_strict_refuses_the_whole_commit_and_keeps_the_old_one(repository,
     assert (status.state, status.commit, status.rejected, status.error) == ("ok", mended, "", "")
 
 
+async def test_going_back_to_the_published_commit_ends_a_refusal(repository, daemon):
+    repository.write("a.py")
+    good = repository.push()
+    sync = await daemon.started(repository.url, policy="strict")
+    await daemon.synced(sync)
+    repository.write("a.py", "def handler(\n")
+    repository.push()
+    refused = await daemon.synced(sync)
+    repository.upstream.rename(repository.upstream.with_name("away"))
+    assert "cannot be reached" in (await daemon.synced(sync)).error
+    repository.upstream.with_name("away").rename(repository.upstream)
+    assert (await daemon.synced(sync)).error == refused.error
+    git(repository.upstream, "update-ref", "refs/heads/main", good)
+    status = await daemon.synced(sync)
+    assert (status.state, status.commit, status.rejected, status.error) == ("ok", good, "", "")
+    assert len(daemon.events) == 2
+
+
+async def test_a_journal_that_takes_nothing_now_gets_the_commit_later(repository, daemon, monkeypatch):
+    repository.write("a.py")
+    commit = repository.push()
+    sync = await daemon.started(repository.url)
+    real = daemon.publish
+
+    async def full(event):
+        raise errors.NotAccepting("the disk is full")
+
+    monkeypatch.setattr(sync, "_publications", type("Full", (), {"publish": staticmethod(full)}))
+    status = await daemon.synced(sync)
+    assert (status.state, status.error, status.flows) == ("degraded", "the disk is full", 0)
+    monkeypatch.setattr(sync, "_publications", type("Mended", (), {"publish": staticmethod(real)}))
+    assert (await daemon.synced(sync)).commit == commit
+
+
 async def test_a_rename_keeps_the_id(repository, daemon):
     repository.write("old.py")
     repository.push()
