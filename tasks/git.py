@@ -22,14 +22,15 @@ from . import blocking, git_address, git_fetch, host_key, retry, stored_files
 from . import definition as definitions
 
 TASK = "GIT"
-FILES_MAX = 20_000
-DEPTH_MAX = 32
+#: Folders count: a few small trees that name each other many times make a commit without end.
+ENTRIES_MAX = 20_000
 #: All files together: base64 makes them a third larger, and an output has to stay within 64 MiB.
 OUTPUT_BYTES_MAX = 40 * 1024 * 1024
 #: All files together when they go into the store.
 STORED_BYTES_MAX = 512 * 1024 * 1024
 _REGULAR = frozenset({0o100644, 0o100755})
 _SHORT = 7
+_NAMED_MAX = 20
 
 
 def _about(description: str) -> msgspec.Meta:
@@ -40,7 +41,8 @@ class GitInputs(definitions.Inputs):
     """The inputs of GIT."""
 
     repository_url: Annotated[
-        str, _about("https://host/path, ssh://user@host/path, user@host:path, or file:///path in developer mode")
+        str,
+        _about("(or url) https://host/path, ssh://user@host/path, user@host:path; file:///path in developer mode"),
     ]
     command: Annotated[
         Literal["get", "metadata"], _about("get: files and facts of the commit; metadata: the facts. Default: get.")
@@ -156,8 +158,10 @@ class _Get:
     async def _read(self, repository: git_fetch.Repository, name: str) -> GitOutput:
         stop = threading.Event()
         output, skipped = await blocking.call(self._read_objects, repository, name, stop, on_cancel=stop.set)
-        for text in skipped:
+        for text in skipped[:_NAMED_MAX]:
             self._context.log("WARNING", text)
+        if len(skipped) > _NAMED_MAX:
+            self._context.log("WARNING", f"skipped {len(skipped) - _NAMED_MAX:,} more")
         return output
 
     def _read_objects(
@@ -186,19 +190,19 @@ class _Get:
         total = 0
         into_store = self._inputs.files_path is not None
         limit = STORED_BYTES_MAX if into_store else OUTPUT_BYTES_MAX
-        for item in _walk(root):
-            if item.mode not in _REGULAR or not isinstance(item, git.Blob):
-                skipped.append(f"skipped {item.path!r}: it is a symbolic link or a submodule")
-            elif not _is_plain(str(item.path)):
-                skipped.append(f"skipped {item.path!r}: its name cannot be used elsewhere")
-            elif len(files) == FILES_MAX:
-                raise self._failure(f"the commit has more than {FILES_MAX:,} files")
-            else:
-                files.append(item)
-                total += item.size
-                if total > limit:
-                    more = "" if into_store else "; 'files_path' writes them to the store instead"
-                    raise self._failure(f"the files are larger than {limit // 1024**2} MiB together{more}")
+        for number, item in enumerate(_walk(root), 1):
+            if number > ENTRIES_MAX:
+                raise self._failure(f"the commit has more than {ENTRIES_MAX:,} files and folders")
+            if isinstance(item, git.Tree):
+                continue
+            if (reason := _unusable(item)) is not None:
+                skipped.append(f"skipped {item.path!r}: {reason}")
+                continue
+            files.append(item)
+            total += item.size
+            if total > limit:
+                more = "" if into_store else "; 'files_path' writes them to the store instead"
+                raise self._failure(f"the files are larger than {limit // 1024**2} MiB together{more}")
         return files, skipped
 
     def _store(self, files: list[git.Blob], folder: str, stop: threading.Event) -> None:
@@ -213,6 +217,8 @@ class _Get:
                     writer.abort()
             except errors.HeadraceError as error:
                 raise self._failure(f"cannot write the file '{path}': {error.message}") from None
+            except OSError as error:
+                raise self._failure(f"cannot write the file '{path}': {error.strerror}") from None
 
     def _failure(self, words: str) -> errors.TaskFailed:
         text = f"{TASK} {self._inputs.command} {self._address.url}: {words}"
@@ -236,21 +242,24 @@ def _candidates(ref: str | None) -> tuple[str, ...]:
     return (f"refs/heads/{ref}", f"refs/tags/{ref}")
 
 
-def _walk(tree: git.Tree) -> Iterator[git.Blob | git.Submodule]:
-    """Yield everything that is not a folder, by path; folders deeper than the bound are one item each."""
-    folders = [tree]
+def _walk(root: git.Tree) -> Iterator[git.Tree | git.Blob | git.Submodule]:
+    """Yield everything below ``root``, folders too."""
+    folders = [root]
     while folders:
-        folder = folders.pop()
-        for item in folder:
-            if isinstance(item, git.Tree) and str(item.path).count("/") < DEPTH_MAX:
+        for item in folders.pop():
+            if isinstance(item, git.Tree):
                 folders.append(item)
-            else:
-                yield item
+            yield item
 
 
-def _is_plain(path: str) -> bool:
-    """Return whether a path can be recorded and written: text, no control characters, nothing that climbs."""
-    return path.isprintable() and "\\" not in path and not {"", ".", "..", ".git"} & set(path.split("/"))
+def _unusable(item: git.Blob | git.Submodule) -> str | None:
+    """Return why an entry is no file that can be recorded and written elsewhere, or None."""
+    if item.mode not in _REGULAR:
+        return "it is a symbolic link or a submodule"
+    path = str(item.path)
+    if not path.isprintable() or "\\" in path or {"", ".", "..", ".git"} & set(path.split("/")):
+        return "its name cannot be used elsewhere"
+    return None
 
 
 def _content(blob: git.Blob, stop: threading.Event) -> bytes:

@@ -16,10 +16,10 @@ _USER = r"[A-Za-z0-9._][A-Za-z0-9._-]*"
 _URL = re.compile(
     rf"(?P<scheme>https?|ssh)://(?:(?P<userinfo>[^@/]*)@)?(?P<host>{_HOST})(?::(?P<port>\d{{1,5}}))?/(?P<path>.+)"
 )
-_SCP = re.compile(rf"(?:(?P<user>{_USER})@)?(?P<host>{_HOST}):(?P<path>[^-].*)")
+_SCP = re.compile(rf"(?:(?P<user>{_USER})@)?(?P<host>{_HOST}):(?P<path>[^-:].*)")
 _FILE = re.compile(r"file://(?P<path>/.+)")
 _PORTS = {"https": 443, "http": 80, "ssh": 22}
-_REF = re.compile(r"[A-Za-z0-9_][^\x00-\x20\x7f~^:?*\[\\]*")
+_REF = re.compile(r"\w[^\x00-\x20\x7f~^:?*\[\\]*")
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _SHORT_SHA = re.compile(r"[0-9a-f]{7,63}")
 
@@ -54,7 +54,7 @@ def parsed(text: str) -> Address:
     if (match := _URL.fullmatch(text)) is not None:
         return _from_url(match)
     match = _SCP.fullmatch(text)
-    if match is None or "//" in text:
+    if match is None or "//" in text or match["host"] in (*_PORTS, "file"):
         raise ValueError(EXPECTED)
     user = match["user"]
     return Address("ssh", f"{match['host']}:{match['path']}", match["host"].strip("[]"), 22, user)

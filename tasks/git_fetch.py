@@ -27,8 +27,8 @@ from .egress import Egress
 
 #: A pack larger than this is cut off.
 PACK_BYTES_MAX = 1024 * 1024 * 1024
-#: One git command may take this long when the task itself has no timeout.
-COMMAND_TIMEOUT_S = 600.0
+#: One git command may take this long, whatever the timeout of the task.
+COMMAND_TIMEOUT_S = 1800.0
 _STDERR_BYTES_MAX = 64 * 1024
 _PREFIX = "headrace-git-"
 _TRUST = ("GIT_SSL_CAINFO", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -86,15 +86,12 @@ class Repository:
 async def repository(access: Access, egress: Egress) -> AsyncIterator[Repository]:
     """Give an empty repository whose ``origin`` is the address. Everything of it is gone after the block."""
     addresses = await _allowed_addresses(access.address, egress)
-    folder = await blocking.call(_made)
+    # One mkdir, not in a thread: a cancellation could come between its end and our learning the folder's name.
+    folder = pathlib.Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
         yield await blocking.call(_configured, folder, access, addresses)
     finally:
-        await asyncio.shield(blocking.call(shutil.rmtree, folder, True))
-
-
-def _made() -> pathlib.Path:
-    return pathlib.Path(tempfile.mkdtemp(prefix=_PREFIX))
+        await blocking.call(shutil.rmtree, folder, True)
 
 
 async def _allowed_addresses(address: git_address.Address, egress: Egress) -> list[str]:
@@ -179,9 +176,10 @@ def _http_entries(folder: pathlib.Path, access: Access, addresses: list[str]) ->
         ("http", "", "lowSpeedLimit", "1"),
         ("http", "", "lowSpeedTime", "60"),
     ]
-    if addresses:
+    if addresses and ":" not in address.host:
         # The very addresses that were checked: a name may point elsewhere a moment later.
-        entries.append(("http", "", "curloptResolve", f"{address.host}:{address.port}:{','.join(addresses)}"))
+        numbers = ",".join(f"[{one}]" if ":" in one else one for one in addresses)
+        entries.append(("http", "", "curloptResolve", f"{address.host}:{address.port}:{numbers}"))
     if access.cookie is not None:
         entries.append(("http", address.origin, "extraHeader", f"Cookie: {access.cookie}"))
     user = access.username or address.user
@@ -251,23 +249,27 @@ async def _git(repository: Repository, arguments: list[str]) -> tuple[int, str]:
         cwd=repository.path,
         start_new_session=True,
     )
+    ended = False
     try:
         with contextlib.suppress(ProcessLookupError):
             # Inherited by what git starts to write the pack, which it does after it has heard from the server.
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (PACK_BYTES_MAX, PACK_BYTES_MAX))
         async with asyncio.timeout(COMMAND_TIMEOUT_S):
             said = await _tail(process.stderr)
-            return await process.wait(), said
+            status = await process.wait()
+        ended = True
+        return status, said
     except TimeoutError:
         raise FetchFailed(f"git did not finish within {COMMAND_TIMEOUT_S:g} s", passing=True) from None
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        # Holding the pipe open until everybody has let go of it proves that they are gone.
-        await asyncio.shield(_ended(process))
+        if not ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await asyncio.shield(asyncio.create_task(_gone(process), name="git is being killed"))
 
 
-async def _ended(process: asyncio.subprocess.Process) -> None:
+async def _gone(process: asyncio.subprocess.Process) -> None:
+    """Return when nobody holds the pipe any more: then git and all it started are gone."""
     await _tail(process.stderr)
     await process.wait()
 

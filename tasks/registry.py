@@ -172,12 +172,12 @@ def _canonical(key: str, known: Sequence[str], aliases: Mapping[str, str]) -> st
 
 
 def _decoded(found: definition.TaskDefinition[Any], named: Mapping[str, msgspec.Raw]) -> definition.Inputs:
-    for field in msgspec.structs.fields(found.inputs):
-        if field.required and field.encode_name not in named:
-            raise definition.missing(found.name, field.encode_name, _described(field))
     try:
         return msgspec.json.decode(msgspec.json.encode(named), type=found.inputs)  # type: ignore[no-any-return]
     except msgspec.ValidationError as error:
+        for field in msgspec.structs.fields(found.inputs):
+            if field.required and field.encode_name not in named:
+                raise definition.missing(found.name, field.encode_name, _described(field)) from None
         raise _refusal(found.name, str(error)) from None
 
 
@@ -196,7 +196,7 @@ def _refusal(task: str, complaint: str) -> errors.InputRefused:
     if what.startswith("Invalid enum value"):
         return definition.invalid(task, path, "it is not one of the values that are possible")
     if what.startswith("Object contains unknown field"):
-        return definition.invalid(task, path.removeprefix("$"), what.replace("Object contains", "it contains an"))
+        return definition.invalid(task, path, what.replace("Object contains", "it contains an"))
     what = _TYPES.sub(_spoken, what)
     return definition.invalid(task, path, what[:1].lower() + what[1:])
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import socket
 import ssl
 import time
 import weakref
@@ -129,9 +130,9 @@ class _Exchange:
         self._connections = connections
         self._material = material
         self._secrets = request.secrets(inputs)
-        self._start = request.address(inputs)
-        self._credentials = request.credentials(inputs, self._start)
-        self._first = self._start.with_user(None).extend_query(request.query(inputs.params, "params"))
+        start = request.address(inputs)
+        self._credentials = request.credentials(inputs, start)
+        self._first = start.with_user(None).extend_query(request.query(inputs.params, "params"))
         self._method, self._url = inputs.verb, self._first
 
     async def attempt(self) -> RestOutput:
@@ -226,9 +227,8 @@ class _Exchange:
         if self._inputs.dst is not None:
             await self._save(response, self._inputs.dst, output)
             return output
-        body, complete = await _read(response, BODY_BYTES_MAX)
+        body, complete = await _read(response)
         if not complete:
-            response.close()
             raise self._failure(f"the body is larger than {_size(BODY_BYTES_MAX)}; 'dst' writes it to a file", output)
         self._interpret(body, output)
         return output
@@ -241,10 +241,8 @@ class _Exchange:
             self._context.log("WARNING", f"the body is not text in {output.encoding}; 'dst' would keep every byte")
 
     async def _unexpected(self, response: aiohttp.ClientResponse, output: RestOutput) -> Exception:
-        body, complete = await _read(response, BODY_BYTES_MAX)
+        body, complete = await _read(response)
         if not complete:
-            response.close()
-            body = body[:EXCERPT_BYTES_MAX]
             self._context.log("WARNING", f"the body is too large, only its first {_size(EXCERPT_BYTES_MAX)} are kept")
         self._interpret(body, output)
         wanted = " or ".join(str(code) for code in self._inputs.expected)
@@ -268,6 +266,9 @@ class _Exchange:
 
     def _failure(self, words: str, output: RestOutput | None = None) -> errors.TaskFailed:
         text = b"{}" if output is None else values.encode(output, "the output of REST")
+        if output is not None and len(text) > values.VALUE_BYTES_MAX:
+            kept = msgspec.structs.replace(output, text=msgspec.UNSET, json=msgspec.UNSET)
+            text = values.encode(kept, "the output of REST")
         shown = self._clean(f"{self._method} {request.shown(self._url)}: {words}")
         return errors.TaskFailed(shown, output=text)
 
@@ -282,13 +283,14 @@ def _becomes_get(status: int, method: str) -> bool:
     return (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST")
 
 
-async def _read(response: aiohttp.ClientResponse, limit: int) -> tuple[bytes, bool]:
-    """Return up to ``limit`` bytes of the decompressed body and whether that is all of it."""
+async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
+    """Return the decompressed body and True, or its beginning and False when it is over the bound."""
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > limit:
-            return bytes(body[:limit]), False
+        if len(body) > BODY_BYTES_MAX:
+            response.close()
+            return bytes(memoryview(body)[:EXCERPT_BYTES_MAX]), False
     return bytes(body), True
 
 
@@ -311,7 +313,9 @@ def _explained(error: Exception, url: yarl.URL, inputs: request.RestInputs) -> t
         case aiohttp.ClientConnectorCertificateError():
             return f"the certificate of {where} is not trusted: {error.certificate_error}", False
         case aiohttp.ClientConnectorDNSError():
-            return f"the name {url.host} cannot be resolved: {error.strerror or error.os_error}", True
+            # A name that does not exist is a mistake; a resolver that does not answer may come back.
+            passing = error.errno != socket.EAI_NONAME
+            return f"the name {url.host} cannot be resolved: {error.strerror or error.os_error}", passing
         case aiohttp.ConnectionTimeoutError():
             return f"no connection to {where} within {inputs.connect_timeout:g} s", True
         case aiohttp.ClientConnectorError():

@@ -129,14 +129,20 @@ def check(inputs: RestInputs) -> None:
         raise invalid(TASK, "data", "expected an object, a list or a text")
     if inputs.dst is not None and not stored_files.path(inputs.dst):
         raise invalid(TASK, "dst", "expected headrace:<path>")
-    try:
-        tls.check(cacert=inputs.cacert, client_cert=inputs.client_cert, client_key=inputs.client_key)
-    except tls.TlsInputInvalid as problem:
-        raise invalid(TASK, problem.name, str(problem)) from None
+    _check_tls(inputs)
     _check_headers(inputs)
     query(inputs.params, "params")
     query(inputs.urlencoded, "urlencoded")
     parts(inputs)
+
+
+def _check_tls(inputs: RestInputs) -> None:
+    if inputs.cacert is None and inputs.client_cert is None:
+        return
+    try:
+        tls.check(cacert=inputs.cacert, client_cert=inputs.client_cert, client_key=inputs.client_key)
+    except tls.TlsInputInvalid as problem:
+        raise invalid(TASK, problem.name, str(problem)) from None
 
 
 def _check_headers(inputs: RestInputs) -> None:

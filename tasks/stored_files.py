@@ -7,7 +7,7 @@ also when the task is cancelled in the middle.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from ..engine import errors, ports
@@ -36,40 +36,61 @@ async def read(context: ports.TaskContext, named: str) -> bytes:
         return await blocking.call(context.files.read, path(named))
     except errors.HeadraceError as error:
         raise errors.TaskFailed(f"cannot read the file '{path(named)}': {error.message}") from None
+    except OSError as error:
+        raise errors.TaskFailed(f"cannot read the file '{path(named)}': {error.strerror}") from None
 
 
 class Sink:
-    """A file being written."""
+    """A file being written. Each call raises ``TaskFailed`` when the store cannot do it."""
 
-    def __init__(self) -> None:
+    def __init__(self, files: ports.Files, name: str) -> None:
+        self._files = files
+        self._name = name
         self._writer: ports.FileWriter | None = None
         self._pending = bytearray()
 
-    def open(self, files: ports.Files, name: str) -> None:
-        """Begin (blocking). What was begun can be aborted even when nobody waited for the end of this call."""
-        self._writer = files.write(name)
+    async def open(self) -> None:
+        """Begin. What was begun can be aborted even when nobody waited for the end of this call."""
+        await self._call(self._open)
 
     async def write(self, chunk: bytes) -> None:
         """Add bytes."""
         self._pending += chunk
         if len(self._pending) >= _PIECE_BYTES:
-            await self._flush()
+            await self._call(self._flush)
 
     async def commit(self) -> None:
         """Make the file visible."""
-        await self._flush()
-        assert self._writer is not None, "open comes first"
-        await blocking.call(self._writer.commit)
+        await self._call(self._commit)
 
     async def abort(self) -> None:
         """Forget it, unless it was committed."""
-        if self._writer is not None:
-            await blocking.call(self._writer.abort)
+        await self._call(self._abort)
 
-    async def _flush(self) -> None:
-        piece, self._pending = bytes(self._pending), bytearray()
+    async def _call(self, function: Callable[[], None]) -> None:
+        try:
+            await blocking.call(function)
+        except errors.HeadraceError as error:
+            raise errors.TaskFailed(f"cannot write the file '{self._name}': {error.message}") from None
+        except OSError as error:
+            raise errors.TaskFailed(f"cannot write the file '{self._name}': {error.strerror}") from None
+
+    def _open(self) -> None:
+        self._writer = self._files.write(self._name)
+
+    def _flush(self) -> None:
         assert self._writer is not None, "open comes first"
-        await blocking.call(self._writer.write, piece)
+        self._writer.write(bytes(self._pending))
+        self._pending.clear()
+
+    def _commit(self) -> None:
+        self._flush()
+        assert self._writer is not None, "open comes first"
+        self._writer.commit()
+
+    def _abort(self) -> None:
+        if self._writer is not None:
+            self._writer.abort()
 
 
 @contextlib.asynccontextmanager
@@ -77,12 +98,9 @@ async def writing(context: ports.TaskContext, named: str) -> AsyncIterator[Sink]
     """Give a sink whose file is visible after the block, or not at all when the block raises.
 
     Raises ``TaskFailed`` for a path that leaves the store."""
-    sink = Sink()
+    sink = Sink(context.files, path(named))
     try:
-        try:
-            await blocking.call(sink.open, context.files, path(named))
-        except errors.HeadraceError as error:
-            raise errors.TaskFailed(f"cannot write the file '{path(named)}': {error.message}") from None
+        await sink.open()
         yield sink
         await sink.commit()
     finally:

@@ -143,6 +143,14 @@ async def test_files_path_writes_to_the_store(call, repository: Repository, loca
     assert local.files.read("checkout/sub/dir/data.bin") == b"\0\xff"
 
 
+async def test_a_file_that_cannot_be_stored_is_said_plainly(call, repository: Repository, local: Context) -> None:
+    url = f"file://{repository.bare}"
+    failed = await failure(call("GIT", url=url, files_path="../out"))
+    assert failed.message == (
+        f"GIT get {url}: cannot write the file '../out/README.md': the path ../out/README.md leaves the store"
+    )
+
+
 async def test_a_name_written_in_another_encoding_does_no_harm(call, repository: Repository, local: Context) -> None:
     repository.git("config", "i18n.commitEncoding", "iso-8859-1")
     message = repository.path / "message"
@@ -159,9 +167,9 @@ async def test_too_many_or_too_large_files_are_a_clear_failure(
     call, repository: Repository, local: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"file://{repository.bare}"
-    monkeypatch.setattr(git, "FILES_MAX", 1)
+    monkeypatch.setattr(git, "ENTRIES_MAX", 2)
     failed = await failure(call("GIT", url=url))
-    assert failed.message == f"GIT get {url}: the commit has more than 1 files"
+    assert failed.message == f"GIT get {url}: the commit has more than 2 files and folders"
     monkeypatch.undo()
     repository.write(big=os.urandom(1_200_000))
     repository.commit()
@@ -201,7 +209,7 @@ async def test_a_repository_that_is_not_there_is_said_plainly(call, tmp_path: pa
 @pytest.mark.parametrize(
     ("given", "kind", "message"),
     [
-        ({}, "Missing", "GIT needs the input 'repository_url': https://host/path, ssh://user@host/path, user@host:path, or file:///path in developer mode"),
+        ({}, "Missing", "GIT needs the input 'repository_url': (or url) https://host/path, ssh://user@host/path, user@host:path; file:///path in developer mode"),
         ({"url": "--upload-pack=touch x"}, "Invalid", f"GIT cannot use the input 'repository_url': {git_address.EXPECTED}"),
         ({"url": "ext::sh -c x"}, "Invalid", f"GIT cannot use the input 'repository_url': {git_address.EXPECTED}"),
         ({"url": "/srv/x.git"}, "Invalid", f"GIT cannot use the input 'repository_url': {git_address.EXPECTED}"),
@@ -369,6 +377,33 @@ async def test_private_addresses_can_be_forbidden(serve, repository: Repository,
     failed = await failure(tasks.prepare("GIT", json.dumps({"url": url}).encode()).run(context))
     assert "127.0.0.1 is not a public address" in failed.message
     await tasks.aclose()
+
+
+class EverythingIsPublic(Egress):
+    """Goes the way of the policy, finds nothing to refuse."""
+
+    def refusal(self, address: str) -> str | None:
+        return None
+
+
+async def test_git_uses_the_very_addresses_that_were_checked(serve, repository: Repository, context: Context) -> None:
+    tasks = registry.installed(definition.Settings(egress=EverythingIsPublic(deny_private=True)))
+    address = await serve(git_http.handler(repository.path.parent))
+    url = address.replace("127.0.0.1", "localhost") + "/work/.git"
+    assert b"first commit" in await tasks.prepare("GIT", json.dumps({"url": url}).encode()).run(context)
+
+
+async def test_ssh_uses_the_very_addresses_that_were_checked(
+    repository: Repository, context: Context, ssh_server, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/known_hosts").write_text(f"[localhost]:{ssh_server.port} {ssh_server.host_key}")
+    tasks = registry.installed(definition.Settings(egress=EverythingIsPublic(deny_private=True)))
+    monkeypatch.setattr(git_fetch.socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", ("127.0.0.1", 0))])
+    url = f"ssh://{ssh_server.user}@localhost:{ssh_server.port}{repository.bare}"
+    inputs = json.dumps({"url": url, "ssh_key": ssh_server.key}).encode()
+    assert b"first commit" in await tasks.prepare("GIT", inputs).run(context)
 
 
 # --- ssh

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import pytest
 from aiohttp import web
-from headrace.engine import errors
+from headrace.engine import errors, values
 from headrace.tasks import definition, registry, rest
 from headrace.tasks.egress import Egress
 
@@ -378,6 +378,30 @@ async def test_an_unexpected_status_says_what_and_carries_everything(call, serve
     assert output["text"].startswith("<h1>")
 
 
+async def test_an_unexpected_answer_without_end_keeps_its_beginning(call, context, monkeypatch) -> None:
+    monkeypatch.setattr(rest, "BODY_BYTES_MAX", 2 * 1024 * 1024)
+
+    async def script(reader, writer) -> None:
+        writer.write(b"HTTP/1.1 404 Not Found\r\n\r\n")
+        while True:
+            writer.write(b"x" * 65536)
+            await writer.drain()
+
+    async with raw_server.running(script) as server:
+        failed = await failure(call("REST", url=server.address))
+        await asyncio.wait_for(server.gone.wait(), 10)
+    assert failed.message.startswith(f"GET {server.address}/: status 404, expected 200 or 201 or 202 or 204: xxx")
+    assert json.loads(failed.output)["text"] == "x" * 1024 * 1024
+    assert context.text == "WARNING the body is too large, only its first 1 MiB are kept"
+
+
+async def test_a_failure_too_large_to_record_is_recorded_without_its_body(call, serve, monkeypatch) -> None:
+    address = await serve(answering(status=404, body=b"\0" * 400))
+    monkeypatch.setattr(values, "VALUE_BYTES_MAX", 1000)
+    failed = await failure(call("REST", url=address))
+    assert sorted(json.loads(failed.output)) == ["cookies", "encoding", "headers", "status_code"]
+
+
 async def test_expected_statuses_can_be_given(call, serve) -> None:
     address = await serve(answering(status=404))
     assert (await call("REST", url=address, expected_status_code=404))["status_code"] == 404
@@ -615,6 +639,12 @@ async def test_http_where_https_is_spoken_fails_plainly(call, serve) -> None:
     assert "the TLS handshake with 127.0.0.1:" in failed.message
 
 
+async def test_a_store_that_cannot_write_is_not_taken_for_the_network(call, serve, context: Context) -> None:
+    context.files.root.write_text("a file where the folder should be")
+    failed = await failure(call("REST", url=await serve(echo), dst="out"))
+    assert failed.message == "cannot write the file 'out': File exists"
+
+
 # --- where tasks may connect to
 
 
@@ -634,3 +664,18 @@ async def test_private_addresses_can_be_forbidden(guarded, serve, host) -> None:
     address = (await serve(echo)).replace("127.0.0.1", host)
     failed = await failure(guarded(url=address))
     assert "is not a public address, and this daemon lets tasks connect to public addresses only" in failed.message
+
+
+class NotThere(Egress):
+    """Forbids one address of loopback, so that a redirect to it can be seen."""
+
+    def refusal(self, address: str) -> str | None:
+        return "forbidden" if address == "127.0.0.2" else None
+
+
+async def test_a_redirect_cannot_lead_to_a_forbidden_address(serve, context: Context) -> None:
+    address = await serve(answering(status=302, headers={"Location": "http://127.0.0.2:1/x"}))
+    tasks = registry.installed(definition.Settings(egress=NotThere()))
+    failed = await failure(tasks.prepare("REST", json.dumps({"url": address}).encode()).run(context))
+    assert failed.message == "GET http://127.0.0.2:1/x: forbidden"
+    await tasks.aclose()
