@@ -251,7 +251,10 @@ class Client:
         timeout_s: float = ANSWER_S,
     ) -> JSON:
         target = f"{path}?{urllib.parse.urlencode(query)}" if query else path
-        text = None if body is None else json.dumps(body, allow_nan=False).encode()
+        try:
+            text = None if body is None else json.dumps(body, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise errors.InvalidRequest(f"the inputs cannot be written as JSON: {error}") from error
         with self._answer(method, target, text, headers or {}, timeout_s) as response:
             raw = response.read()
         try:

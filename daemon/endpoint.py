@@ -164,13 +164,10 @@ class Endpoint:
         return kind(self.host, self.port, timeout=timeout_s)
 
     def _unreachable(self, error: OSError) -> Unreachable:
-        if self.scheme == "unix":
-            hint = (
-                "start one with `headrace up DIRECTORY`, or say where it is: "
-                "--state DIR or --url URL (STATE_DIRECTORY, HEADRACE_URL)"
-            )
-        else:
-            hint = "is it running, and is the address right? `headrace up` prints the one it listens on"
+        hint = (
+            "start one with `headrace up DIRECTORY`, or say where it is: "
+            "--state DIR or --url URL (STATE_DIRECTORY, HEADRACE_URL)"
+        )
         reason = error.strerror or str(error) or type(error).__name__
         return Unreachable(f"no daemon answers at {self}: {reason}", hint=hint)
 

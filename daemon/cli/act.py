@@ -95,7 +95,7 @@ def _tell(execution: JSON, *, quiet: bool) -> int:
         hint = f" and goes on. `headrace logs -f {id_}` follows it."
         render.say(f"{execution['name']} is still ", render.status(execution), hint)
         return _TIMED_OUT
-    if not quiet and (execution["output_value"] is not None or status == "ENDED_SUCCESS"):
+    if not quiet and (execution["output_value"] not in (None, {}) or status == "ENDED_SUCCESS"):
         render.json_object(execution["output_value"])
     took = f" after {render.took(execution)}" if execution["started_at"] else ""
     message = f": {execution['message'].strip()}" if execution["message"] else ""

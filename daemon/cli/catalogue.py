@@ -33,7 +33,7 @@ def flows(client: Client, *, as_json: bool) -> None:
         )
         for each in found
     ]
-    render.table(["FLOW", "STATE", "COMMIT", "WEBHOOK", "DESCRIPTION"], rows, squeeze=["DESCRIPTION"])
+    render.table(["FLOW", "STATE", "COMMIT", "WEBHOOK", "DESCRIPTION"], rows, cut=["DESCRIPTION"])
     broken = [each for each in found if each["broken"]]
     if broken:
         render.line()
@@ -111,15 +111,16 @@ def _show_sync(state: JSON) -> None:
     if state["broken"]:
         render.heading("Broken")
     for each in state["broken"]:
-        render.line((each["name"], "bold"), ": ", *_broken(each))
+        render.line((each.get("name") or each["file"], "bold"), ": ", *_broken(each))
     _show_warnings(state["warnings"])
 
 
-def _show_warnings(warnings: list[str]) -> None:
+def _show_warnings(warnings: list[str] | dict[str, str]) -> None:
+    """Write warnings: of one flow as a list, of a whole commit by file."""
     if warnings:
         render.heading("Warnings")
     for warning in warnings:
-        render.line((warning, "yellow"))
+        render.line((f"{warning}: {warnings[warning]}" if isinstance(warnings, dict) else warning, "yellow"))
 
 
 @click.command()
@@ -137,7 +138,7 @@ def tasks(client: Client, task_type: str | None, *, as_json: bool) -> None:
         render.json_object({"items": types})
         return
     rows = [((each["name"], "bold"), ", ".join(each["aliases"]), each["summary"]) for each in types]
-    render.table(["TYPE", "ALSO", "WHAT IT DOES"], rows, squeeze=["WHAT IT DOES"])
+    render.table(["TYPE", "ALSO", "WHAT IT DOES"], rows, wrap=["WHAT IT DOES"])
 
 
 def _show_task(found: JSON) -> None:
@@ -147,20 +148,20 @@ def _show_task(found: JSON) -> None:
         ("summary", found["summary"]),
     ])  # fmt: skip
     if found["description"]:
-        render.line()
-        render.line(found["description"])
+        render.paragraph(found["description"])
     for title, schema in (("Inputs", found["inputs"]), ("Output", found["output"])):
-        members = schema.get("properties")
-        if not members:
+        shown = _resolved(schema, schema)
+        if not shown.get("properties"):
             continue
         render.heading(title)
-        needed = set(schema.get("required", []))
+        needed = set(shown.get("required", []))
+        members = {name: _resolved(member, schema) for name, member in shown["properties"].items()}
         rows = [_member(name, member, required=name in needed) for name, member in members.items()]
-        render.table(["NAME", "TYPE", "DEFAULT", "DESCRIPTION"], rows, squeeze=["TYPE", "DESCRIPTION"])
+        render.table(["NAME", "TYPE", "DEFAULT", "DESCRIPTION"], rows, wrap=["TYPE", "DESCRIPTION"])
 
 
 def _member(name: str, schema: JSON, *, required: bool) -> tuple[render.Part, ...]:
-    default: render.Part = json.dumps(schema["default"]) if "default" in schema else ""
+    default = "" if schema.get("default") is None else json.dumps(schema["default"], ensure_ascii=False)
     return (
         (name, "bold"),
         _schema_type(schema),
@@ -169,11 +170,20 @@ def _member(name: str, schema: JSON, *, required: bool) -> tuple[render.Part, ..
     )
 
 
+def _resolved(schema: JSON, root: JSON) -> JSON:
+    """Return what a ``$ref`` into the root's ``$defs`` stands for, with what is said beside it."""
+    definition = root.get("$defs", {}).get(schema.get("$ref", "").removeprefix("#/$defs/"), {})
+    beside = {key: value for key, value in schema.items() if key != "$ref" or not definition}
+    return {**definition, **beside}
+
+
 def _schema_type(schema: JSON) -> str:
     if "enum" in schema:
         return " | ".join(json.dumps(choice) for choice in schema["enum"])
     if "anyOf" in schema:
-        return " | ".join(_schema_type(choice) for choice in schema["anyOf"])
+        return " | ".join(_schema_type(choice) for choice in schema["anyOf"] if choice.get("type") != "null")
+    if "$ref" in schema:
+        return str(schema["$ref"].rpartition("/")[2])
     kind: Any = schema.get("type", "any")
     return kind if isinstance(kind, str) else " | ".join(kind)
 

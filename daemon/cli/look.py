@@ -81,7 +81,7 @@ def executions(client: Client, *, as_json: bool, **given: Unpack[_Filters]) -> N
         )
         for each in found
     ]
-    render.table(["ID", "STATUS", "NAME", "CREATED", "TOOK", "MESSAGE"], rows, squeeze=["MESSAGE"])
+    render.table(["ID", "STATUS", "NAME", "CREATED", "TOOK", "MESSAGE"], rows, cut=["MESSAGE"])
 
 
 @click.command()
@@ -135,7 +135,8 @@ def failure(error: JSON, to: TextIO) -> None:
         render.line(error["traceback"].rstrip("\n"), to=to)
         return
     place = f"  ({error['file']}:{error['line']})" if error["file"] else ""
-    render.line((f"{error['type']}: ", "bold red"), error["message"], (place, "dim"), to=to)
+    kind = "" if error["message"].startswith(error["type"]) else f"{error['type']}: "
+    render.line((kind, "bold red"), error["message"], (place, "dim"), to=to)
 
 
 @click.command()

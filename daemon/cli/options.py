@@ -13,7 +13,6 @@ from click.shell_completion import CompletionItem
 
 from ...engine import errors
 from .. import config
-from ..client import Client
 
 R = TypeVar("R")
 
@@ -83,6 +82,9 @@ def complete_executions(ctx: click.Context, _param: click.Parameter, incomplete:
     return []
 
 
-def _client(ctx: click.Context, url: str, state: str) -> Client:
+def _client(ctx: click.Context, url: str, state: str) -> Any:
+    # The marked place for the client: it brings the whole of HTTP and TLS, which `version` and `up` do without.
+    from ..client import Client
+
     before = ctx.find_object(Target) or Target()
     return Client.find(url or ("" if state else before.url), state=state or before.state)

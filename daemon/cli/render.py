@@ -70,10 +70,12 @@ def json_line(value: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[Part]], *, squeeze: Sequence[str] = ()) -> None:
-    """Write rows below their headings; on a terminal the columns in ``squeeze`` are cut to make the table fit."""
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[Part]], *, cut: Sequence[str] = (), wrap: Sequence[str] = ()
+) -> None:
+    """Write rows below their headings; to fit a terminal the columns named in ``cut`` and ``wrap`` are narrowed so."""
     if sys.stdout.isatty():
-        _console(sys.stdout).print(_rich_table(columns, rows, squeeze))
+        _console(sys.stdout).print(_rich_table(columns, rows, cut, wrap))
         return
     plain = [[cell if isinstance(cell, str) else cell[0] for cell in row] for row in [columns, *rows]]
     plain = [[" ".join(cell.split()) for cell in row] for row in plain]
@@ -88,6 +90,15 @@ def fields(rows: Sequence[tuple[str, Part]]) -> None:
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
         line((f"{name:<{width}}  ", "dim"), value)
+
+
+def paragraph(text: str) -> None:
+    """Write text after an empty line, broken between words on a terminal."""
+    line()
+    if sys.stdout.isatty():
+        _console(sys.stdout).print(_text(text))
+    else:
+        line(text)
 
 
 def heading(text: str) -> None:
@@ -183,16 +194,17 @@ def _text(*parts: Part) -> Any:
     return Text.assemble(*((_CONTROL.sub("�", text), style) for text, style in styled))
 
 
-def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[Part]], squeeze: Sequence[str]) -> Any:
+def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[Part]], cut: Sequence[str], wrap: Sequence[str]) -> Any:
     from rich.table import Table  # the same place
 
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
-        shown.add_column(column, no_wrap=column not in squeeze)
+        shown.add_column(column, no_wrap=column not in cut and column not in wrap)
     for row in rows:
         cells = [_text(cell) for cell in row]
-        for cell in cells:
-            cell.plain = " ".join(cell.plain.split()) if "\n" in cell.plain else cell.plain
-            cell.no_wrap, cell.overflow = True, "ellipsis"
+        for column, cell in zip(columns, cells, strict=True):
+            if column not in wrap:
+                cell.plain = " ".join(cell.plain.split()) if "\n" in cell.plain else cell.plain
+                cell.no_wrap, cell.overflow = True, "ellipsis"
         shown.add_row(*cells)
     return shown

@@ -60,6 +60,13 @@ def test_waiting_gives_up_after_its_time_and_shows_what_there_is(near):
     assert near.wait(id_, timeout_s=0.05)["status"] == "RUNNING"
 
 
+def test_inputs_that_json_cannot_hold_are_refused_before_they_are_sent(near, server):
+    for wrong in (float("inf"), object(), {1: {2}}):
+        with pytest.raises(errors.InvalidRequest):
+            near.run("hello", {"x": wrong})
+    assert server.seen == []
+
+
 def test_lists_are_filtered_and_paged(server, near):
     for number in range(5):
         server.create("hello", status="ENDED_ERROR" if number % 2 else "ENDED_SUCCESS")
@@ -98,7 +105,7 @@ def test_tasks_sync_and_records_are_read(server, near):
     id_ = near.run("hello")["id"]
 
     assert [task["name"] for task in near.tasks()] == ["REST"]
-    assert near.task("rest")["inputs"]["required"] == ["url"]
+    assert near.task("rest")["aliases"] == ["HTTP"]
     assert near.sync()["commit"] == near.sync_state()["commit"]
     assert [line["text"] for line in near.log(id_)] == ["hello from hello", "printed\n"]
     assert [line["seq"] for line in near.record(id_)] == [100, 101]

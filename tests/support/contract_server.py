@@ -39,10 +39,16 @@ FLOWS = [
 TASK = {
     "name": "REST", "aliases": ["HTTP"], "summary": "One HTTP request", "description": "Sends a request.\nWaits.",
     "inputs": {
-        "type": "object", "required": ["url"],
-        "properties": {
-            "url": {"type": "string", "description": "where to"}, "method": {"enum": ["GET", "POST"], "default": "GET"},
-        },
+        "$ref": "#/$defs/RestInputs",
+        "$defs": {"RestInputs": {
+            "type": "object", "required": ["url"],
+            "properties": {
+                "url": {"type": "string", "description": "where to"},
+                "method": {"enum": ["GET", "POST"], "default": "GET"},
+                "port": {"anyOf": [{"type": "integer"}, {"type": "null"}], "default": None},
+                "tls": {"$ref": "#/$defs/Tls"},
+            },
+        }, "Tls": {"type": "boolean", "description": "whether to trust"}},
     },
     "output": {"type": "object", "properties": {"status_code": {"type": "integer"}}},
 }  # fmt: skip
@@ -50,7 +56,7 @@ SYNC = {
     "source": "ssh://git@forge.example/ops/flows.git", "ref": "main", "commit": COMMIT,
     "published_at": "2026-11-23T20:00:00.000000+00:00", "state": "idle",
     "last_attempt_at": "2026-11-23T20:01:00.000000+00:00", "last_success_at": "2026-11-23T20:01:00.000000+00:00",
-    "error": None, "flows": 5, "warnings": [],
+    "error": "", "flows": 5, "warnings": {"odd.py": "line 3: not a flow"},
     "broken": [{"name": "bad", **syntax_error("bad.py")}],
 }  # fmt: skip
 

@@ -53,13 +53,23 @@ def test_inputs_are_texts_json_and_a_document_together(headrace, server, tmp_pat
 
 @pytest.mark.parametrize(
     "wrong",
-    [["x"], ["=x"], [":=1"], ["a:={"], ["a:=NaN"], ["--input", "[1]"], ["--input", "{"], ["--input", "@/nowhere"]],
+    [
+        ["x"],
+        ["=x"],
+        [":=1"],
+        ["a:={"],
+        ["a:=NaN"],
+        ["a:=1e999"],
+        ["--input", "[1]"],
+        ["--input", "{"],
+        ["--input", "@/nowhere"],
+    ],
 )
 def test_inputs_that_cannot_be_used_are_refused_before_anything_runs(headrace, server, wrong):
     status, out, err = headrace("run", "hello", *wrong)
 
     assert (status, out) == (2, "")
-    assert "Error: " in err
+    assert "Error: " in err or "cannot be written as JSON" in err
     assert server.seen == []
 
 
@@ -281,12 +291,16 @@ def test_tasks_document_themselves(headrace):
     _, out, _ = headrace("tasks", "rest")
     assert 'method  "GET" | "POST"  "GET"' in out
     assert "url     string          required  where to" in out
+    assert "port    integer\n" in out
+    assert "tls     boolean                   whether to trust" in out
     assert json.loads(headrace("tasks", "rest", "--json")[1])["name"] == "REST"
     assert len(json.loads(headrace("tasks", "--json")[1])["items"]) == 1
 
 
 def test_sync_looks_now_and_status_only_shows(headrace, server):
-    assert "bad: SyntaxError" in headrace("sync", "--status")[1]
+    _, out, _ = headrace("sync", "--status")
+    assert "bad: SyntaxError" in out
+    assert "odd.py: line 3: not a flow" in out
     assert server.paths() == ["GET /sync"]
     assert headrace("sync")[0] == 0
     assert server.paths()[1] == "POST /sync?wait=60"
