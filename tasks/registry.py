@@ -124,7 +124,8 @@ class Registry:
 def installed(settings: definition.Settings | None = None) -> Registry:
     """Return the registry of the built-in types and those that installed distributions bring.
 
-    A foreign type that cannot be loaded is logged and left out: it must not keep the daemon from starting."""
+    A foreign type that is not there or lacks a library is logged and left out: a distribution that was half removed
+    must not keep the daemon from starting. What else its module raises is a defect and stops the start."""
     settings = settings or definition.Settings()
     return Registry([*(factory(settings) for factory in BUILT_IN), *_from_entry_points(settings)])
 
@@ -134,7 +135,7 @@ def _from_entry_points(settings: definition.Settings) -> list[definition.TaskDef
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
         try:
             found.append(entry.load()(settings))
-        except Exception as error:  # noqa: BLE001 - loading runs foreign code, which may raise anything
+        except (ImportError, AttributeError) as error:
             log.error("task_type.load_failed", entry_point=entry.name, value=entry.value, error=repr(error))
     return found
 
