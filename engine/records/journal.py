@@ -94,6 +94,8 @@ class Journal:
         self._listeners: list[Listener] = []
         self._busy = False  # a flush is scheduled, running, or to be tried again
         self._stalled = ""  # why the disk takes nothing now
+        self._retry: asyncio.TimerHandle | None = None
+        self._closing = False
         self._refusal: errors.JournalFailed | None = None
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="journal-writer", daemon=True)
@@ -168,18 +170,23 @@ class Journal:
         return lambda: self._listeners.remove(listener)
 
     async def close(self) -> None:
-        """Make durable what is in line, then let go. On a full disk what is left is lost, and its waiters are told."""
+        """Make durable what is in line, then let go. What a full disk refuses even now is lost; waiters are told."""
+        self._closing = True
+        if self._retry is not None:
+            self._retry.cancel()
+            self._flush()
         with contextlib.suppress(errors.JournalFailed):
-            while (self._flying or self._pending) and not self._stalled:
+            while self._flying or self._pending:
                 await self.durable()
         self._refuse(errors.JournalFailed("the journal is closed"))
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
         self._tail.close()
 
-    # On the loop: a flush hands one job to the thread and comes back through _landed or _sealed or _opened.
+    # On the loop: a flush hands one job to the thread, which answers by _landed, _turned_over, _refused or _poison.
 
     def _flush(self) -> None:
+        self._retry = None
         if self._refusal is not None:
             return
         at = self._stamps.now().encode()
@@ -245,7 +252,11 @@ class Journal:
         self._pending = collections.deque(kept)
         self._pending_bytes = sum(len(entry.body) for entry in kept)
         self._release(kept[0].number - 1 if kept else self._appended)
-        self._loop.call_later(RETRY_S, self._flush)
+        if self._closing:
+            log.error("journal.records_lost", reason=reason, records=len(kept))
+            self._refuse(errors.JournalFailed(f"the journal is closed, the disk took no more: {reason}"))
+        else:
+            self._retry = self._loop.call_later(RETRY_S, self._flush)
 
     def _release(self, number: int) -> None:
         """Wake those who wait for entries up to ``number``."""
