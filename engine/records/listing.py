@@ -1,7 +1,7 @@
 """Questions to the index: which executions, newest first, a page at a time. Blocking; run in reader threads.
 
-A listing filters by type and status always, all of them if none was asked for: each pair is one short walk along an
-index that is already in the right order, and the walks are merged. So no filter, and no combination of them, makes
+A listing filters by type and status always, by each of them if none was asked for: every pair is one short walk along
+an index that is already in the right order, and the walks are merged. So no filter, and no combination of them, makes
 SQLite sort or search through executions that do not match. Text is looked up in a trigram index.
 """
 
@@ -135,9 +135,6 @@ def _walked(connection: sqlite3.Connection, query: Query, before: tuple[str, int
         sql += " AND (name LIKE ? ESCAPE '\\' OR message LIKE ? ESCAPE '\\')"
         values += [_like(query.q)] * 2
     order = " ORDER BY created_at DESC, seq DESC LIMIT ?"
-    if not (query.flow or query.parent or query.type or query.status):
-        select = f"{tables.SELECT_ROW} INDEXED BY executions_by_time WHERE 1 {sql}{order}"
-        return [Row(*row) for row in connection.execute(select, [*values, query.limit + 1])]
     by = "parent" if query.parent else "flow" if query.flow else "kind"
     select = f"{tables.SELECT_ROW} INDEXED BY executions_by_{by} WHERE type = ? AND status = ?{sql}{order}"
     pairs = itertools.product([query.type] if query.type else TYPES, dict.fromkeys(query.status) or Status)

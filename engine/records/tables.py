@@ -7,9 +7,11 @@ one transaction, so after a crash the file is merely behind. One thread writes; 
 from __future__ import annotations
 
 import dataclasses
+import operator
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -23,15 +25,14 @@ SCHEMA_VERSION = 1
 #: Lines of one execution that lie closer than this are read together; what lies between is skipped.
 _EXTENT_GAP_BYTES = 4096
 
-# Every listing filters by none or all of the leading columns (see ``listing``) and is ordered by time, then seq (the
-# rowid, which each of these indexes ends with).
+# Every listing fixes all columns of one of these indexes but the last (see ``listing``), and is ordered by time, then
+# seq (the rowid, which every index ends with).
 _SCHEMA = """
 CREATE TABLE position (instance TEXT, segment INTEGER, start INTEGER, "end" INTEGER, seq INTEGER, at TEXT);
 CREATE TABLE executions (
   seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, type TEXT, flow_name TEXT, flow_id TEXT, "commit" TEXT, task TEXT,
   name TEXT, status TEXT, message TEXT, reason TEXT, parent TEXT, created_by TEXT, created_at TEXT, started_at TEXT,
   ended_at TEXT, waiting_call INTEGER);
-CREATE INDEX executions_by_time ON executions (created_at);
 CREATE INDEX executions_by_kind ON executions (type, status, created_at);
 CREATE INDEX executions_by_flow ON executions (flow_name, type, status, created_at) WHERE flow_name != '';
 CREATE INDEX executions_by_parent ON executions (parent, type, status, created_at) WHERE parent != '';
@@ -64,12 +65,9 @@ class Row:
     ended_at: str | None
     waiting_call: int
 
-    def values(self) -> tuple[object, ...]:
-        """Return the columns in order (``dataclasses.astuple`` takes ten times as long)."""
-        return tuple([getattr(self, name) for name in COLUMNS])
-
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
+_columns_of = operator.attrgetter(*COLUMNS)
 SELECT_ROW = "SELECT " + ", ".join(f'"{name}"' for name in COLUMNS) + " FROM executions"  # noqa: S608 - our own names
 _STORE_ROW = f"INSERT OR REPLACE INTO executions VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
 
@@ -145,7 +143,7 @@ class _Intake:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._rows: dict[str, Row | None] = {}
+        self._rows: dict[str, Row] = {}
         self._searchable: dict[int, tuple[str, str]] = {}  # name and message as ``search`` has them now
         self._keys: list[tuple[str, str, str, str]] = []
         self._extents: list[list[int]] = []
@@ -153,19 +151,17 @@ class _Intake:
 
     def add(self, recorded: events.Recorded) -> None:
         event = recorded.event
-        if isinstance(event, events.DaemonEvent):
-            return
+        row: Row | None
         if isinstance(event, events.ExecutionCreated):
-            row: Row | None = self._create(event, recorded)
+            row = self._create(event, recorded)
+        elif isinstance(event, events.DaemonEvent):
+            return
         else:
-            row = self._row(event.execution)
+            row = self._rows.get(event.execution) or self._stored(event.execution)
             if row is None:
                 return
-            try:
-                _change(row, event, recorded.at)
-            except lifecycle.IllegalTransition as error:
-                log.warning("index.event_refused", execution=row.id, seq=recorded.seq, reason=str(error))
-        assert row is not None
+            if (change := _CHANGES.get(type(event))) is not None:
+                change(row, event, recorded.at)
         self._extend(row.seq, recorded)
 
     def _create(self, event: events.ExecutionCreated, recorded: events.Recorded) -> Row:
@@ -193,13 +189,13 @@ class _Intake:
             self._keys.append((event.key, event.execution, event.key_digest, recorded.at))
         return row
 
-    def _row(self, execution: str) -> Row | None:
-        if execution not in self._rows:
-            stored = self._connection.execute(SELECT_ROW + " WHERE id = ?", (execution,)).fetchone()
-            self._rows[execution] = row = Row(*stored) if stored else None
-            if row is not None:
-                self._searchable[row.seq] = (row.name, row.message)
-        return self._rows[execution]
+    def _stored(self, execution: str) -> Row | None:
+        stored = self._connection.execute(SELECT_ROW + " WHERE id = ?", (execution,)).fetchone()
+        if stored is None:
+            return None
+        row = self._rows[execution] = Row(*stored)
+        self._searchable[row.seq] = (row.name, row.message)
+        return row
 
     def _extend(self, execution: int, recorded: events.Recorded) -> None:
         end = recorded.offset + recorded.length
@@ -213,7 +209,7 @@ class _Intake:
 
     def store(self) -> None:
         execute_many = self._connection.executemany
-        rows = [row for row in self._rows.values() if row is not None]
+        rows = self._rows.values()
         stale, fresh = [], []
         for row in rows:
             before, now = self._searchable.get(row.seq), (row.name, row.message)
@@ -223,31 +219,63 @@ class _Intake:
                     stale.append((row.seq, *before))
         execute_many("INSERT INTO search (search, rowid, name, message) VALUES ('delete', ?, ?, ?)", stale)
         execute_many("INSERT INTO search (rowid, name, message) VALUES (?, ?, ?)", fresh)
-        execute_many(_STORE_ROW, (row.values() for row in rows))
+        execute_many(_STORE_ROW, map(_columns_of, rows))
         execute_many("INSERT OR REPLACE INTO extents VALUES (?, ?, ?, ?)", self._extents)
         execute_many("INSERT OR IGNORE INTO keys VALUES (?, ?, ?, ?)", self._keys)
 
 
-def _change(row: Row, event: events.ExecutionEvent, at: str) -> None:
-    """Do to ``row`` what ``model.Execution.apply`` does to the whole execution, as far as the table shows it."""
-    status = lifecycle.Status
-    match event:
-        case events.ExecutionStarted():
-            row.status = lifecycle.next_status(status(row.status), "started").value
-            row.started_at = row.started_at or at
-        case events.ExecutionEnded():
-            row.status = lifecycle.next_status(status(row.status), lifecycle.ENDING[status(event.status)]).value
-            row.ended_at = at
-            row.message = event.message or row.message
-            row.reason = event.reason
-        case events.ExecutionQueued():
-            row.status = lifecycle.next_status(status(row.status), "queued").value
-        case events.CallStarted(waits=True):
-            row.status = lifecycle.next_status(status(row.status), "suspended").value
-            row.waiting_call = event.call
-        case events.CallEnded() if row.waiting_call and event.call == row.waiting_call:
-            row.status = lifecycle.next_status(status(row.status), "resumed").value
-            row.waiting_call = 0
-        case events.ExecutionSaved():
-            row.message = row.message if event.message is None else event.message
-            row.name = row.name if event.name is None else event.name
+# What ``model.Execution.apply`` does to the whole execution, as far as the table shows it.
+
+
+def _move(row: Row, transition: str) -> bool:
+    """Follow the arrow of the life cycle, or stay where it has none: the index refuses nothing that was recorded."""
+    status = _NEXT.get((row.status, transition))
+    if status is None:
+        log.warning("index.event_odd", execution=row.id, status=row.status, transition=transition)
+        return False
+    row.status = status
+    return True
+
+
+def _queued(row: Row, event: events.ExecutionQueued, at: str) -> None:
+    _move(row, "queued")
+
+
+def _started(row: Row, event: events.ExecutionStarted, at: str) -> None:
+    if _move(row, "started"):
+        row.started_at = row.started_at or at
+
+
+def _call_started(row: Row, event: events.CallStarted, at: str) -> None:
+    if event.waits and _move(row, "suspended"):
+        row.waiting_call = event.call
+
+
+def _call_ended(row: Row, event: events.CallEnded, at: str) -> None:
+    if row.waiting_call and event.call == row.waiting_call and _move(row, "resumed"):
+        row.waiting_call = 0
+
+
+def _saved(row: Row, event: events.ExecutionSaved, at: str) -> None:
+    row.message = row.message if event.message is None else event.message
+    row.name = row.name if event.name is None else event.name
+
+
+def _ended(row: Row, event: events.ExecutionEnded, at: str) -> None:
+    if _move(row, _ENDING.get(event.status, event.status)):
+        row.ended_at = at
+        row.message = event.message or row.message
+        row.reason = event.reason
+
+
+#: The life cycle in plain strings, as rows hold them.
+_NEXT = {(status.value, transition): after.value for (status, transition), after in lifecycle.TABLE.items()}
+_ENDING = {status.value: transition for status, transition in lifecycle.ENDING.items()}
+_CHANGES: dict[type, Callable[[Row, Any, str], None]] = {
+    events.ExecutionQueued: _queued,
+    events.ExecutionStarted: _started,
+    events.CallStarted: _call_started,
+    events.CallEnded: _call_ended,
+    events.ExecutionSaved: _saved,
+    events.ExecutionEnded: _ended,
+}

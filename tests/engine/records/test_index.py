@@ -275,7 +275,7 @@ async def test_an_index_damaged_while_running_is_made_anew(tmp_path: Path) -> No
         await catalogue.query(listing.Query())
         with contextlib.closing(sqlite3.connect(tmp_path / "index.db", isolation_level=None)) as connection:
             connection.execute("DROP TABLE extents")
-            connection.execute("DROP INDEX executions_by_time")
+            connection.execute("DROP INDEX executions_by_kind")
         await assert_as_the_journal_says(catalogue, tmp_path)
         await writer.submit(created(100))
         await assert_as_the_journal_says(catalogue, tmp_path)
