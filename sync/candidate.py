@@ -8,7 +8,9 @@ by returning it as rejected. Called by ``loop`` in a worker thread, one call at 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from .working_tree import WorkingTree
 
 log = structlog.get_logger()
 
-#: What was published this recently stays, whoever asks for it: requests are under way.
+#: What was current this recently stays, whether or not anything runs on it: requests are under way.
 GRACE_S = 3600.0
 
 
@@ -62,15 +64,16 @@ class Workshop:
 
         Raises ``SourceUnavailable`` when there is nothing to be had now. A damaged mirror is replaced once."""
         try:
-            try:
-                return self._prepare(published, rejected)
-            except MirrorDamaged as damage:
-                self._mirror.rebuild(damage.message)
-                self._origin.forget()
-                return self._prepare(published, rejected)
-        except errors.HeadraceError:
-            self._origin.forget()
+            return self._prepare(published, rejected)
+        except git.Stopping:
             raise
+        except errors.HeadraceError as failure:
+            self._origin.forget()
+            damaged = isinstance(failure, MirrorDamaged)
+            if not damaged and not (isinstance(failure, git.GitFailed) and self._mirror.is_damaged()):
+                raise
+            self._mirror.rebuild(failure.message)
+        return self._prepare(published, rejected)
 
     def restore(self, last: events.CommitPublished) -> Candidate | None:
         """Return what was published last. ``digest`` is set if its manifest had to be made again.
@@ -137,6 +140,9 @@ class Workshop:
         manifest = self._catalogued(fetched, plan, previous)
         if self._source.policy == "strict" and not again and (broken := catalogue.broken(manifest)):
             return dataclasses.replace(about, rejected=_told(broken))
+        if previous is not None:
+            # Its grace begins when it is superseded, not when it was published.
+            self._touch(previous.catalogue.commit)
         self._export(fetched.commit, plan, previous)
         digest = manifests.write(self.snapshots, manifest)
         self._mirror.pin(fetched.commit)
@@ -175,6 +181,11 @@ class Workshop:
         if previous is not None and previous.catalogue.commit != commit:
             earlier = snapshot.Earlier(snapshot.folder_of(self.snapshots, previous.catalogue.commit), previous.files)
         snapshot.write(self.snapshots, commit, plan, self._mirror.blobs, earlier)
+
+    def _touch(self, commit: str) -> None:
+        now = self._clock.time()
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(manifests.path_of(self.snapshots, commit), (now, now))
 
     def _lost(self, manifest: catalogue.Manifest) -> list[str]:
         """Return the commits that flows run on and whose snapshots are gone or, for the newest, not as written."""

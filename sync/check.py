@@ -29,6 +29,8 @@ _CHILD_TIMEOUT_S = 120.0
 #: Fewer files than this are not worth a second process (50 ms to start, 0.2 ms a file).
 _FILES_PER_CHILD_MIN = 400
 _CHILDREN_MAX = 4
+#: Each costs a few processes and up to 20 s; a commit full of them must not keep sync busy for hours.
+_FATAL_FILES_MAX = 20
 
 _NEVER_FOLDERS = frozenset({"tests"})
 _NEVER_FILES = frozenset({"__init__.py", "conftest.py"})
@@ -88,12 +90,17 @@ def check(files: Mapping[str, bytes]) -> dict[str, Verdict]:
 def _examine(files: Mapping[str, bytes]) -> list[Findings]:
     """Have all files compiled. A file without an answer ended its child: it is tried once more alone."""
     done: dict[str, Findings] = {}
+    fatal = 0
     while rest := [path for path in files if path not in done]:
+        if fatal >= _FATAL_FILES_MAX:
+            done |= {path: _fatal(path, files[path], "is one of too many that end the check") for path in rest}
+            break
         answers, _ = _run_child({path: files[path] for path in rest})
         done |= answers
         guilty = next((path for path in rest if path not in done), None)
         if guilty is not None:
             alone, ending = _run_child({guilty: files[guilty]})
+            fatal += not alone
             done |= alone or {guilty: _fatal(guilty, files[guilty], ending)}
     return list(done.values())
 

@@ -71,7 +71,15 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class GitFailed(errors.HeadraceError):
-    """A git command did not succeed; ``message`` is its last words, without credentials."""
+    """A git command did not succeed; ``message`` is its last words, ``status`` is None if it took too long."""
+
+    def __init__(self, message: str, *, status: int | None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Stopping(errors.HeadraceError):
+    """A git command was broken off, or not begun, because we stop: it says nothing about any repository."""
 
 
 def redacted(text: str) -> str:
@@ -171,9 +179,11 @@ class Git:
             try:
                 output, complaint = process.communicate(timeout=timeout_s)
             except subprocess.TimeoutExpired:
-                raise GitFailed(f"git {words[0]} was not done after {timeout_s:g} s") from None
+                raise GitFailed(f"git {words[0]} was not done after {timeout_s:g} s", status=None) from None
         if process.returncode not in accept:
-            raise GitFailed(_last_words(words[0], complaint, process.returncode))
+            self._check_interrupted(words)
+            status = process.returncode
+            raise GitFailed(_last_words(words[0], complaint, status), status=status)
         return output
 
     @contextlib.contextmanager
@@ -181,14 +191,22 @@ class Git:
         """Run ``git words…`` fed from the file ``stdin`` and give its output to be read while it comes."""
         with self._process(words, stdin, None) as process:
             assert process.stdout is not None
-            yield cast(BinaryIO, process.stdout)
+            try:
+                yield cast(BinaryIO, process.stdout)
+            except errors.HeadraceError:
+                self._check_interrupted(words)
+                raise
 
     def interrupt(self) -> None:
-        """End what runs and start nothing more; those who wait get ``GitFailed``. From any thread."""
+        """End what runs and start nothing more; those who wait get ``Stopping``. From any thread."""
         with self._lock:
             self._interrupted = True
             for process in self._running:
                 _kill_group(process)
+
+    def _check_interrupted(self, words: tuple[str, ...]) -> None:
+        if self._interrupted:
+            raise Stopping(f"git {words[0]} was broken off: stopping")
 
     @contextlib.contextmanager
     def _process(
@@ -201,8 +219,7 @@ class Git:
         guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         options = [word for option in _OPTIONS for word in ("-c", option)]
         with self._lock:
-            if self._interrupted:
-                raise GitFailed(f"git {words[0]} was not started: stopping")
+            self._check_interrupted(words)
             handle = self._wrapper.execute(
                 ["env", *unwanted, *guard, "git", *options, *words],
                 istream=stdin,

@@ -97,11 +97,10 @@ class Synchroniser:
 
     async def run(self) -> None:
         """Sync now and then for ever, until cancelled."""
-        local = self._source.local_repository
-        watched = Path(self._source.url) if self._source.developer else local and local / "refs"
+        watched = self._source.watched
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._passes(watched=bool(watched)), name="sync.passes")
-            if watched:
+            group.create_task(self._passes(watched=watched is not None), name="sync.passes")
+            if watched is not None:
                 watching = watch.watch(watched, self.nudge, ignored=self._state)
                 group.create_task(watching, name="sync.watch")
 

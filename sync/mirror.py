@@ -77,12 +77,13 @@ class Mirror:
                 )
         self._swap_in(fresh)
 
-    def blame(self, cause: git.GitFailed) -> None:
-        """Raise ``MirrorDamaged`` if this repository is the reason why a command failed."""
+    def is_damaged(self) -> bool:
+        """Return whether this repository is the reason why a command failed, as far as can be said in time."""
         try:
             self.git.run("fsck", "--connectivity-only", "--no-dangling", "--no-progress", timeout_s=_CHECK_TIMEOUT_S)
         except git.GitFailed as error:
-            raise MirrorDamaged(f"{cause.message}; {error.message}") from error
+            return error.status is not None
+        return False
 
     def _is_repository(self) -> bool:
         try:

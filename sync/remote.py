@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..engine import errors
 from . import git
-from .mirror import Mirror
+from .mirror import Mirror, MirrorDamaged
 from .source import Source
 
 #: A fetch that is not done by then is broken off and tried again later.
@@ -134,7 +134,8 @@ class Remote:
                 timeout_s=FETCH_TIMEOUT_S,
             )  # fmt: skip
         except git.GitFailed as error:
-            self.mirror.blame(error)
+            if error.status is not None and self.mirror.is_damaged():
+                raise MirrorDamaged(error.message) from error
             raise errors.SourceUnavailable(
                 f"{self._source.name} cannot be fetched: {error.message}",
                 hint="what was published goes on running; check the network and the repository (`git fsck`)",
@@ -162,7 +163,7 @@ class Remote:
 
     def _write_files(self) -> None:
         """Put the files in place that the environment names. Harmless to repeat."""
-        if self._source.local_repository is not None:
+        if self._source.is_local:
             quoted = self._address.replace("\\", "\\\\").replace('"', '\\"')
             (self._state / "git-config").write_text(f'[safe]\n\tdirectory = "{quoted}"\n')
         if self._source.token_file and not (self._state / "git-askpass").exists():

@@ -60,9 +60,19 @@ class Source:
         return git.redacted(self.url)
 
     @property
-    def local_repository(self) -> Path | None:
-        """The repository's directory if it lies on this machine."""
-        return Path(git.checked_url(self.url)) if not self.developer and self.url.startswith("file://") else None
+    def is_local(self) -> bool:
+        """Whether it lies on this machine."""
+        return self.developer or self.url.startswith("file://")
+
+    @property
+    def watched(self) -> Path | None:
+        """The directory in which a change means news, if there is one: the flows, or a local repository's refs."""
+        if self.developer:
+            return Path(self.url)
+        if not self.is_local:
+            return None
+        repository = Path(git.checked_url(self.url))
+        return repository / "refs" if _is_bare_repository(repository) else repository / ".git" / "refs"
 
 
 def parse(argument: str, **settings: Any) -> Source:

@@ -45,17 +45,19 @@ async def watch(directory: Path, nudge: Callable[[str], None], *, ignored: Path 
     """Call ``nudge`` after every change below ``directory`` but not below ``ignored``, for ever.
 
     A directory that is gone is waited for."""
-    polling = False
+    polling = again = False
     while True:
         if _inode(directory):
+            if again:
+                nudge("watch.restarted")  # what happened meanwhile nobody saw
             try:
                 await _watch_once(directory, nudge, _filter(directory, ignored), polling=polling)
             except (OSError, RuntimeError) as error:
                 # No inotify here (network file system, container), or none left for this user.
                 polling = True
                 log.warning("watch.degraded", directory=str(directory), reason=str(error), poll_ms=_POLL_MS)
+        again = True
         await asyncio.sleep(_RETRY_S)
-        nudge("watch.restarted")
 
 
 async def _watch_once(

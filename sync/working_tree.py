@@ -15,7 +15,7 @@ import structlog
 
 from ..engine import errors
 from . import git
-from .mirror import Mirror
+from .mirror import Mirror, MirrorDamaged
 from .remote import Fetched
 from .source import Source
 
@@ -83,6 +83,8 @@ class WorkingTree:
             )  # fmt: skip
             return self.mirror.git.run("write-tree", environment=environment).decode().strip()
         except git.GitFailed as error:
+            if error.status is not None and self.mirror.is_damaged():
+                raise MirrorDamaged(error.message) from error
             raise errors.SourceUnavailable(
                 f"the directory {self._directory} cannot be read: {error.message}",
                 hint="what was published stays in force; the next change or poll tries again",

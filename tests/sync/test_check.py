@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from headrace.sync import check
+from headrace.sync import check, compile_flows
 
 
 def verdict(text: str | bytes) -> check.Verdict:
@@ -95,22 +97,31 @@ def test_a_file_that_takes_the_interpreter_down_takes_only_itself(bomb):
     assert all(found[path].handler and not found[path].reason for path in files)
 
 
-def test_a_crash_is_told(monkeypatch, tmp_path):
+@pytest.fixture
+def fragile(monkeypatch, tmp_path):
+    """Have the check run by a child that a file with the text ``die`` kills, as an interpreter's defect would."""
+    text = Path(compile_flows.__file__).read_text()
+    marked = "        findings = examine(content)\n"
+    assert marked in text
     child = tmp_path / "child.py"
-    text = check.compile_flows.__loader__.get_data(check.compile_flows.__file__).decode()
-    child.write_text(
-        text.replace(
-            "findings = examine(content)",
-            "content == b'die' and signal.raise_signal(11)\n        findings = examine(content)",
-        )
-    )
-    monkeypatch.setattr(check.compile_flows, "__file__", str(child))
-    found = check.check(
-        {"a.py": b"def handler(s, t): ...", "b.py": b"die", "c.py": b"die", "d.py": b"def handler(s, t): ..."}
-    )
+    child.write_text(text.replace(marked, f"        content == b'die' and signal.raise_signal(11)\n{marked}"))
+    monkeypatch.setattr(compile_flows, "__file__", str(child))
+
+
+def test_a_crash_is_told_and_the_other_files_are_checked(fragile):
+    good = b"def handler(s, t): ..."
+    found = check.check({"a.py": good, "b.py": b"die", "c.py": b"die", "d.py": good})
     assert found["b.py"].reason == found["c.py"].reason == "cannot be compiled: it takes the interpreter down (SIGSEGV)"
     assert found["a.py"].handler
     assert found["d.py"].handler
+
+
+def test_a_commit_full_of_bombs_does_not_keep_the_check_busy(fragile, monkeypatch):
+    monkeypatch.setattr(check, "_FATAL_FILES_MAX", 2)
+    found = check.check({f"{number}.py": b"die" for number in range(9)})
+    reasons = [found[f"{number}.py"].reason for number in range(9)]
+    assert ["interpreter down" in reason for reason in reasons] == [True] * 2 + [False] * 7
+    assert set(reasons[2:]) == {"cannot be compiled: it is one of too many that end the check"}
 
 
 def test_nothing_in_a_file_is_executed(tmp_path):

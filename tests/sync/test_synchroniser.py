@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 
 import pytest
@@ -264,6 +265,8 @@ async def test_what_nothing_needs_is_removed_after_an_hour(repository, daemon):
         last = repository.push()
         await daemon.synced(sync)
         assert (daemon.state / "snapshots" / first).exists() == (number == 0)
+    daemon.clock.ahead_s = 2 * 7200.0
+    await daemon.synced(sync)
     assert sorted(path.name for path in (daemon.state / "snapshots").iterdir()) == [last, f"{last}.json"]
     assert git(daemon.state / "mirror.git", "for-each-ref", "--format=%(refname)", "refs/pins") == f"refs/pins/{last}"
     with pytest.raises(errors.NotFound, match="not here any more"):
@@ -275,8 +278,8 @@ async def test_the_commit_a_broken_flow_runs_on_is_kept(repository, daemon):
     good = repository.push()
     sync = await daemon.started(repository.url)
     await daemon.synced(sync)
-    daemon.clock.ahead_s = 7200.0
     for number in range(3):
+        daemon.clock.ahead_s += 7200.0
         repository.write("a.py", f"def handler(system, this):\n {number}(\n")
         repository.push()
         await daemon.synced(sync)
@@ -410,16 +413,39 @@ async def test_a_push_to_a_local_upstream_is_seen_without_a_nudge(repository, da
             await asyncio.sleep(0.01)
 
 
-async def test_a_stop_in_the_middle_of_a_pass_is_quick(repository, daemon, tmp_path, monkeypatch):
+async def test_a_commit_that_was_current_until_now_stays_for_an_hour(repository, daemon):
+    repository.write("a.py")
+    first = repository.push()
+    sync = await daemon.started(repository.url)
+    await daemon.synced(sync)
+    daemon.clock.ahead_s = 7200.0
+    repository.write("a.py", FLOW + "# more\n")
+    repository.push()
+    await daemon.synced(sync)
+    assert sync.flows.snapshot(first).is_dir()
+
+
+@pytest.mark.parametrize("command", ["ls-remote", "fetch"])
+async def test_a_stop_in_the_middle_of_a_pass_is_quick_and_harms_nothing(
+    repository, daemon, tmp_path, monkeypatch, command
+):
+    repository.write("a.py")
+    commit = repository.push()
+    await daemon.synced(await daemon.started(repository.url))
+    repository.write("b.py")
+    repository.push()
     wrapper = tmp_path / "bin" / "git"
     wrapper.parent.mkdir()
     started = tmp_path / "started"
-    wrapper.write_text(
-        f'#!/bin/sh\ncase "$*" in *ls-remote*) : > {started}; exec sleep 60;; esac\nexec {shutil.which("git")} "$@"\n'
-    )
+    hang = f'case "$*" in *" {command} --"*) : > {started}; exec sleep 60;; esac'
+    wrapper.write_text(f'#!/bin/sh\n{hang}\nexec {shutil.which("git")} "$@"\n')
     wrapper.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{wrapper.parent}:/usr/bin:/bin")
+    path = os.environ["PATH"]
+    monkeypatch.setenv("PATH", f"{wrapper.parent}:{path}")
     sync = await daemon.started(repository.url)
     async with asyncio.timeout(10), daemon.running(sync):
         while not started.exists():
             await asyncio.sleep(0.01)
+    assert git(daemon.state / "mirror.git", "for-each-ref", "--format=%(refname)", "refs/pins") == f"refs/pins/{commit}"
+    monkeypatch.setenv("PATH", path)
+    assert (await daemon.synced(await daemon.started(repository.url))).flows == 2

@@ -114,6 +114,18 @@ async def test_a_directory_that_is_gone_unpublishes_nothing(tree, daemon):
     assert (await daemon.synced(sync)).state == "ok"
 
 
+async def test_a_damaged_mirror_is_made_again(tree, daemon):
+    tree.write("a.py")
+    sync = await daemon.started(str(tree.directory), developer=True)
+    await daemon.synced(sync)
+    for path in (daemon.state / "mirror.git" / "objects").glob("??/*"):
+        path.chmod(0o644)
+        path.write_bytes(b"")
+    tree.write("b.py")
+    status = await daemon.synced(sync)
+    assert (status.state, status.flows) == ("ok", 2)
+
+
 async def test_a_saved_file_is_published_by_itself(tree, daemon):
     tree.write("a.py")
     sync = await daemon.started(str(tree.directory), developer=True)
@@ -130,7 +142,9 @@ def test_the_source_argument_tells_directories_repositories_and_urls_apart(tmp_p
     assert (plain.url, plain.developer) == (str(tmp_path), True)
     assert source.parse(str(repository.directory)).developer
     bare = source.parse(str(repository.upstream))
-    assert (bare.url, bare.developer, bare.local_repository) == (repository.url, False, repository.upstream)
-    assert not source.parse("https://forge.example/ops/flows.git").developer
+    assert (bare.url, bare.developer, bare.watched) == (repository.url, False, repository.upstream / "refs")
+    remote = source.parse("https://forge.example/ops/flows.git")
+    assert (remote.developer, remote.watched) == (False, None)
+    assert source.Source(url=repository.directory.as_uri()).watched == repository.directory / ".git" / "refs"
     with pytest.raises(source.errors.ConfigurationInvalid, match="no directory"):
         source.parse("nowhere")
