@@ -242,7 +242,9 @@ def _front(
 ) -> list[routes.Route]:
     """Every route there is."""
     flows = synchroniser.flows
-    hooks = webhooks.Webhooks(work, flows, allow_anonymous=settings.listen_address.loopback)
+    # Behind a proxy the whole world arrives from loopback.
+    anonymous = settings.listen_address.loopback and not settings.listen_behind_proxy
+    hooks = webhooks.Webhooks(work, flows, allow_anonymous=anonymous)
     return api.Api(work, archive, flows, tasks, synchroniser, hub).table() + hooks.table()
 
 

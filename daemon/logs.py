@@ -9,6 +9,7 @@ The lines go to stderr: stdout belongs to data. A flow's log is a record, not th
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import re
@@ -59,6 +60,7 @@ def configure(form: str, level: str, stream: TextIO | None = None) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=number, force=True)
+    logging.getLogger("watchfiles").setLevel(max(number, logging.WARNING))  # it reports every change it sees
     logging.captureWarnings(capture=True)
 
 
@@ -67,11 +69,17 @@ def mask(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mapp
     return {name: _masked(name, value) for name, value in event.items()}
 
 
+@functools.lru_cache(maxsize=1024)
+def _names_secret(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None
+
+
 def _masked(name: str, value: Any) -> Any:
     if isinstance(value, str):
-        if value and _SECRET_NAME.search(name):
+        if value and _names_secret(name):
             return _HIDDEN
-        return config.without_credentials(_SECRET_TEXT.sub(_HIDDEN, value))
+        text = _SECRET_TEXT.sub(_HIDDEN, value)
+        return config.without_credentials(text) if "://" in text else text
     if isinstance(value, bytes):
         return _masked(name, value.decode(errors="replace"))
     if isinstance(value, Mapping):

@@ -152,6 +152,10 @@ def _inputs(request: web.Request, body: bytes, content: dict[str, Any]) -> dict[
         "headers": {n.lower(): v for n, v in request.headers.items() if n.lower() not in _HIDDEN_HEADERS},
         "json": {name: value for name, value in content.items() if name != "key"},
     }
+    if "key" in content:  # the body as it came would carry it
+        plain = {name: value for name, value in content.items() if name != "key"}
+        form = request.content_type == _FORM
+        body = urllib.parse.urlencode(plain).encode() if form else values.encode(plain)
     try:
         inputs["body"] = body.decode()
     except UnicodeDecodeError:

@@ -33,7 +33,7 @@ class Daemon:
         """Start it, under ``wrapper`` (strace, say) if one is given."""
         command = [
             *wrapper,
-            *(sys.executable, "-m", "headrace.daemon.cli.main", "up", str(self.source)),
+            *(sys.executable, "-m", "headrace", "up", str(self.source)),
             *("--state", str(self.state), "--listen", "127.0.0.1:0", *self.options),
         ]
         environment = {**os.environ, "HEADRACE_LOG__FORMAT": "json", **self.environment}
