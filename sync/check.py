@@ -2,7 +2,7 @@
 
 Owns: the child processes that compile (never the daemon itself), their restart when a file takes one down, the
 verdict per file, and the rule which paths can be flows at all. Refuses: nothing; a bad file is a verdict, not an
-error. Called by ``loop`` from a worker thread with the files that changed.
+error. Called by ``candidate`` from a worker thread with the files that changed.
 """
 
 from __future__ import annotations

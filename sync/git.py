@@ -2,8 +2,8 @@
 
 Owns: the environment git sees (nothing of the daemon's but a short list), its hardening options, time limits, and the
 allowlists through which every URL, ref and sha passes before it reaches a command line. Refuses: other protocols,
-credentials in URLs, anything that could be read as an option. Called by ``mirror`` and ``working_tree``, always from
-a worker thread: everything here blocks.
+credentials in URLs, anything that could be read as an option. Called by ``mirror``, ``remote`` and ``working_tree``,
+always from a worker thread: everything here blocks.
 """
 
 from __future__ import annotations

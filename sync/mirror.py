@@ -2,7 +2,7 @@
 
 Owns: the repository ``mirror.git``, reading commits from it, pins (``refs/pins/<sha>``, so that a force-push upstream
 never takes away a commit that is in use), and healing: leftover lock files, a half-made or damaged repository. It is
-never checked out, so no hook, filter or attribute of a commit is ever heard. Used by ``loop``, ``remote`` and
+never checked out, so no hook, filter or attribute of a commit is ever heard. Used by ``candidate``, ``remote`` and
 ``working_tree`` from one worker thread at a time, under the lock of the state directory.
 """
 

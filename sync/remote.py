@@ -2,7 +2,7 @@
 
 Owns: the refspec (one ref, never the whole remote), credentials on their way to git, and the words for everything
 that can be wrong with a remote. Refuses: unpublishing. A deleted branch, an empty repository or a dead forge is
-``SourceUnavailable``, and what was published stays in force. Used by ``loop`` through ``fetch``.
+``SourceUnavailable``, and what was published stays in force. Used by ``candidate``.
 """
 
 from __future__ import annotations

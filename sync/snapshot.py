@@ -2,7 +2,7 @@
 
 Owns: writing ``snapshots/<sha>/`` (beside, made durable, renamed), checking and removing it. Refuses: anything
 ``tree.plan`` did not allow; following or writing links. After ``write`` returns the snapshot survives a power cut; if
-we die before, only a ``.tmp-`` folder is left, which ``sweep`` removes. Used by ``loop`` from a worker thread.
+we die before, only a ``.tmp-`` folder is left, which ``sweep`` removes. Used by ``candidate``.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 Owns: turning what lies in the directory into a commit of our own mirror, with an index of our own. Refuses: touching
 the user's repository; neither its index nor its HEAD nor anything under ``.git`` is written, and its configuration,
-hooks and filters are not heard. ``.gitignore`` files and ``.git/info/exclude`` count. Used by ``loop`` through
-``fetch``.
+hooks and filters are not heard (``.gitignore`` files and ``.git/info/exclude`` are). Used by ``candidate``.
 """
 
 from __future__ import annotations

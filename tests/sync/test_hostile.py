@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
+import hypothesis
 import pytest
 from headrace.engine import errors
 from headrace.sync import git, mirror, remote, tree
 from headrace.sync.source import Source
+from hypothesis import strategies
 
 from tests.support import repositories
 from tests.support.repositories import FLOW
@@ -283,6 +287,20 @@ def test_good_refs_pass(ref):
     assert git.checked_ref(ref) == ref
 
 
+@hypothesis.given(
+    strategies.text("-:/@.ax%~$ \n\0\u2010", max_size=20), strategies.sampled_from(["", "https://", "ssh://", "h:"])
+)
+def test_what_passes_the_allowlists_can_be_no_option_and_no_helper(text, start):
+    for check in (git.checked_url, git.checked_ref):
+        try:
+            passed = check(start + text)
+        except errors.ConfigurationInvalid:
+            continue
+        assert not passed.startswith("-")
+        assert "::" not in passed.partition("/")[0]
+        assert not set(passed) & set("$ \n\0\u2010")
+
+
 @pytest.mark.parametrize("sha", ["", "HEAD", "-x", "abc", "0" * 39, "0" * 41, "G" * 40, "A" * 40, "0" * 40 + "\n"])
 def test_only_whole_shas_pass(sha):
     with pytest.raises(errors.InvalidRequest):
@@ -369,6 +387,22 @@ def test_the_token_is_given_to_the_sources_host_only(tmp_path):
     assert ask("Password for 'https://git@evil.example': ")[1] == ""
     assert ask("Password for 'https://git@forge.example.evil.example': ")[1] == ""
     assert ask("Password for 'https://forge.example@evil.example': ")[1] == ""
+
+
+def test_ssh_asks_nobody_and_knows_its_hosts():
+    words = shlex.split(git.ssh_command("/keys/my key", "/etc/known hosts"))
+    assert words[:3] == ["ssh", "-F", "none"]
+    assert {"-oBatchMode=yes", "-oStrictHostKeyChecking=yes", "-oUserKnownHostsFile=/etc/known hosts"} <= set(words)
+    assert words[-2:] == ["-i", "/keys/my key"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a repository to another user")
+async def test_a_local_repository_of_another_user_can_be_the_source(repository, daemon):
+    repository.write("a.py")
+    repository.push()
+    for path in [repository.upstream, *repository.upstream.rglob("*")]:
+        os.chown(path, 65534, 65534)
+    assert (await daemon.synced(await daemon.started(repository.url))).state == "ok"
 
 
 def test_messages_hold_no_credentials():
