@@ -106,6 +106,10 @@ class ExecutionCancel(LifecycleSignal):
     """Somebody cancelled this execution. Clean up and leave; the next call raises it again."""
 
 
+for _name in __all__:
+    globals()[_name].__module__ = "flow_api"  # what tracebacks show is what flows import
+
+
 def from_wire(type_name: str, message: str) -> BaseException:
     """Return the exception that the daemon named, an ``InternalError`` for a name that is not one of these."""
     kind = globals().get(type_name)

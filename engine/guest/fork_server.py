@@ -25,7 +25,7 @@ import socket
 import sys
 from typing import Any, NoReturn
 
-from . import frames, run
+from . import frames, run, streams
 
 MESSAGE_BYTES_MAX = 64 * 1024
 _PR_SET_PDEATHSIG = 1
@@ -169,7 +169,9 @@ def _become_flow_process(server: int, limits: dict[str, int], descriptors: list[
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-        run.FlowProcess(frames.BlockingFrames(connection)).serve()
+        channel = frames.BlockingFrames(connection)
+        streams.install(channel)
+        run.FlowProcess(channel).serve()
         status = 0
     except frames.ChannelClosed:
         status = 0
@@ -185,12 +187,6 @@ def _take_descriptors(descriptors: list[int]) -> socket.socket:
         os.dup2(source, target, inheritable=target < 3)
     os.closerange(4, os.sysconf("SC_OPEN_MAX"))
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - lives as long as the process
-    for name, descriptor in (("stdout", 1), ("stderr", 2)):
-        stream = open(  # noqa: SIM115 - lives as long as the process
-            descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False
-        )
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
     return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=3)
 
 

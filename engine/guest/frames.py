@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import threading
 from typing import Any
 
 HEADER = struct.Struct(">I")
@@ -65,6 +66,7 @@ class BlockingFrames:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
+        self._sending = threading.Lock()  # a flow's threads may print while its handler calls
         self._buffer = bytearray()
         self._ready: list[bytes] = []
 
@@ -72,7 +74,8 @@ class BlockingFrames:
         """Send ``frame``; raises as ``encode`` does, and ``ChannelClosed``."""
         data = encode(frame)
         try:
-            self._connection.sendall(data)
+            with self._sending:
+                self._connection.sendall(data)
         except OSError as error:
             raise ChannelClosed(str(error)) from None
 

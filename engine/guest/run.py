@@ -18,7 +18,7 @@ import traceback
 import types
 from typing import Any
 
-from . import channel, exceptions, flow_api, frames, imports
+from . import channel, exceptions, flow_api, frames, imports, streams
 
 _GUEST_FOLDER = os.path.dirname(os.path.abspath(__file__))
 _MODULE_NAME = "__flow__"
@@ -57,7 +57,7 @@ class FlowProcess:
         system = flow_api.System(self._channel, this)
         random.seed(this.id)
         ended = self._handle(frame["path"], system, this, outcome)
-        _flush()
+        streams.flush()
         ended["dirty"] = self._dirt(environment)
         self._connection.send(ended)
 
@@ -158,11 +158,3 @@ def _has_children() -> bool:
     except ChildProcessError:
         return False
     return True
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            continue  # the flow closed it, or nobody reads any more

@@ -117,8 +117,10 @@ class FlowRun:
         """Answer the handler's calls until it has ended; raises ``EOFError`` when the process is gone."""
         while True:
             said = protocol.decode(await process.receive())
-            process.drain()
             match said:
+                case protocol.Output():
+                    if not self._record_written(said.stream, said.text.encode()):
+                        await self._written()
                 case protocol.Log():
                     await self._take_log(said)
                 case protocol.Call():
@@ -127,6 +129,7 @@ class FlowRun:
                     except Interrupted:
                         continue
                 case protocol.Ended():
+                    process.drain()
                     return said
 
     async def _bury(self, process: flow_process.FlowProcess) -> None:
@@ -210,25 +213,29 @@ class FlowRun:
         await self._around.ledger.journal.durable()
 
     def _take_output(self, stream: str, chunk: bytes) -> bool:
-        """Record whole lines of what the process wrote; False makes the stream wait for the disk."""
+        """Record what came through a pipe; False makes that pipe wait for the disk."""
+        if self._record_written(stream, chunk):
+            return True
+        task = self._loop.create_task(self._resume(stream), name=f"output of {self.state.id}")
+        self._resuming.add(task)
+        task.add_done_callback(self._resuming.discard)
+        return False
+
+    def _record_written(self, stream: str, chunk: bytes) -> bool:
+        """Record whole lines of what was written; False when enough of it is under way to the disk."""
         room = OUTPUT_BYTES_MAX - self._output_bytes
         self._output_bytes += len(chunk)
         if room <= 0:
             return True  # dropped; the marker stands in the record
         pending = self._output[stream]
         pending += chunk[:room]
-        end = len(pending) if len(pending) >= _LINE_BYTES_MAX or room <= len(chunk) else pending.rfind(b"\n") + 1
-        self._record_output(stream, end)
-        if room <= len(chunk):
+        full = room <= len(chunk)
+        self._record_output(stream, len(pending) if full or len(pending) >= _LINE_BYTES_MAX else _lines_end(pending))
+        if full:
             text = f"output is cut here: an execution may write {OUTPUT_BYTES_MAX:,} bytes"
             self._record_text(stream, text, level="WARNING")
         self._unwritten_bytes += len(chunk)
-        if self._unwritten_bytes <= _UNWRITTEN_BYTES_MAX:
-            return True
-        task = self._loop.create_task(self._resume(stream), name=f"output of {self.state.id}")
-        self._resuming.add(task)
-        task.add_done_callback(self._resuming.discard)
-        return False
+        return self._unwritten_bytes <= _UNWRITTEN_BYTES_MAX
 
     async def _resume(self, stream: str) -> None:
         await self._written()
@@ -300,3 +307,7 @@ class FlowRun:
         return events.ExecutionEnded(
             execution=self.state.id, status=status, message=text, reason=reason, failure=failure
         )
+
+
+def _lines_end(pending: bytearray) -> int:
+    return pending.rfind(b"\n") + 1

@@ -86,7 +86,7 @@ class FlowProcess:
             self._loop.add_reader(self._pipes[stream], self._drain_once, stream)
 
     def drain(self) -> None:
-        """Take what lies in both pipes now, so that it is recorded before what follows."""
+        """Take what lies in both pipes now."""
         for stream in ("stdout", "stderr"):
             while self._drain_once(stream):
                 pass
@@ -141,8 +141,11 @@ class FlowProcess:
         """Take what has arrived.
 
         How the process died comes from the fork server in a moment, so end-of-file alone only stops the reading;
-        without a word from there it is all we will ever know.
+        without a word from there it is all we will ever know. What lies in the pipes was written by subprocesses before
+        the frame that comes now, unless we are behind: then nobody can tell.
         """
+        if not self._frames:
+            self.drain()
         received = self._read_channel()
         if received == 0:
             self._loop.remove_reader(self._channel.fileno())

@@ -6,6 +6,8 @@ and the end of that process, never an exception deep in the engine. Values stay 
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from .. import errors, events, values
@@ -32,6 +34,13 @@ class Log(msgspec.Struct, frozen=True, tag_field="op", tag="log"):
     kwargs: msgspec.Raw
 
 
+class Output(msgspec.Struct, frozen=True, tag_field="op", tag="out"):
+    """The flow printed ``text``, or wrote it to ``sys.stderr``."""
+
+    stream: Literal["stdout", "stderr"]
+    text: str
+
+
 class Ended(msgspec.Struct, frozen=True, tag_field="op", tag="ended"):
     """The handler left. ``dirty`` says in words why the process cannot be used again, if so."""
 
@@ -42,7 +51,7 @@ class Ended(msgspec.Struct, frozen=True, tag_field="op", tag="ended"):
     dirty: str = ""
 
 
-Said = Call | Log | Ended
+Said = Call | Log | Output | Ended
 _decoder: msgspec.json.Decoder[Said] = msgspec.json.Decoder(Said)
 
 
