@@ -65,6 +65,7 @@ class Filing:
         self._bad = ""  # why the file must be made anew
         self._settled: list[Settled] = []
         self._stopping = False
+        self._ended = False
         self._wake = threading.Event()  # there is something to do
         self._hurry = threading.Event()  # somebody waits for it
 
@@ -96,9 +97,12 @@ class Filing:
     def settle(self, settled: Settled) -> None:
         """Call ``settled`` when everything put so far is written, soon."""
         with self._lock:
-            self._settled.append(settled)
-        self._hurry.set()
-        self._wake.set()
+            if not self._ended:
+                self._settled.append(settled)
+                self._hurry.set()
+                self._wake.set()
+                return
+        settled(_closed())
 
     def distrust(self, reason: str, generation: int) -> None:
         """A reader of the file of that ``generation`` found it bad: have it made anew."""
@@ -143,6 +147,18 @@ class Filing:
         return fresh
 
     def _work(self) -> None:
+        try:
+            self._serve()
+        finally:  # also after a defect: nobody may wait for ever
+            with self._lock:
+                self._ended = True
+                settled, self._settled = self._settled, []
+            for callback in settled:
+                callback(_closed())
+            if self._tables is not None:
+                self._tables.close()
+
+    def _serve(self) -> None:
         while True:
             self._wake.wait()
             self._hurry.wait(GATHER_S)
@@ -158,12 +174,10 @@ class Filing:
             for callback in settled:
                 callback(error)
             if stopping:
-                break
+                return
             if error is not None:
                 self._hurry.wait(_RETRY_S)
                 self._wake.set()
-        if self._tables is not None:
-            self._tables.close()
 
     def _write(self, batches: list[Sequence[events.Recorded]]) -> errors.HeadraceError | None:
         """Bring the file up to date, by any means; return why that is not possible now."""
@@ -207,6 +221,10 @@ class Filing:
             file.take_in(part)
             last = part[-1]
             self._done, self._done_seq = (last.segment, last.offset + last.length), last.seq
+
+
+def _closed() -> errors.NotAccepting:
+    return errors.NotAccepting("the index is closed", hint="if the daemon still runs, restart it")
 
 
 def _passes(error: sqlite3.DatabaseError) -> bool:

@@ -221,7 +221,9 @@ class Journal:
         before, flown = self._position, self._flying
         self._position = position
         self._flying = []
-        self._stalled = ""
+        if self._stalled:
+            log.info("journal.resumed")
+            self._stalled = ""
         for entry in flown:
             if entry.waiter is not None and not entry.waiter.done():
                 entry.waiter.set_result(None)
@@ -284,14 +286,25 @@ class Journal:
     # On the writer thread.
 
     def _work(self) -> None:
+        error: errors.JournalFailed | None = errors.JournalFailed(
+            "the journal's writer thread died of a defect", hint="its traceback is in the daemon's log"
+        )
+        try:
+            error = self._serve()
+        finally:
+            if error is not None:
+                self._back(self._poison, error)
+
+    def _serve(self) -> errors.JournalFailed | None:
+        """Do one job after the other; return None at the end, or why no other may follow."""
         while (job := self._jobs.get()) is not None:
             try:
                 job()
             except tail.DiskRefused as refusal:
                 self._back(self._refused, str(refusal))
             except errors.JournalFailed as error:
-                self._back(self._poison, error)
-                return
+                return error
+        return None
 
     def _write(self, data: bytes, position: Position, lengths: list[int]) -> None:
         self._tail.write(data)

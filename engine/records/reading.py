@@ -12,7 +12,7 @@ from pathlib import Path
 from .. import errors, events
 from . import segments
 
-_CHUNK_BYTES = 1024 * 1024
+_CHUNK_BYTES = 4 * 1024 * 1024
 
 
 def extent(directory: Path, segment: int, start: int, end: int) -> Iterator[events.Recorded]:

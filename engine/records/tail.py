@@ -112,7 +112,8 @@ class Tail:
         seq = position.seq + 1
         line, crc = segments.compose(seq, seq, at, msgspec.json.encode(seal), position.crc)
         self.write(line)
-        os.fchmod(self._fd, 0o400)
+        with contextlib.suppress(OSError):  # a courtesy to people; the seal is what counts
+            os.fchmod(self._fd, 0o400)
         self.close()
         self._sealed_sha256 = sha256
         return Position(position.segment, position.offset + len(line), seq, crc)

@@ -313,3 +313,10 @@ async def test_events_without_an_execution_and_odd_ones_are_passed_over(tmp_path
         await writer.durable()
         assert [e.status for e in (await catalogue.query(listing.Query())).items] == ["QUEUED"]
         assert len(await catalogue.events_of("e00001")) == 3
+
+
+async def test_a_closed_index_answers_with_an_error(tmp_path: Path) -> None:
+    async with both(tmp_path) as (writer, catalogue):
+        await writer.submit(created(1))
+    with pytest.raises(errors.NotAccepting, match="closed"):
+        await catalogue.query(listing.Query())

@@ -7,7 +7,7 @@ import resource
 from pathlib import Path
 
 import pytest
-from headrace.engine import errors, events
+from headrace.engine import errors, events, model
 from headrace.engine.records import recovery, segments
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -236,9 +236,19 @@ def test_verify_changes_nothing_and_checks_the_seals(records: Path) -> None:
     assert (report.segments, report.torn_bytes, report.problem) == (3, 5, "")
     assert report.records == journals.recovered(records)[0].position.seq
     assert report.bytes == sum(map(len, before.values()))
-    (records / "00000003.jsonl").unlink()
-    for name in ("00000001.jsonl", "00000002.jsonl"):
-        assert f"/{name} is damaged" not in recovery.verify(records).problem
+
+
+def test_verify_notices_a_seal_that_does_not_fit_its_segment(records: Path) -> None:
+    three_segments(records)
+    path = records / "00000003.jsonl"
+    found = recovery.recover(records)
+    count = found.position.seq - found.first_seq + 1
+    body = b'{"event":"segment.sealed","count":%d,"sha256":"%b"}' % (count, b"e" * 64)
+    seq = found.position.seq + 1
+    seal, _ = segments.compose(seq, seq, model.timestamp(0).encode(), body, found.position.crc)
+    path.write_bytes(path.read_bytes() + seal)
+    assert journals.outcome(records) is not None
+    assert "00000003.jsonl is damaged at byte 0: expected content with sha256 eeee" in recovery.verify(records).problem
 
 
 def test_endless_garbage_and_endless_lines_need_little_memory(records: Path) -> None:
