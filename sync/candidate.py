@@ -84,7 +84,8 @@ class Workshop:
         try:
             self._mirror.ensure()
             if manifest is None or manifest.folder != self._source.folder:
-                known = manifest or manifests.read(self.snapshots, last.previous)
+                # One that was written and never announced (we died in between) still knows the flows' ids.
+                known = manifests.read(self.snapshots, last.commit) or manifests.read(self.snapshots, last.previous)
                 return self._make(Fetched(last.commit, last.ref), known, again=True)
             for commit in self._lost(manifest):
                 snapshot.remove(snapshot.folder_of(self.snapshots, commit))

@@ -58,12 +58,19 @@ _OPTIONS = (
     "commit.gpgSign=false",
 )
 
+#: A git must not go on writing into the mirror after we were killed and started again. The kernel kills it when we
+#: die; if we died before that was arranged, its parent is no longer us. What follows is only passed on, as "$@".
+_END_WITH_US = (
+    *("setpriv", "--pdeathsig", "KILL"),
+    *("sh", "-c", 'test "$PPID" = "$1" && shift && exec "$@"', "sh"),
+)
+
 _HOST = r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?"
 _USER = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 _URL_PATH = r"[A-Za-z0-9_~./+%@:,=-]*"
 _HTTPS = re.compile(rf"https://{_HOST}(?::\d{{1,5}})?/{_URL_PATH}")
 _SSH = re.compile(rf"ssh://(?:{_USER}@)?{_HOST}(?::\d{{1,5}})?/{_URL_PATH}")
-_SCP_LIKE = re.compile(rf"(?:{_USER}@)?{_HOST}:(?![:-]|//){_URL_PATH}")
+_SCP_LIKE = re.compile(rf"(?!.*::)(?:{_USER}@)?{_HOST}:(?!-|//){_URL_PATH}")
 _REF = re.compile(r"[\w][\w./+@=#-]{0,199}")
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
@@ -213,10 +220,9 @@ class Git:
         self, words: tuple[str, ...], stdin: BinaryIO | None, extra: Mapping[str, str] | None
     ) -> Iterator[subprocess.Popen[bytes]]:
         environment = self._environment | dict(extra or {})
-        # GitPython hands on the whole of our environment, so `env` takes away what git has no business to see. With
-        # setpriv a git cannot go on writing into the mirror after we were killed and started again.
+        # GitPython hands on the whole of our environment, so `env` takes away what git has no business to see.
         unwanted = [f"-u{name}" for name in os.environ if name and name not in _PASSED_ON and name not in environment]
-        guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+        guard = [*_END_WITH_US, str(os.getpid())] if shutil.which("setpriv") else []
         options = [word for option in _OPTIONS for word in ("-c", option)]
         with self._lock:
             self._check_interrupted(words)

@@ -132,6 +132,17 @@ async def test_a_harmed_manifest_is_made_again_at_start_and_announced(repository
     assert len(daemon.events) == 2
 
 
+async def test_ids_survive_a_manifest_that_was_rewritten_and_never_announced(repository, daemon):
+    commit = await published(repository, daemon)
+    path = manifests.path_of(daemon.state / "snapshots", commit)
+    before = (await daemon.started(repository.url)).flows.find("a").id
+    manifest = manifests.read(path.parent, commit)
+    manifests.write(path.parent, msgspec.structs.replace(manifest, rules="of another version"))
+    sync = await daemon.started(repository.url)
+    assert sync.flows.find("a").id == before
+    assert len(daemon.published) == 2
+
+
 async def test_with_snapshot_and_mirror_lost_the_ids_survive_until_the_source_is_back(repository, daemon):
     commit = await published(repository, daemon)
     first = await daemon.started(repository.url)
@@ -196,6 +207,7 @@ def test_pins_survive_a_rebuild(tmp_path, repository):
 _SYNC = """
 import asyncio, pathlib, sys
 import msgspec
+from headrace.engine import events
 from tests.sync.conftest import Daemon
 
 class Recording(Daemon):
@@ -206,6 +218,7 @@ class Recording(Daemon):
 
 async def main():
     daemon = Recording(pathlib.Path(sys.argv[1]))
+    daemon.events = [msgspec.json.decode(sys.argv[4], type=events.CommitPublished)]
     print("ready", flush=True)
     sys.stdin.readline()
     await daemon.synced(await daemon.started(sys.argv[3]))
@@ -232,17 +245,16 @@ async def test_a_sync_killed_at_any_moment_is_finished_by_the_next_one(repositor
         repository.write("a.py", FLOW + f"# {number}\n")
         repository.write(f"lib/{number}.py", "y = 1\n")
         commit = repository.push()
-        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        known = msgspec.json.encode(daemon.published[-1]).decode()
+        with subprocess.Popen([*words, known], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
             assert child.stdout.readline() == b"ready\n"
             child.stdin.write(b"go\n")
             child.stdin.flush()
             time.sleep(chance.uniform(0.0, whole_s))
             child.kill()
-        if journal.exists():  # it came as far as to announce the commit
-            daemon.events.append(
-                msgspec.json.decode(journal.read_bytes().splitlines()[-1], type=events.CommitPublished)
-            )
-            journal.unlink()
+        for line in journal.read_bytes().splitlines() if journal.exists() else []:
+            daemon.events.append(msgspec.json.decode(line, type=events.CommitPublished))  # it came as far as that
+        journal.unlink(missing_ok=True)
         sync = await daemon.started(repository.url)
         status = await daemon.synced(sync)
         assert (status.state, status.commit, status.flows) == ("ok", commit, 1)
