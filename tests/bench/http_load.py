@@ -1,14 +1,27 @@
-"""A lean HTTP/1.1 load generator: keep-alive connections, prepared requests, so that it costs little of what it measures.
+"""A lean HTTP/1.1 load generator: keep-alive connections, prepared requests; it costs little of what it measures.
 
-It speaks only to loopback, makes a bounded number of requests and stops.
+It speaks only to loopback, makes a bounded number of requests and stops. ``generate`` runs it in a process of its own,
+where it shares no interpreter with what it measures; ``run`` is the same inside a running event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
+import subprocess
+import sys
 import time
+from collections.abc import Mapping
 from typing import Any
+
+import uvloop
+
+#: Stands in a request for the number of the request, in as many digits: for ids that must differ.
+NUMBER = b"@@@@@@@@@@@@"
+REQUESTS_MAX = 1_000_000
+CALLERS_MAX = 1_000
+_HOST = "127.0.0.1"
 
 
 class Connection(asyncio.Protocol):
@@ -51,7 +64,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Load:
     """What a run of many requests gave."""
 
@@ -64,34 +77,39 @@ class Load:
 
     def percentile_ms(self, percent: float) -> float:
         ordered = sorted(self.latencies_s)
-        return round(1000 * ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))], 3)
-
-    def summary(self) -> dict[str, float]:
-        return {f"p{p}_ms": self.percentile_ms(p) for p in (50, 95, 99)} | {"per_s": round(self.per_s, 1)}
+        return 1000 * ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
-def request(method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
+def request(method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> bytes:
     """Prepare the bytes of a request."""
-    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {len(body)}"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {_HOST}", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-async def run(host: str, port: int, text: bytes, *, requests: int, callers: int, expected: int = 200) -> Load:
-    """Make ``requests`` requests with so many callers, each waiting for its answer before it asks again."""
+async def run(port: int, text: bytes, *, requests: int, callers: int, first: int = 0, expected: str = "") -> Load:
+    """Make ``requests`` requests with so many callers, each waiting for its answer before it asks again.
+
+    Fails at the first answer whose status is not 200 or whose body does not hold ``expected``."""
+    assert requests <= REQUESTS_MAX, f"a load has at most {REQUESTS_MAX:,} requests"
+    assert callers <= CALLERS_MAX, f"a load has at most {CALLERS_MAX:,} callers"
     loop = asyncio.get_running_loop()
-    connections = [(await loop.create_connection(Connection, host, port))[1] for _ in range(callers)]
-    left = requests
+    connections = [(await loop.create_connection(Connection, _HOST, port))[1] for _ in range(callers)]
+    numbered = NUMBER in text
+    next_number, end = first, first + requests
+    wanted = expected.encode()
     latencies: list[float] = []
 
     async def call(connection: Connection) -> None:
-        nonlocal left
-        while left > 0:
-            left -= 1
+        nonlocal next_number
+        while next_number < end:
+            number, next_number = next_number, next_number + 1
+            this = text.replace(NUMBER, b"%0*d" % (len(NUMBER), number)) if numbered else text
             began = time.perf_counter()
-            status, body = await connection.ask(text)
+            status, body = await connection.ask(this)
             latencies.append(time.perf_counter() - began)
-            assert status == expected, body[:300]
+            assert status == 200, body[:300]
+            assert wanted in body, body[:1000]
 
     began = time.perf_counter()
     await asyncio.gather(*(call(connection) for connection in connections))
@@ -99,3 +117,28 @@ async def run(host: str, port: int, text: bytes, *, requests: int, callers: int,
     for connection in connections:
         connection.close()
     return Load(latencies, elapsed)
+
+
+def generate(
+    port: int, text: bytes, *, requests: int, callers: int = 1, first: int = 0, expected: str = "ENDED_SUCCESS"
+) -> Load:
+    """``run`` in a process of its own; by default every answer must show an execution that ended well."""
+    numbers = {"port": port, "requests": requests, "callers": callers, "first": first}
+    order = {**numbers, "text": text.decode("latin-1"), "expected": expected}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.http_load"], input=json.dumps(order), capture_output=True, text=True
+    )
+    if done.returncode:
+        raise AssertionError(f"the load generator failed:\n{done.stderr[-3000:]}")
+    return Load(**json.loads(done.stdout))
+
+
+def main() -> None:
+    """Take an order on stdin, print the load on stdout."""
+    order = json.load(sys.stdin)
+    text = order.pop("text").encode("latin-1")
+    print(json.dumps(dataclasses.asdict(uvloop.run(run(text=text, **order)))))
+
+
+if __name__ == "__main__":
+    main()
