@@ -177,9 +177,14 @@ class Api:
         if _wants_stream(request):
             following = self._hub.follow(self._archive, execution, stream.last_event_id(request))
             return await stream.serve(request, following, self._render_log)
-        lines = [await stream.log_line(self._work.ledger, recorded) for recorded in await self._past(execution)]
-        body = b"".join(msgspec.json.encode(line) + b"\n" for line in lines if line is not None)
-        return web.Response(body=body, content_type="application/x-ndjson")
+        past = await self._past(execution)
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        for recorded in past:  # one by one: a log may be large
+            if (line := await stream.log_line(self._work.ledger, recorded)) is not None:
+                await response.write(msgspec.json.encode(line) + b"\n")
+        await response.write_eof()
+        return response
 
     async def show_events(self, request: web.Request) -> web.StreamResponse:
         """Its record as the journal has it; or an event stream."""

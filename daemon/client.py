@@ -177,12 +177,14 @@ class Client:
         return self._json("GET", f"/executions/{_segment(execution_id)}", query=query, timeout_s=ANSWER_S + wait_s)
 
     def execution_id(self, text: str) -> str:
-        """Return the id that ``text`` means: itself, ``latest`` of flows, or the recent one beginning or ending so."""
+        """Return the id that ``text`` means: itself, the ``latest``, or the recent one beginning or ending so.
+
+        ``latest`` is the newest that somebody asked for: children do not count."""
         if text == "latest":
-            newest = self.executions(limit=1, type="FLOW")["items"]
-            if not newest:
-                raise errors.NotFound("nothing has been run yet", hint="`headrace run FLOW` runs a flow")
-            return str(newest[0]["id"])
+            for recent in self.all_executions(limit=_RECENT_MAX, type="FLOW"):
+                if not recent["parent_execution_id"]:
+                    return str(recent["id"])
+            raise errors.NotFound("nothing has been run yet", hint="`headrace run FLOW` runs a flow")
         try:
             return str(self.execution(text)["id"])
         except NotFound:

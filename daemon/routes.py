@@ -37,8 +37,11 @@ class Route:
 def install(application: web.Application, table: Iterable[Route], guard: access.Access) -> None:
     """Put every route of ``table`` into the application."""
     for route in table:
-        # aiohttp adds HEAD to GET by itself; "*" is for webhooks, which decide about methods on their own.
-        application.router.add_route(route.method, route.path, _guarded(route, guard))
+        handler = _guarded(route, guard)
+        if route.method == "GET":
+            application.router.add_get(route.path, handler)  # and HEAD
+        else:  # "*" is for webhooks, which decide about methods on their own
+            application.router.add_route(route.method, route.path, handler)
 
 
 def _guarded(route: Route, guard: access.Access) -> Handler:

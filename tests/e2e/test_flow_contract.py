@@ -3,7 +3,6 @@
 import datetime
 
 import pytest
-
 from headrace.engine.guest import exceptions
 
 CHILD = """

@@ -1,0 +1,72 @@
+"""The flows a newcomer runs first do what their first lines say."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from headrace.engine.lifecycle import Status
+
+from tests.support.repositories import Repository
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "flows.example"
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory):
+    from tests.support.daemons import Daemon
+
+    home = tmp_path_factory.mktemp("x")
+    shutil.copytree(EXAMPLES, home / "flows")
+    daemon = Daemon(home / "s", home / "flows").start()
+    yield daemon
+    assert daemon.stop() == 0
+
+
+def outputs(daemon, flow, **inputs):
+    ended = daemon.run(flow, **inputs)
+    assert ended["status"] == Status.ENDED_SUCCESS, ended["error"]
+    return ended["output_value"]
+
+
+def test_hello(daemon):
+    assert daemon.run("hello")["message"] == "all done"
+
+
+def test_inputs_and_outputs(daemon):
+    assert outputs(daemon, "inputs and outputs", name="Ada", times=2)["greeting"] == "hello Ada"
+
+
+def test_squares_in_parallel(daemon):
+    assert outputs(daemon, "squares in parallel", numbers=[2, 3]) == {"squares": {"2": 4, "3": 9}, "total": 13}
+
+
+def test_a_failure_and_one_that_is_handled(daemon):
+    assert daemon.run("fails on purpose")["message"] == "ValueError: this flow fails on purpose"
+    assert outputs(daemon, "handles a failure") == {"rescued": True, "status": "ENDED_ERROR"}
+
+
+def test_a_web_service_on_this_host(daemon):
+    assert outputs(daemon, "asks a web service", url=f"{daemon.url}/healthz")["json"]["status"] == "ok"
+
+
+def test_reading_a_repository(daemon, tmp_path):
+    repository = Repository(tmp_path)
+    repository.write("a.txt", "a")
+    commit = repository.push("First\n\nmore")
+    found = outputs(daemon, "reads a repository", repository_url=repository.url)
+    assert found == {"sha": commit, "author": "Ada", "subject": "First", "files": ["a.txt"]}
+
+
+def test_a_webhook_with_an_answer(daemon):
+    status, body, _ = daemon.raw("GET", "/webhook/greet?name=Ada")
+    assert (status, body["output_value"]) == (200, {"greeting": "hello Ada"})
+
+
+def test_a_helper_module(daemon):
+    assert outputs(daemon, "uses a helper", name="grace hopper") == {"initials": "GH"}
+
+
+def test_every_example_is_tried_here(daemon):
+    tried = {"hello", "inputs and outputs", "square", "squares in parallel", "fails on purpose", "handles a failure"}
+    tried |= {"asks a web service", "reads a repository", "answers a webhook", "uses a helper"}
+    assert {flow["name"] for flow in daemon.client.flows()} == tried
