@@ -1,0 +1,98 @@
+"""docs/flows.md: its flows run, and what it lists is what there is."""
+
+import inspect
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from headrace.engine import lifecycle, values
+from headrace.engine.guest import exceptions, flow_api
+from headrace.engine.running import calls, flow_run, views
+from headrace.sync import metadata
+from tests.support.daemons import Daemon
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "flows.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
+FILES = {re.search(r"^# ([\w/ ]+\.py)$", block, re.MULTILINE)[1]: block for block in BLOCKS}
+FLOWS = {name: block for name, block in FILES.items() if "def handler(" in block}
+
+
+def said(block: str, what: str, default: str) -> str:
+    found = re.search(rf"^# {what}: (.*)$", block, re.MULTILINE)
+    return found[1] if found else default
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory):
+    home = tmp_path_factory.mktemp("docs")
+    for name, block in FILES.items():
+        path = home / "flows" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(block)
+    daemon = Daemon(home / "s", home / "flows").start()
+    yield daemon
+    assert daemon.stop() == 0
+
+
+def test_every_block_is_a_file_of_its_own():
+    assert len(FILES) == len(BLOCKS) > 10
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_an_example_ends_as_it_says(daemon, name):
+    ended = daemon.run(name.removesuffix(".py"), **json.loads(said(FLOWS[name], "inputs", "{}")))
+    assert ended["status"] == said(FLOWS[name], "ends", "ENDED_SUCCESS"), ended
+
+
+def test_no_example_is_broken_or_ignored(daemon):
+    flows = {flow["path"]: flow for flow in daemon.client.flows()}
+    assert flows.keys() == FLOWS.keys()
+    assert not [path for path, flow in flows.items() if flow["broken"] or flow["warnings"]]
+
+
+@pytest.mark.parametrize("owner", [flow_api.Execution, flow_api.System])
+def test_every_method_is_described(owner):
+    methods = [name for name in vars(owner) if not name.startswith("_")]
+    assert not [name for name in methods if not re.search(rf"\.{name}\b", DOCUMENT)]
+
+
+def test_every_parameter_of_a_child_is_described():
+    parameters = set(inspect.signature(flow_api.Execution.flow).parameters) - {"self", "flow_name", "more_inputs"}
+    assert not [name for name in parameters if f"{name}=" not in DOCUMENT]
+
+
+def test_nothing_is_described_that_does_not_exist():
+    used = set(re.findall(r"\b(?:this|system|child|later|slow)\.(?!py\b)(\w+)", DOCUMENT))
+    assert used <= {*dir(flow_api.Execution), *dir(flow_api.System)}
+
+
+def test_fields_statuses_and_ways_to_wait_are_all_there():
+    listed = set(re.findall(r"`(\w+)`", DOCUMENT))
+    assert set(views.FIELDS) <= listed
+    assert {status.value for status in lifecycle.Status} - {"PAUSED"} <= listed
+    assert {way.value for way in flow_api.ReturnWhen} <= listed
+
+
+def test_the_exceptions_listed_exist():
+    table = DOCUMENT.partition("| exception |")[2].partition("\n\n")[0]
+    listed = set(re.findall(r"`([A-Z]\w+)`", table)) - {"Exception"}
+    assert listed <= set(exceptions.__all__)
+    never = {"LockTimeoutError", "MessageResponseTimeoutError", "OutcomeUnknownError", "ReplayDivergedError"}
+    assert set(exceptions.__all__) - listed == never | {"SchemaValidationError"}
+
+
+def test_metadata_keys_stand_where_they_belong():
+    acted_on = set(re.findall(r"^\| `(\w+)` \|", DOCUMENT.partition("| key of `[tool.headrace]` |")[2], re.MULTILINE))
+    only_warn = set(re.findall(r"`(\w+)`", DOCUMENT.partition("These keys are checked")[2].partition(", and `dep")[0]))
+    assert acted_on == metadata._ACTED_ON
+    assert only_warn == metadata._KEYS.keys() - metadata._ACTED_ON
+
+
+def test_the_limits_are_those_of_the_code():
+    table = DOCUMENT.partition("## Limits")[2]
+    assert f"{values.VALUE_BYTES_MAX >> 20} MiB" in table
+    assert f"{flow_run.OUTPUT_BYTES_MAX >> 20} × 1024 × 1024" in table
+    assert f"| {calls.DEPTH_MAX} |" in table
+    assert f"{values.TEXT_CHARACTERS_MAX:,} · {4 * values.TEXT_CHARACTERS_MAX:,} characters" in table
