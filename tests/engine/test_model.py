@@ -1,6 +1,5 @@
 import msgspec
 import pytest
-
 from headrace.engine import errors, events, lifecycle, model
 from headrace.engine.lifecycle import Status
 

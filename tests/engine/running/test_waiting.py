@@ -1,5 +1,4 @@
 import pytest
-
 from headrace.engine.lifecycle import Status
 from headrace.engine.running.waiting import ReturnWhen, Verdict, judge
 

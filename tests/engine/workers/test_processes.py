@@ -1,0 +1,148 @@
+"""Flow processes by themselves: what they inherit, how they die, what they may not do."""
+
+import asyncio
+import json
+import os
+import time
+
+import pytest
+
+from headrace.engine import errors
+from headrace.engine.workers import processes, protocol
+from tests.support.daemons import processes_matching, until
+
+
+class Clock:
+    monotonic = staticmethod(time.monotonic)
+    time = staticmethod(time.time)
+
+
+@pytest.fixture
+async def pool():
+    pool = processes.Processes(Clock(), idle_max=2, idle_s=0.4)
+    await pool.start()
+    yield pool
+    await pool.stop()
+
+
+@pytest.fixture
+def run(pool, tmp_path):
+    async def run(body, name="flow.py", keep=False):
+        """Run a handler's body in a process; returns what it returned, or how it ended."""
+        text = "import os, sys, socket\ndef handler(system, this):\n" + "".join(
+            f"    {line}\n" for line in body.strip("\n").splitlines()
+        )
+        (tmp_path / name).write_text(text)
+        process = pool.take((name, "c"))
+        process.send(protocol.start(b'{"id":"e1","input_value":{}}', name, str(tmp_path)))
+        while True:
+            said = protocol.decode(await process.receive())
+            if isinstance(said, protocol.Ended):
+                break
+        if keep and not said.dirty:
+            pool.give_back((name, "c"), process)
+        else:
+            process.kill()
+            await process.exited
+        return json.loads(bytes(said.returned)) if said.returned else said
+
+    return run
+
+
+async def test_a_flow_process_holds_nothing_but_its_streams_and_its_channel(run):
+    # 4 is the listing's own descriptor
+    assert await run("return sorted(int(n) for n in os.listdir('/proc/self/fd'))") == [0, 1, 2, 3, 4]
+
+
+async def test_it_gets_no_environment_but_what_is_harmless(run, monkeypatch):
+    monkeypatch.setenv("MY_SECRET", "x")
+    names = set(await run("return sorted(os.environ)"))
+    assert names <= set(processes._ENVIRONMENT) | {"PYTHONHASHSEED", "PYTHONUTF8", "PYTHONDONTWRITEBYTECODE", "LC_CTYPE"}
+
+
+async def test_it_leads_a_session_of_its_own_dumps_no_core_and_writes_private_files(run):
+    body = "import resource\nreturn [os.getsid(0) == os.getpid(), resource.getrlimit(resource.RLIMIT_CORE), os.umask(0)]"
+    assert await run(body) == [True, [0, 0], 0o077]
+
+
+async def test_sets_iterate_alike_in_every_process(run):
+    orders = {tuple(await run("return list({'a', 'b', 'c', 'd', 'e', 'f', 'g'})")) for _ in range(3)}
+    assert len(orders) == 1
+
+
+async def test_a_warm_process_is_used_again_and_an_idle_one_leaves_after_a_while(pool, run):
+    first = await run("return os.getpid()", keep=True)
+    assert await run("return os.getpid()", keep=True) == first
+    for _ in range(100):
+        if pool.count == 0:
+            break
+        await asyncio.sleep(0.05)
+    assert pool.count == 0
+
+
+async def test_no_more_than_so_many_rest(pool, run):
+    for name in ("a.py", "b.py", "c.py", "d.py"):
+        await run("return 1", name=name, keep=True)
+    for _ in range(100):
+        if pool.count == 2:
+            break
+        await asyncio.sleep(0.02)
+    assert pool.count == 2
+
+
+async def test_what_a_dead_process_leaves_is_killed_even_if_it_hid_in_a_session_of_its_own(run):
+    await run(
+        "import subprocess\n"
+        "subprocess.run('setsid sh -c \"sleep 76501 & sleep 76502\" & (sleep 76503 &) & exec sleep 0', shell=True)\n"
+        "return 1"
+    )
+    until(lambda: not processes_matching("sleep 7650"), "they are gone", 5)
+
+
+async def test_flows_forking_by_themselves_do_not_speak_on_the_channel(run):
+    body = "pid = os.fork()\nif pid == 0:\n    print('from the child')\n    os._exit(0)\nos.waitpid(pid, 0)\nreturn 'fine'"
+    assert await run(body) == "fine"
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    ["b'\\xff\\xff\\xff\\xff'", "b'\\x00\\x00\\x00\\x04nope'", "b'\\x00\\x00\\x00\\x13{\"op\":\"no such op\"}'"],
+)
+async def test_a_process_that_breaks_the_protocol_is_found_out(run, garbage):
+    with pytest.raises((errors.InvalidRequest, EOFError)):
+        await run(f"os.write(3, {garbage})\nimport time\ntime.sleep(30)")
+
+
+async def test_many_processes_at_once_all_answer_and_all_end(pool, run):
+    found = await asyncio.gather(*(run("return os.getpid()", name=f"f{n}.py") for n in range(60)))
+    assert len(set(found)) == 60
+    assert pool.count == 0
+
+
+async def test_a_fork_server_that_dies_again_and_again_gives_the_daemon_up(pool):
+    for _ in range(6):
+        server = pool._server
+        os.kill(server.pid, 9)
+        for _ in range(200):
+            if pool._server is not server or pool.failed.done():
+                break
+            await asyncio.sleep(0.02)
+    assert "died 6 times within a minute" in (await asyncio.wait_for(pool.failed, 5)).message
+
+
+async def test_how_a_process_died_is_told_in_words(run):
+    with pytest.raises(EOFError, match="was killed by SIGKILL"):
+        await run("os.kill(os.getpid(), 9)")
+    with pytest.raises(EOFError, match="exited by itself with status 3"):
+        await run("os._exit(3)")
+
+
+async def test_memory_limits_are_the_flows_problem_alone(tmp_path):
+    pool = processes.Processes(Clock(), idle_max=2, limits={"memory_bytes": 300 * 1024 * 1024})
+    await pool.start()
+    (tmp_path / "hog.py").write_text("def handler(system, this):\n    x = 'x' * 10**9\n")
+    process = pool.take(("hog", "c"))
+    process.send(protocol.start(b'{"id":"e1","input_value":{}}', "hog.py", str(tmp_path)))
+    said = protocol.decode(await process.receive())
+    assert isinstance(said, protocol.Ended) and said.failure.type == "MemoryError"
+    await pool.stop()
