@@ -94,6 +94,7 @@ class Calls:
     async def answer(self, run: FlowRun, call: protocol.Call) -> bytes:
         """Do what the handler asks and return the frame that answers it."""
         if run.state.cancel_requested:
+            run.met_cancel = True
             return protocol.refusal(call.call, "ExecutionCancel", "the execution was cancelled")
         kind = self._kinds.get(call.kind)
         try:
@@ -103,6 +104,7 @@ class Calls:
                 raise errors.InvalidRequest(f"a name may have {_TARGET_CHARACTERS_MAX:,} characters")
             return protocol.answer(call.call, await kind(run, call))
         except Cancelled:
+            run.met_cancel = True
             return self._refused(run, call, "ExecutionCancel", "the execution was cancelled")
         except DependencyFailed as error:
             shown = await views.ended_for_flow(self._ledger, error.state)

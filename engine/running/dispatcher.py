@@ -93,7 +93,9 @@ class Dispatcher:
         self._group = group
         for state in unfinished:
             subject = self.ledger.add(state)
-            if state.type == "FLOW" and state.status is Status.QUEUED and not state.cancel_requested:
+            if state.cancel_requested:
+                self._end_unrun(subject, Status.ENDED_CANCELLED, "cancelled; the daemon ended while it was unfinished")
+            elif state.type == "FLOW" and state.status is Status.QUEUED:
                 self._flow_queue.append(subject)
             elif not (state.status is Status.NEW and not state.parent):
                 self._end_unrun(subject, Status.ENDED_ERROR, "interrupted: the daemon ended while it was unfinished")
@@ -300,6 +302,9 @@ class Dispatcher:
             await run.run()
         except errors.JournalFailed:
             raise  # nothing can be recorded any more: the daemon must go
+        except errors.HeadraceError as error:
+            log.warning("execution.not_run", execution=subject.state.id, reason=error.message)
+            self._end_unrun(subject, Status.ENDED_ERROR, error.message, reason="engine")
         except Exception as error:  # the seam: see the sentence above
             log.exception("execution.failed_internally", execution=subject.state.id)
             run.interrupt()

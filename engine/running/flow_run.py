@@ -61,6 +61,7 @@ class FlowRun:
     def __init__(self, subject: live.Live, around: Surroundings) -> None:
         self.live = subject
         self.state = subject.state
+        self.met_cancel = False  # the handler was told, in a call
         self._around = around
         self._loop = asyncio.get_running_loop()
         self._process: flow_process.FlowProcess | None = None
@@ -99,7 +100,7 @@ class FlowRun:
             reusable = event.status == Status.ENDED_SUCCESS and not ended.dirty and self.state.reuse
             if reusable:
                 self._around.processes.give_back(kind, process)
-            elif ended.dirty or ended.failure or ended.outcome == "cancelled":
+            elif ended.dirty or event.status != Status.ENDED_SUCCESS:
                 await self._bury(process)
             else:
                 process.dismiss()
@@ -262,7 +263,7 @@ class FlowRun:
 
     async def _described(self, ended: protocol.Ended) -> events.ExecutionEnded:
         """The end of a handler that left by itself."""
-        if self.state.cancel_requested and ended.outcome != "success":
+        if self.met_cancel:  # also when the handler swallowed it: what it was asked to do, it did not do to the end
             return self._end(Status.ENDED_CANCELLED, "cancelled")
         if ended.failure is not None:
             failure = msgspec.structs.replace(

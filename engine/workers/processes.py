@@ -231,8 +231,10 @@ class Processes:
     # -- idle processes ---------------------------------------------------------------------------------------------
 
     async def _dismiss_idle(self) -> None:
+        zombies: set[int] = set()
         while True:
             await asyncio.sleep(self._idle_s / 4)
+            zombies = reap_zombies(zombies)
             limit = self._clock.monotonic() - self._idle_s
             for kind in list(self._idle):
                 while kind in self._idle and self._idle[kind][0].idle_since < limit:
@@ -260,6 +262,26 @@ def kill_orphans() -> int:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
             killed += 1
+
+
+def reap_zombies(before: set[int]) -> set[int]:
+    """Bury dead children that were dead at the last look too, and return the dead of this one.
+
+    As a subreaper this process inherits orphans of its helpers (git starts some); nobody else would wait for them.
+    Children that somebody does wait for are buried long before the second look.
+    """
+    dead = {pid for pid in fork_server.children(os.getpid()) if _is_zombie(pid)}
+    for pid in dead & before:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+    return dead - before
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return False
 
 
 def _session(pid: int) -> int:

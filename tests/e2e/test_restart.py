@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+from headrace.engine import errors
 
 from tests.support.daemons import processes_matching, until
 
@@ -118,6 +119,23 @@ def test_a_second_daemon_on_the_same_state_is_refused(daemon, make_daemon):
     assert second.process.wait(20) == 73
     assert "another daemon works in" in second.log.read_text()
     assert daemon.run("sleeps")["output_value"] == "slept"
+
+
+def test_a_disk_that_breaks_its_promise_ends_the_daemon_and_nothing_is_acknowledged_after(daemon):
+    inject = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e")
+    daemon.start(*inject, "inject=fdatasync:error=EIO:when=25+", wait=False)
+    acknowledged = []
+    try:
+        daemon.until_ready()
+        while True:
+            acknowledged.append(daemon.client.run("sleeps")["id"])
+    except (OSError, errors.HeadraceError):
+        pass
+    assert daemon.process.wait(20) == 74
+    assert "fdatasync" in daemon.log.read_text() or "fsync" in daemon.log.read_text()
+    daemon.start()
+    assert acknowledged
+    assert {daemon.client.wait(execution, 20)["ended_at"] is None for execution in acknowledged} == {False}
 
 
 def test_damaged_records_stop_the_start_loudly_and_nothing_is_touched(daemon):

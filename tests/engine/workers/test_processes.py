@@ -3,12 +3,14 @@
 import asyncio
 import json
 import os
+import subprocess
 import time
 
 import pytest
-
 from headrace.engine import errors
+from headrace.engine.guest import fork_server
 from headrace.engine.workers import processes, protocol
+
 from tests.support.daemons import processes_matching, until
 
 
@@ -57,11 +59,18 @@ async def test_a_flow_process_holds_nothing_but_its_streams_and_its_channel(run)
 async def test_it_gets_no_environment_but_what_is_harmless(run, monkeypatch):
     monkeypatch.setenv("MY_SECRET", "x")
     names = set(await run("return sorted(os.environ)"))
-    assert names <= set(processes._ENVIRONMENT) | {"PYTHONHASHSEED", "PYTHONUTF8", "PYTHONDONTWRITEBYTECODE", "LC_CTYPE"}
+    assert names <= set(processes._ENVIRONMENT) | {
+        "PYTHONHASHSEED",
+        "PYTHONUTF8",
+        "PYTHONDONTWRITEBYTECODE",
+        "LC_CTYPE",
+    }
 
 
 async def test_it_leads_a_session_of_its_own_dumps_no_core_and_writes_private_files(run):
-    body = "import resource\nreturn [os.getsid(0) == os.getpid(), resource.getrlimit(resource.RLIMIT_CORE), os.umask(0)]"
+    body = (
+        "import resource\nreturn [os.getsid(0) == os.getpid(), resource.getrlimit(resource.RLIMIT_CORE), os.umask(0)]"
+    )
     assert await run(body) == [True, [0, 0], 0o077]
 
 
@@ -100,13 +109,15 @@ async def test_what_a_dead_process_leaves_is_killed_even_if_it_hid_in_a_session_
 
 
 async def test_flows_forking_by_themselves_do_not_speak_on_the_channel(run):
-    body = "pid = os.fork()\nif pid == 0:\n    print('from the child')\n    os._exit(0)\nos.waitpid(pid, 0)\nreturn 'fine'"
+    body = (
+        "pid = os.fork()\nif pid == 0:\n    print('from the child')\n    os._exit(0)\nos.waitpid(pid, 0)\nreturn 'fine'"
+    )
     assert await run(body) == "fine"
 
 
 @pytest.mark.parametrize(
     "garbage",
-    ["b'\\xff\\xff\\xff\\xff'", "b'\\x00\\x00\\x00\\x04nope'", "b'\\x00\\x00\\x00\\x13{\"op\":\"no such op\"}'"],
+    ["b'\\xff\\xff\\xff\\xff'", "b'\\x00\\x00\\x00\\x04nope'", 'b\'\\x00\\x00\\x00\\x13{"op":"no such op"}\''],
 )
 async def test_a_process_that_breaks_the_protocol_is_found_out(run, garbage):
     with pytest.raises((errors.InvalidRequest, EOFError)):
@@ -146,3 +157,19 @@ async def test_memory_limits_are_the_flows_problem_alone(tmp_path):
     said = protocol.decode(await process.receive())
     assert isinstance(said, protocol.Ended) and said.failure.type == "MemoryError"
     await pool.stop()
+
+
+async def test_orphans_that_come_to_the_daemon_are_buried_and_its_own_children_left_alone():
+    fork_server.become_subreaper()
+    mine = subprocess.Popen(["true"])
+    subprocess.run(["sh", "-c", "(sleep 0.1 &)"], check=True)
+    until(lambda: len(zombies()) == 2, "both are dead")
+    seen = processes.reap_zombies(set())
+    assert seen == zombies()
+    assert processes.reap_zombies(seen - {mine.pid}) == {mine.pid}
+    assert zombies() == {mine.pid}
+    assert mine.wait() == 0
+
+
+def zombies():
+    return {pid for pid in fork_server.children(os.getpid()) if processes._is_zombie(pid)}
