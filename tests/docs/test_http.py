@@ -1,0 +1,108 @@
+"""docs/http.md: every route stands there, and every example has the shape of a real answer."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from headrace.daemon import answers, api, webhooks
+from headrace.engine import errors
+
+from tests.support.daemons import Daemon
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs" / "http.md").read_text()
+EXAMPLES = {
+    name: json.loads(text)
+    for name, text in re.findall(r"^<!-- (\w+) -->\n```json\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
+}
+HOOK = re.search(r"^```python\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)[1]
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory):
+    home = tmp_path_factory.mktemp("docs")
+    shutil.copytree(ROOT / "flows.example", home / "flows")
+    (home / "flows" / "deployed.py").write_text(HOOK)
+    daemon = Daemon(home / "s", home / "flows")
+    daemon.environment["DEPLOY_KEY"] = "only-for-this-test"
+    daemon.start()
+    yield daemon
+    assert daemon.stop() == 0
+
+
+@pytest.fixture
+def ask(daemon):
+    def ask(method, path, body=None):
+        return daemon.raw(method, path, body, {"Authorization": f"Bearer {daemon.token()}"})
+
+    return ask
+
+
+def test_every_route_stands_in_the_table_with_what_it_needs():
+    documented = set(re.findall(r"^\| (GET|POST|PUT|PATCH|DELETE) \| `([^`]+)` \| (\w+) \|", DOCUMENT, re.MULTILINE))
+    table = api.Api(*[None] * 6).table()
+    served = {(r.method, r.path, "nothing" if r.scope == "public" else r.scope) for r in table}
+    assert documented == served
+
+
+def test_every_path_of_webhooks_is_named():
+    for route in webhooks.Webhooks(None, None, allow_anonymous=True).table():
+        prefix, _, tail = route.path.partition("{name}")
+        assert prefix in DOCUMENT
+        assert tail in ("", "/{tail:.*}")
+
+
+def test_an_execution_a_list_and_a_log_look_as_shown(ask):
+    status, execution, headers = ask("POST", "/api/v1/flows/square/run?wait=30", {"inputs": {"number": 7}})
+    assert (status, headers["Location"]) == (200, f"/api/v1/executions/{execution['id']}")
+    assert list(execution) == list(EXAMPLES["execution"])
+    assert execution["output_value"] == EXAMPLES["execution"]["output_value"]
+    page = ask("GET", "/api/v1/executions?flow=square&limit=1")[1]
+    assert list(page) == list(EXAMPLES["executions"])
+    assert list(page["items"][0]) == list(EXAMPLES["executions"]["items"][0])
+    hello = ask("POST", "/api/v1/flows/hello/run?wait=30")[1]["id"]
+    assert list(ask("GET", f"/api/v1/executions/{hello}/log")[1]) == list(EXAMPLES["log"])
+
+
+def test_a_flow_the_sync_and_a_problem_look_as_shown(ask):
+    flow = ask("GET", "/api/v1/flows/answers%20a%20webhook")[1]
+    assert list(flow) == [*EXAMPLES["flow"], "script"]
+    assert flow["webhook"] == EXAMPLES["flow"]["webhook"]
+    assert list(ask("GET", "/api/v1/sync")[1]) == list(EXAMPLES["sync"])
+    assert ask("GET", "/api/v1/flows/nope")[1] == EXAMPLES["problem"]
+
+
+def test_every_filter_of_a_list_is_described_and_works(ask):
+    filters = DOCUMENT.partition("| parameter |")[2].partition("\n\n")[0]
+    status, problem, _ = ask("GET", "/api/v1/executions?nonsense=1")
+    assert status == 400
+    assert set(re.findall(r"'(\w+)'", problem["hint"])) == {
+        name for row in re.findall(r"^\| (`[^|]*) \|", filters, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+    }
+
+
+def test_a_delivery_and_its_answers_look_as_shown(daemon):
+    path, headers = "/webhook/deployed?from=ci&key=only-for-this-test", {"Content-Type": "application/json"}
+    status, answer, _ = daemon.raw("POST", path, {"version": "1.4"}, headers)
+    assert status == 200
+    assert "input_value" not in answer
+    inputs = daemon.client.execution(answer["id"])["input_value"]
+    assert list(inputs) == list(EXAMPLES["delivery"])
+    for name in ("method", "path", "query", "json", "body"):
+        assert inputs[name] == EXAMPLES["delivery"][name]
+    assert inputs["headers"].keys() >= EXAMPLES["delivery"]["headers"].keys()
+    status, accepted, _ = daemon.raw("POST", f"{path}&async=1", {"version": "1.5"}, headers)
+    assert (status, list(accepted)) == (202, list(EXAMPLES["accepted"]))
+    assert daemon.client.wait(accepted["id"])["status"] == "ENDED_SUCCESS"
+
+
+def test_titles_and_statuses_of_errors_are_those_of_the_code():
+    rows = set(re.findall(r"^\| (\d{3}) \| ([\w ]+) \|", DOCUMENT, re.MULTILINE)) - {("405", "Invalid request")}
+    kinds = (
+        *(errors.InvalidRequest, errors.Unauthenticated, errors.NotAllowed, errors.NotFound, errors.Conflict),
+        *(errors.TooLarge, errors.NotAccepting, errors.HeadraceError),
+    )
+    assert rows == {(str(kind.http_status), answers._title(kind("x"))) for kind in kinds}
+    assert f"{answers.WAIT_S_MAX:g} seconds at most" in DOCUMENT
