@@ -6,18 +6,24 @@ Nothing here decides anything; handlers stay parse, call, render.
 from __future__ import annotations
 
 import re
+import urllib.parse
 from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
-from ..engine import errors
+from ..engine import errors, values
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
 #: Longest a request may be kept waiting for an execution's end; a client that wants more asks again.
 WAIT_S_MAX = 600.0
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d+)")
+#: Forms of our pages; larger inputs are for the API.
+_FORM_BYTES_MAX = 4 * 1024 * 1024
+_FORM_FIELDS_MAX = 20
+_FORM_TYPE = "application/x-www-form-urlencoded"
+_FORM = web.RequestKey("form", dict[str, str])
 _Shape = TypeVar("_Shape", bound=msgspec.Struct)
 
 
@@ -60,12 +66,35 @@ async def body_of(request: web.Request, bytes_max: int) -> bytes:
     return bytes(body)
 
 
+async def form_of(request: web.Request) -> dict[str, str]:
+    """Return the fields of a form, empty for any other body; may be asked again. Raises ``InvalidRequest``."""
+    if _FORM in request:
+        return request[_FORM]
+    if request.content_type != _FORM_TYPE:
+        return {}
+    body = await body_of(request, _FORM_BYTES_MAX)
+    try:
+        fields = urllib.parse.parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_FORM_FIELDS_MAX)
+    except ValueError as error:
+        raise errors.InvalidRequest(f"the form cannot be read: {error}") from None
+    request[_FORM] = dict(fields)
+    return request[_FORM]
+
+
 def decoded(body: bytes, shape: type[_Shape]) -> _Shape:
     """Return a JSON body as ``shape`` (an empty one as an empty object); raises ``InvalidRequest`` with the place."""
     try:
         return msgspec.json.decode(body or b"{}", type=shape)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise errors.InvalidRequest(f"the body cannot be used: {error}") from None
+
+
+def checked_inputs(text: bytes) -> bytes:
+    """Return the inputs of a run as a JSON object's text; raises ``InvalidRequest`` or ``TooLarge``."""
+    inputs = values.checked(text, "inputs")
+    if not inputs.lstrip().startswith(b"{"):
+        raise errors.InvalidRequest("inputs must be an object", hint='write {"name": "value"}')
+    return inputs
 
 
 def wait_s(request: web.Request, default: float | None = None) -> float | None:

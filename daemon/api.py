@@ -7,6 +7,7 @@ import hashlib
 from typing import Any
 
 import msgspec
+import multidict
 from aiohttp import web
 
 from .. import __version__
@@ -126,9 +127,7 @@ class Api:
         key = request.headers.get("Idempotency-Key", "")
         if len(key) > _KEY_CHARACTERS_MAX:
             raise errors.InvalidRequest(f"an Idempotency-Key may have {_KEY_CHARACTERS_MAX} characters")
-        inputs = values.checked(bytes(asked.inputs), "inputs")
-        if not inputs.lstrip().startswith(b"{"):
-            raise errors.InvalidRequest("inputs must be an object", hint='send {"inputs": {"name": "value"}}')
+        inputs = answers.checked_inputs(bytes(asked.inputs))
         accepted = await self._work.submit(
             model.Submission(
                 flow=flow,
@@ -151,7 +150,7 @@ class Api:
 
     async def list_executions(self, request: web.Request) -> web.Response:
         """A page of executions; ``next`` and the ``Link`` header lead on."""
-        page = await self._archive.query(_query(request))
+        page = await self._archive.query(listing_query(request.query))
         headers = {}
         if page.cursor:
             headers["Link"] = f'<{request.rel_url.update_query(cursor=page.cursor)}>; rel="next"'
@@ -249,9 +248,8 @@ def _flow(flow: model.Flow) -> dict[str, Any]:
     }
 
 
-def _query(request: web.Request) -> listing.Query:
+def listing_query(given: multidict.MultiMapping[str]) -> listing.Query:
     """Read the filters of a listing; raises ``InvalidRequest`` for one that is not known."""
-    given = request.query
     known = {"flow", "status", "type", "parent", "since", "until", "q", "limit", "cursor"}
     if unknown := given.keys() - known:
         raise errors.InvalidRequest(f"{', '.join(sorted(unknown))}: no such filter", hint=f"there are {sorted(known)}")

@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -28,7 +27,7 @@ from ..engine.workers import processes
 from ..sync import loop as sync_loop
 from ..sync import source as sync_source
 from ..tasks import registry
-from . import access, api, config, logs, routes, server, stream, webhooks
+from . import access, api, config, login, logs, pages, routes, server, sessions, stream, webhooks
 
 log = structlog.get_logger()
 
@@ -167,9 +166,11 @@ async def _live(settings: config.Configuration) -> int:
         records.append(started)
         work.start(group, list(unfinished.executions.values()))
         syncing = group.create_task(synchroniser.run(), name="sync")
-        front = _front(settings, work, archive, synchroniser, tasks, hub)
         token = access.client_token(settings.state_directory)
-        http = server.Server(front, access.Access(token))
+        people = sessions.Sessions(SystemClock())
+        guard = access.Access(token, people, secure=settings.listen_behind_proxy)
+        front = _front(settings, work, archive, synchroniser, tasks, hub) + login.Login(guard).table()
+        http = server.Server(front, guard)
         url = await http.start(settings.listen_address, settings.state_directory / "daemon.sock")
         access.write_client_file(settings.state_directory, url, token)
         log.info(
@@ -180,7 +181,7 @@ async def _live(settings: config.Configuration) -> int:
             unfinished=len(unfinished.executions),
             duration_s=round(time.monotonic() - began, 3),
         )
-        _greet(url, settings)
+        _greet(url, people.issue_login(), settings)
 
         await stop.wait()
 
@@ -245,10 +246,17 @@ def _front(
     # Behind a proxy the whole world arrives from loopback.
     anonymous = settings.listen_address.loopback and not settings.listen_behind_proxy
     hooks = webhooks.Webhooks(work, flows, allow_anonymous=anonymous)
-    return api.Api(work, archive, flows, tasks, synchroniser, hub).table() + hooks.table()
+    interface = api.Api(work, archive, flows, tasks, synchroniser, hub)
+    return interface.table() + hooks.table() + pages.Pages(work, archive, flows, synchroniser).table()
 
 
-def _greet(url: str, settings: config.Configuration) -> None:
-    """Tell a person at a terminal what to do next."""
-    if sys.stdout.isatty():
-        print(f"\n  Headrace listens on {url}\n  flows come from {settings.source_url}\n\n  headrace flows\n")  # noqa: T201
+def _greet(url: str, login_token: str, settings: config.Configuration) -> None:
+    """Tell whoever started the daemon where to look. Its login token is good once, for an hour.
+
+    A service manager keeps what is printed for ever, so there it is only in a file."""
+    link = f"{url}/login?token={login_token}"
+    access.write_private(settings.state_directory / "login-link", link + "\n")
+    if "INVOCATION_ID" in os.environ:
+        return
+    with contextlib.suppress(OSError):  # nobody reads it: the daemon runs all the same
+        print(f"Headrace listens on {url}\n  open {link}\n  flows come from {settings.source_url}", flush=True)  # noqa: T201

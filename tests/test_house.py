@@ -35,7 +35,8 @@ FLOORS = {
 }
 #: Third-party libraries and the modules that may know them; one not named here may be used anywhere but in the guest.
 QUARANTINE = {
-    "aiohttp": r"daemon\.(access|answers|api|routes|server|stream|webhooks|pages)|tasks\.rest.*",
+    "aiohttp": r"daemon\.(access|answers|api|login|pages|routes|server|stream|templates|webhooks)|tasks\.rest.*",
+    "jinja2": r"daemon\.templates",
     "uvloop": r"daemon\.app",
     "watchfiles": r"sync\.watch",
     "git": r"sync\.(git|mirror|working_tree|tree|remote|candidate)|tasks\.git.*",

@@ -1,0 +1,101 @@
+"""The pages' templates: their environment, the headers every page carries, the style sheet, and refusals for people.
+
+Owns the template engine, with escaping on everywhere and undefined names an error. A page needs no script, so its
+policy allows none. Templates lie in ``web/`` inside the package and are compiled when first used: a daemon that nobody
+looks at pays only for the import. Called by ``pages``, ``login`` and ``routes``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import time
+import urllib.parse
+from typing import Any
+
+import jinja2
+from aiohttp import web
+
+from .. import __version__
+from ..engine import errors
+from . import access, answers, wording
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; img-src 'self' data:; "
+        "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    # Pages relax this to same-origin (layout.html), or browsers would send their forms with "Origin: null".
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_CSS = importlib.resources.files(__package__).joinpath("web/style.css").read_bytes()
+_CSS_TAG = hashlib.sha256(_CSS).hexdigest()[:16]
+
+_environment = jinja2.Environment(
+    loader=jinja2.PackageLoader(__package__, "web/templates"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    auto_reload=False,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_environment.filters |= {
+    "segment": wording.segment,
+    "plain": wording.plain,
+    "status": wording.status,
+    "moment": wording.moment,
+    "ago": wording.ago,
+    "duration": wording.duration,
+    "lasted": wording.lasted,
+    "pretty": wording.pretty,
+}
+_environment.globals |= {"version": __version__, "css": f"/style.css?{_CSS_TAG}"}
+
+
+def page(request: web.Request, template: str, *, status: int = 200, **shown: Any) -> web.Response:
+    """Return a page made of ``template`` and what it shows."""
+    text = _environment.get_template(template).render(
+        shown, form_token=request.get(access.FORM_TOKEN, ""), here=request.path, now_s=time.time()
+    )
+    # Text of flows may hold halves of surrogate pairs, which no encoding takes.
+    body = text.encode("utf-8", "replace")
+    return web.Response(body=body, status=status, content_type="text/html", charset="utf-8", headers=HEADERS)
+
+
+def redirect(location: str) -> web.Response:
+    """Send the browser on with a GET."""
+    return web.Response(status=303, headers={**HEADERS, "Location": location})
+
+
+def to_login(request: web.Request) -> web.Response:
+    """Send somebody without a session to the login, and back here afterwards."""
+    here = str(request.rel_url)
+    return redirect("/login" if here == "/" else "/login?" + urllib.parse.urlencode({"next": here}))
+
+
+def wants_page(request: web.Request) -> bool:
+    """Whether a browser asks, for a person."""
+    return "text/html" in request.headers.get("Accept", "")
+
+
+def refusal(request: web.Request, error: errors.HeadraceError, *, status: int | None = None) -> web.Response:
+    """Return an error as a page for people and as a problem for everything else."""
+    answer = answers.problem(error, status)
+    if not wants_page(request):
+        return answer
+    shown = page(request, "error.html", status=answer.status, error=error, code=answer.status)
+    for name in ("Retry-After", "WWW-Authenticate"):
+        if name in answer.headers:
+            shown.headers[name] = answer.headers[name]
+    return shown
+
+
+async def style(request: web.Request) -> web.Response:
+    """The style sheet; its address changes with it."""
+    headers = {**HEADERS, "Cache-Control": "public, max-age=86400", "ETag": f'"{_CSS_TAG}"'}
+    if f'"{_CSS_TAG}"' in request.headers.get("If-None-Match", ""):
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=_CSS, content_type="text/css", charset="utf-8", headers=headers)
