@@ -6,9 +6,9 @@ import threading
 import time
 
 import pytest
+
 from headrace.daemon import client, endpoint
 from headrace.engine import errors
-
 from tests.support.contract_server import TOKEN, ContractServer
 
 

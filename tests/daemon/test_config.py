@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+
 from headrace.daemon import config
 from headrace.engine import errors
 

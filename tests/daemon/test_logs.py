@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import structlog
+
 from headrace.daemon import logs
 
 

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from headrace.engine.lifecycle import Status
 
+from headrace.engine.lifecycle import Status
 from tests.support.repositories import Repository
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "flows.example"

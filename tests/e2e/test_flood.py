@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from headrace.engine.running.flow_run import OUTPUT_BYTES_MAX
 
 PRINTS = """

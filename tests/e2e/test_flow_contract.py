@@ -3,6 +3,7 @@
 import datetime
 
 import pytest
+
 from headrace.engine.guest import exceptions
 
 CHILD = """

@@ -10,7 +10,6 @@ import time
 import urllib.error
 
 from headrace.engine.records import recovery
-
 from tests.support.daemons import processes_matching, until
 
 ROUNDS = int(os.environ.get("HEADRACE_KILLS", "50"))

@@ -6,8 +6,8 @@ import signal
 import time
 
 import pytest
-from headrace.engine import errors
 
+from headrace.engine import errors
 from tests.support.daemons import processes_matching, until
 
 SLEEPS = (

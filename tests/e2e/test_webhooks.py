@@ -4,8 +4,8 @@ import concurrent.futures
 import json
 
 import pytest
-from headrace.daemon import signatures
 
+from headrace.daemon import signatures
 from tests.support.daemons import until
 
 HOOK = """

@@ -1,6 +1,7 @@
 import re
 
 import pytest
+
 from headrace.engine import lifecycle
 from headrace.engine.lifecycle import Status, next_status
 

@@ -1,5 +1,6 @@
 import msgspec
 import pytest
+
 from headrace.engine import errors, events, lifecycle, model
 from headrace.engine.lifecycle import Status
 

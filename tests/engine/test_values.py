@@ -1,7 +1,8 @@
 import pytest
-from headrace.engine import errors, values
 from hypothesis import given
 from hypothesis import strategies as st
+
+from headrace.engine import errors, values
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

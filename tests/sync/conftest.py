@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from headrace.engine import events, model
 from headrace.sync import loop
 from headrace.sync.source import Source
-
 from tests.support.repositories import Repository
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from hypothesis import strategies
+
 from headrace.engine import errors
 from headrace.sync import git, mirror, remote, tree
 from headrace.sync.source import Source
-from hypothesis import strategies
-
 from tests.support import repositories
 from tests.support.repositories import FLOW
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from headrace.engine import model
 from headrace.sync import compile_flows, metadata
 

@@ -11,9 +11,9 @@ import time
 
 import msgspec
 import pytest
+
 from headrace.engine import events
 from headrace.sync import manifests, mirror, snapshot
-
 from tests.support.repositories import FLOW, git
 
 

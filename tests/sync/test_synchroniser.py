@@ -7,8 +7,8 @@ import os
 import shutil
 
 import pytest
-from headrace.engine import errors, events
 
+from headrace.engine import errors, events
 from tests.support.repositories import FLOW, git
 
 

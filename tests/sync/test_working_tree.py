@@ -7,8 +7,8 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from headrace.sync import source
 
+from headrace.sync import source
 from tests.support.repositories import FLOW, WorkingRepository, git
 
 

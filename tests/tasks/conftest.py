@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 from aiohttp import web
-from headrace.tasks import definition, registry, retry
 
+from headrace.tasks import definition, registry, retry
 from tests.support import certificates
 from tests.support.task_context import Context, FolderFiles, ManualPacing
 

@@ -12,10 +12,10 @@ import tempfile
 
 import pytest
 from aiohttp import web
+
 from headrace.engine import errors
 from headrace.tasks import definition, git, git_address, git_fetch, registry
 from headrace.tasks.egress import Egress
-
 from tests.support import git_http, raw_server, sshd
 from tests.support.certificates import Certificates
 from tests.support.git_repository import Repository

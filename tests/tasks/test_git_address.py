@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from headrace.tasks import git_address
 from headrace.tasks.git_address import Address
 

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import msgspec
 import pytest
+
 from headrace.engine import errors
 from headrace.tasks import definition, registry
-
 from tests.support.task_context import Context
 
 

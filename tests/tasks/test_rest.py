@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 import pytest
 from aiohttp import web
+
 from headrace.engine import errors, values
 from headrace.tasks import definition, registry, rest
 from headrace.tasks.egress import Egress
-
 from tests.support import raw_server
 from tests.support.certificates import Certificates
 from tests.support.task_context import Context, ManualPacing

@@ -7,9 +7,9 @@ import json
 
 import msgspec
 import pytest
+
 from headrace.engine import errors
 from headrace.tasks import registry, rest_request
-
 from tests.support.certificates import Certificates
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+
 from headrace.engine import errors
 from headrace.tasks import retry
-
 from tests.support.task_context import Context, ManualPacing
 
 

@@ -1,6 +1,7 @@
 """The verb ``up`` until the daemon itself begins: where settings come from and how wrong ones are refused."""
 
 import pytest
+
 from headrace.daemon.cli import main
 
 

@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from headrace.daemon.cli import main
 
+from headrace.daemon.cli import main
 from tests.support.contract_server import TOKEN
 
 

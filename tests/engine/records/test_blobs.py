@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+
 from headrace.engine import errors, events
 from headrace.engine.records import blobs
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from headrace.engine import errors
 from headrace.engine.records import blobs, recovery
-
 from tests.engine.records import journals
 
 WRITER = [sys.executable, "-m", "tests.engine.records.writing"]

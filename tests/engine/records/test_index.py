@@ -11,9 +11,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
 from headrace.engine import errors, events, model
 from headrace.engine.records import filing, index, journal, listing, recovery, segments
-
 from tests.engine.records import journals
 
 

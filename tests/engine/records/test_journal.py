@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 import uvloop
+
 from headrace.engine import errors, events, model
 from headrace.engine.records import journal, recovery, segments
-
 from tests.engine.records import journals
 
 

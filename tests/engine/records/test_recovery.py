@@ -7,11 +7,11 @@ import resource
 from pathlib import Path
 
 import pytest
-from headrace.engine import errors, events, model
-from headrace.engine.records import recovery, segments
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.engine import errors, events, model
+from headrace.engine.records import recovery, segments
 from tests.engine.records import journals
 
 

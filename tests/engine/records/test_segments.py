@@ -6,10 +6,11 @@ import zlib
 
 import msgspec
 import pytest
-from headrace.engine import errors, events, model
-from headrace.engine.records import segments
 from hypothesis import given
 from hypothesis import strategies as st
+
+from headrace.engine import errors, events, model
+from headrace.engine.records import segments
 
 AT = model.timestamp(1_700_000_000.25).encode()
 

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import structlog
+
 from headrace.engine import errors
 from headrace.engine.records import journal, recovery, segments
-
 from tests.engine.records import journals
 
 

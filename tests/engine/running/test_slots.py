@@ -1,8 +1,9 @@
 import asyncio
 
-from headrace.engine.running.slots import Slots
 from hypothesis import given
 from hypothesis import strategies as st
+
+from headrace.engine.running.slots import Slots
 
 
 async def test_who_comes_back_goes_before_newcomers():

@@ -1,4 +1,5 @@
 import pytest
+
 from headrace.engine.lifecycle import Status
 from headrace.engine.running.waiting import ReturnWhen, Verdict, judge
 

@@ -7,10 +7,10 @@ import subprocess
 import time
 
 import pytest
+
 from headrace.engine import errors
 from headrace.engine.guest import fork_server
 from headrace.engine.workers import processes, protocol
-
 from tests.support.daemons import processes_matching, until
 
 
