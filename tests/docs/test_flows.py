@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+
 from headrace.engine import lifecycle, values
 from headrace.engine.guest import exceptions, flow_api
 from headrace.engine.running import calls, flow_run, views
 from headrace.sync import metadata
-
 from tests.support.daemons import Daemon
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "flows.md").read_text()

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from headrace.daemon import answers, api, webhooks
-from headrace.engine import errors
 
+from headrace.daemon import answers, api, login, pages, webhooks
+from headrace.engine import errors
 from tests.support.daemons import Daemon
 
 ROOT = Path(__file__).parents[2]
@@ -40,9 +40,9 @@ def ask(daemon):
     return ask
 
 
-def test_every_route_stands_in_the_table_with_what_it_needs():
+def test_every_route_stands_in_a_table_with_what_it_needs():
     documented = set(re.findall(r"^\| (GET|POST|PUT|PATCH|DELETE) \| `([^`]+)` \| (\w+) \|", DOCUMENT, re.MULTILINE))
-    table = api.Api(*[None] * 6).table()
+    table = api.Api(*[None] * 6).table() + login.Login(None).table() + pages.Pages(*[None] * 4).table()
     served = {(r.method, r.path, "nothing" if r.scope == "public" else r.scope) for r in table}
     assert documented == served
 

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from headrace.tasks import definition, git, page, registry, rest, rest_request, retry
 
+from headrace.tasks import definition, git, page, registry, rest, rest_request, retry
 from tests.support.daemons import Daemon
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
