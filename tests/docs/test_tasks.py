@@ -10,6 +10,7 @@ from headrace.tasks import definition, git, page, registry, rest, rest_request, 
 from tests.support.daemons import Daemon
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
+PROSE = " ".join(DOCUMENT.split())
 TYPES = registry.Registry(factory(definition.Settings()) for factory in registry.BUILT_IN).types()
 
 
@@ -32,15 +33,15 @@ def test_names_and_outputs_are_all_described(one):
 
 def test_no_type_and_no_limit_is_forgotten():
     assert set(re.findall(r"^## ([A-Z]+)$", DOCUMENT, re.MULTILINE)) == {one.name for one in TYPES}
-    assert re.search(r"after the statuses ([\d, and]+);", DOCUMENT)[1].replace(" and", ",").split(", ") == [
+    assert re.search(r"after the statuses ([\d, and]+);", PROSE)[1].replace(" and", ",").split(", ") == [
         str(status) for status in sorted(rest._PASSING)
     ]
-    assert all(method in DOCUMENT for method in rest_request.RETRYABLE)
-    backoff = re.search(r"`(\{'initial'.*?\})`", DOCUMENT)[1].replace("'", '"')
+    assert all(method in PROSE for method in rest_request.RETRYABLE)
+    backoff = re.search(r"`(\{'initial'.*?\})`", PROSE)[1].replace("'", '"')
     assert json.loads(backoff) == {name: getattr(retry.Backoff(), name) for name in retry.Backoff.__struct_fields__}
-    assert f"{rest.BODY_BYTES_MAX >> 20} MiB in memory, and {rest.FILE_BYTES_MAX >> 30} GiB with `dst`" in DOCUMENT
-    assert f"{git.ENTRIES_MAX:,} files and folders" in DOCUMENT
-    assert f"{git.OUTPUT_BYTES_MAX >> 20} MiB as output, {git.STORED_BYTES_MAX >> 20} MiB with `files_path`" in DOCUMENT
+    assert f"{rest.BODY_BYTES_MAX >> 20} MiB in memory, and {rest.FILE_BYTES_MAX >> 30} GiB with `dst`" in PROSE
+    assert f"{git.ENTRIES_MAX:,} files and folders" in PROSE
+    assert f"{git.OUTPUT_BYTES_MAX >> 20} MiB as output, {git.STORED_BYTES_MAX >> 20} MiB with `files_path`" in PROSE
 
 
 def test_the_example_ends_well(tmp_path):
