@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
+import shlex
 import time
 import urllib.parse
 from typing import Any
@@ -45,6 +46,7 @@ _environment = jinja2.Environment(
 _environment.filters |= {
     "segment": wording.segment,
     "plain": wording.plain,
+    "shell": shlex.quote,
     "status": wording.status,
     "moment": wording.moment,
     "ago": wording.ago,
