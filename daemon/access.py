@@ -74,7 +74,9 @@ class Access:
 
     async def _person(self, request: web.Request) -> Principal | None:
         """Recognise a session's cookie; raises ``NotAllowed`` for a change that no page of ours asked for."""
-        if "Authorization" in request.headers or (session := self.session(request)) is None:
+        given_wrongly = request.headers.get("Authorization", "").lower().startswith("bearer ")
+        session = None if given_wrongly else self.session(request)  # a proxy's own Basic is none of our business
+        if session is None:
             return None
         cookie = request.cookies[self._cookie(request)]
         if request.method not in _SAFE_METHODS:
