@@ -84,9 +84,6 @@ class Pages:
         flows = self._flows.current().flows
         found = [flow for name, flow in sorted(flows.items()) if sought.lower() in name.lower()]
         latest = (await self._archive.query(listing.Query(type="FLOW", limit=listing.LIMIT_MAX))).items
-        last: dict[str, listing.Summary] = {}
-        for execution in latest:
-            last.setdefault(execution.flow_name, execution)
         return templates.page(
             request,
             "flows.html",
@@ -94,7 +91,7 @@ class Pages:
             found=len(found),
             total=len(flows),
             q=sought,
-            last=last,
+            last={execution.flow_name: execution for execution in reversed(latest)},
             recent=[execution for execution in latest if not execution.parent][:_RECENT],
             sync=self._synchroniser.status(),
         )
@@ -115,16 +112,7 @@ class Pages:
             inputs = answers.checked_inputs(text.encode())
         except errors.InvalidRequest as error:
             return await self._flow_page(request, text, error)
-        who, flow = request[routes.PRINCIPAL].name, request.match_info["name"]
-        key = form.get("key", "")[:40]
-        submission = model.Submission(
-            flow=flow,
-            inputs=inputs,
-            created_by=who,
-            key=f"page:{who}:{key}" if key else "",  # a button pressed twice runs it once
-            key_digest=hashlib.sha256(flow.encode() + b"\0" + inputs).hexdigest() if key else "",
-        )
-        accepted = await self._work.submit(submission)
+        accepted = await self._work.submit(_submission(request, form.get("key", ""), inputs))
         return templates.redirect(f"/executions/{accepted.execution}")
 
     async def _flow_page(
@@ -171,7 +159,7 @@ class Pages:
         """A page of executions, newest first."""
         given = multidict.MultiDict((key, value) for key, value in request.query.items() if value.strip())
         page = await self._archive.query(api.listing_query(given))
-        older = request.rel_url.with_query({**given, "cursor": page.cursor}) if page.cursor else None
+        older = request.rel_url.with_query(given).update_query(cursor=page.cursor) if page.cursor else None
         return templates.page(
             request,
             "executions.html",
@@ -217,3 +205,15 @@ class Pages:
         """Look now, wait a moment for it, and show how it went."""
         await self._synchroniser.sync_now(10.0)
         return templates.redirect("/sync")
+
+
+def _submission(request: web.Request, key: str, inputs: bytes) -> model.Submission:
+    """Return the run that a form asks for. A form has its own key, so a button pressed twice runs the flow once."""
+    who, flow = request[routes.PRINCIPAL].name, request.match_info["name"]
+    return model.Submission(
+        flow=flow,
+        inputs=inputs,
+        created_by=who,
+        key=f"page:{who}:{key[:40]}" if key else "",
+        key_digest=hashlib.sha256(flow.encode() + b"\0" + inputs).hexdigest() if key else "",
+    )

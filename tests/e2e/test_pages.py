@@ -341,9 +341,10 @@ def test_every_link_leads_somewhere_and_every_page_carries_the_policy(flows, bro
 def test_listings_are_filtered_and_paged(browser):
     for _ in range(3):
         browser.daemon.run("idle")
-    page = browser.open("/executions?flow=idle&status=&q=&type=&limit=2")
+    page = browser.open("/executions?flow=idle&status=ENDED_SUCCESS&status=ENDED_ERROR&q=&type=&limit=1")
     older = next(link for link in page.links if "cursor=" in link)
-    assert "flow=idle" in older and "limit=2" in older
+    assert "flow=idle" in older and "limit=1" in older and older.count("status=") == 2
+    assert next(link for link in browser.open(older).links if "cursor=" in link).count("cursor=") == 1
     following = browser.open(older)
     assert following.status == 200 and "Newest" in following.text
     assert "Nothing matches" in browser.open("/executions?flow=nobody").text
