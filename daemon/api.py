@@ -86,9 +86,9 @@ class Api:
 
     async def readyz(self, request: web.Request) -> web.Response:
         """Ready once a commit is published."""
-        reasons = [] if self._flows.current().commit else ["no commit is published yet"]
-        if not self._work.accepting:
-            reasons.append("the daemon is stopping")
+        reasons = self._work.refusals
+        if not self._flows.current().commit:
+            reasons = [*reasons, "no commit is published yet"]
         body = {"status": "not ready" if reasons else "ready", "reasons": reasons}
         return answers.json_answer(body, status=503 if reasons else 200)
 

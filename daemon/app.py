@@ -230,6 +230,10 @@ def _source(settings: config.Configuration) -> sync_source.Source:
         path=settings.source_path,
         poll_s=settings.source_poll_s or float(10 * 365 * 86400),
         policy=settings.source_policy,
+        ssh_key=settings.source_ssh_key,
+        known_hosts=settings.source_known_hosts,
+        token_file=settings.source_token_file,
+        user=settings.source_user,
     )
 
 

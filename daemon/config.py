@@ -100,6 +100,13 @@ def _source(value: object) -> str:
     return text if not text or _SCP_STYLE.fullmatch(text) else str(Path(text).expanduser().absolute())
 
 
+def _file(value: object) -> str:
+    text = _text(value)
+    if text and not Path(text).expanduser().is_file():
+        raise ValueError("is not a file")
+    return str(Path(text).expanduser().absolute()) if text else ""
+
+
 def _subfolder(value: object) -> str:
     text = _text(value).strip("/")
     if ".." in text.split("/"):
@@ -196,6 +203,16 @@ class Configuration:
         _one_of("per-flow", "strict"),
         "a broken file keeps back that flow alone (per-flow) or the whole commit (strict)",
     )
+    source_ssh_key: str = _setting(
+        "source.ssh_key", "", Kind("file", _file), "private key for ssh; empty: what ssh finds by itself"
+    )
+    source_known_hosts: str = _setting(
+        "source.known_hosts", "", Kind("file", _file), "host keys for ssh; empty: the user's known_hosts"
+    )
+    source_token_file: str = _setting(
+        "source.token_file", "", Kind("file", _file), "file with the token or password for https"
+    )
+    source_user: str = _setting("source.user", "git", _TEXT, "user name sent along with the token")
     listen_address: Address = _setting(  # noqa: RUF009 - it is dataclasses.field under another name
         "listen.address", "127.0.0.1:8420", Kind("host:port", Address.parse, str), "where HTTP is served; port 0 is any"
     )
@@ -223,7 +240,6 @@ class Configuration:
     log_level: str = _setting(
         "log.level", "info", _one_of("debug", "info", "warning", "error"), "the least severe lines that are written"
     )
-    identity_workspace: str = _setting("identity.workspace", "headrace", _TEXT, "the name flows see this daemon under")
     origins: Mapping[str, str]
 
     def printed(self) -> str:

@@ -28,6 +28,10 @@ class Clock(Protocol):
 class Journal(Protocol):
     """The one record of what happened. Events become durable in the order they were appended, never with gaps."""
 
+    @property
+    def stalled(self) -> str:
+        """Why the disk takes nothing now, in words; empty while it does."""
+
     def append(self, event: events.AnyEvent) -> str:
         """Put ``event`` next in line and return its time.
 

@@ -79,6 +79,7 @@ class Synchroniser:
         self._wanted = asyncio.Event()
         self._asked = 0
         self._answered = 0
+        self._after = self._status  # the latest pass that ended
         self._pass_done = asyncio.Condition()
 
     async def start(self, last: events.CommitPublished | None) -> None:
@@ -119,7 +120,7 @@ class Synchroniser:
                 await self._pass_done.wait_for(lambda: self._answered >= mine)
         except TimeoutError:
             pass
-        return self.status()
+        return self._after if self._answered >= mine else self.status()
 
     def status(self) -> SyncStatus:
         """Return where sync stands."""
@@ -131,7 +132,7 @@ class Synchroniser:
             asked = self._asked
             await self._pass()
             async with self._pass_done:
-                self._answered = asked
+                self._answered, self._after = asked, self._status
                 self._pass_done.notify_all()
             try:
                 async with asyncio.timeout(self._pause_s(watched=watched)):
@@ -258,4 +259,5 @@ class Synchroniser:
         except asyncio.CancelledError:
             self._workshop.interrupt()
             await asyncio.wait([running])
+            running.exception()  # looked at, so that nobody complains: breaking off is what was wanted
             raise

@@ -36,13 +36,19 @@ class Inputs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = None
     retry_interrupted: Annotated[
-        bool, msgspec.Meta(description="Repeat the task when the daemon died in the middle of it. Default: false.")
+        bool,
+        msgspec.Meta(
+            description="Repeat the task when the daemon died in the middle of it. Default: false. "
+            "Without effect in this version, which repeats nothing by itself."
+        ),
     ] = False
     protect_inputs: Annotated[
-        list[str] | None, msgspec.Meta(description="Names of inputs that are redacted wherever the record is shown.")
+        list[str] | None,
+        msgspec.Meta(description="Names of inputs to redact wherever the record is shown. Refused by this version."),
     ] = None
     protect_outputs: Annotated[
-        list[str] | None, msgspec.Meta(description="Names of outputs that are redacted wherever the record is shown.")
+        list[str] | None,
+        msgspec.Meta(description="Names of outputs to redact wherever the record is shown. Refused by this version."),
     ] = None
 
 

@@ -120,6 +120,11 @@ class Journal:
         """The end of what is durable."""
         return self._position
 
+    @property
+    def stalled(self) -> str:
+        """Why the disk takes nothing now; empty while it does."""
+        return self._stalled
+
     def append(self, event: events.AnyEvent) -> str:
         """Put ``event`` next in line and return its time; see ``ports.Journal``. Raises ``TooLarge``."""
         return self._append(event, None)

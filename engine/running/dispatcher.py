@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 
 import structlog
 
@@ -25,6 +25,10 @@ log = structlog.get_logger()
 TASKS_RUNNING_MAX = 256
 #: Requests that were acknowledged and have not begun; beyond it new ones are refused for the moment.
 QUEUE_MAX = 1_000_000
+#: An end that has happened is durable within this time, unless the disk is full.
+_DURABLE_SOON_S = 5.0
+#: How long interrupted executions may take to record their end when the daemon stops.
+_INTERRUPTED_S = 30.0
 #: Keys of the latest requests, kept until the index surely knows them.
 _RECENT_KEYS_MAX = 10_000
 
@@ -75,6 +79,7 @@ class Dispatcher:
         self._task_slots = slots.Slots(TASKS_RUNNING_MAX, self._admit_tasks)
         self._keys: OrderedDict[str, asyncio.Future[tuple[str, str]]] = OrderedDict()
         self._group: asyncio.TaskGroup | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._around = flow_run.Surroundings(
             ledger=ledger,
@@ -120,15 +125,18 @@ class Dispatcher:
             if subject.supervision is not None:
                 subject.supervision.interrupt()
         if running := self._running():
-            await asyncio.wait([subject.ended for subject in running], timeout=30)
+            await asyncio.wait([subject.ended for subject in running], timeout=_INTERRUPTED_S)
+        for task in self._tasks:
+            task.cancel()  # on a full disk their end cannot be recorded: the next start finds them unfinished
 
     def _running(self) -> list[live.Live]:
         return [subject for subject in self.ledger if subject.supervision is not None]
 
     @property
-    def accepting(self) -> bool:
-        """Whether requests are taken."""
-        return not self._stopping
+    def refusals(self) -> list[str]:
+        """Why requests are not taken now; empty if they are."""
+        reasons = ["the daemon is stopping"] if self._stopping else []
+        return [*reasons, self.ledger.journal.stalled] if self.ledger.journal.stalled else reasons
 
     async def commits_in_use(self) -> frozenset[str]:
         """The commits that unfinished executions are pinned to."""
@@ -183,7 +191,7 @@ class Dispatcher:
             raise errors.Conflict(
                 f"flow {flow.name!r} has no version that runs{why}", hint="push a commit that mends it"
             )
-        inputs, blob = await self.ledger.stored(request.inputs)
+        inputs, blob = await self.ledger.stored(request.inputs, patient=False)
         event = events.ExecutionCreated(
             execution=self.new_id(),
             name=request.name or flow.name,
@@ -216,8 +224,9 @@ class Dispatcher:
     async def load(self, execution: str) -> model.Execution:
         """Return an execution's state, live or from the records; raises ``NotFound``."""
         subject = self.ledger.find(execution)
-        if subject is not None:
-            return subject.state
+        known = subject.state if subject is not None else self.ledger.recent(execution)
+        if known is not None:
+            return known
         recorded = await self._archive.events_of(execution)
         state: model.Execution | None = None
         for line in recorded:
@@ -230,12 +239,18 @@ class Dispatcher:
         return state
 
     async def wait(self, execution: str, timeout_s: float) -> model.Execution:
-        """Wait until it has ended, durably, or ``timeout_s`` have passed, and return its state; raises ``NotFound``."""
+        """Wait until it has ended, durably, or ``timeout_s`` have passed, and return its state.
+
+        Raises ``NotFound``, and ``NotAccepting`` while its end cannot be made durable: nobody is told of that yet.
+        """
         subject = self.ledger.find(execution)
         if subject is None:
             return await self.load(execution)
-        limit = None if subject.state.status.ended else timeout_s  # an end is told when it is durable, which is soon
-        await asyncio.wait({subject.ended}, timeout=limit)
+        await asyncio.wait(
+            {subject.ended}, timeout=max(timeout_s, _DURABLE_SOON_S if subject.state.status.ended else 0)
+        )
+        if subject.state.status.ended and not subject.ended.done():
+            raise errors.NotAccepting("it has ended, but its end cannot be recorded now", hint="free disk space")
         return subject.state
 
     # -- what calls need --------------------------------------------------------------------------------------------
@@ -291,10 +306,15 @@ class Dispatcher:
                 self._supervise(subject, task_run.TaskRun(context, subject.prepared), self._task_slots)
 
     def _supervise(self, subject: live.Live, run: flow_run.FlowRun | task_run.TaskRun, room: slots.Slots) -> None:
-        assert self._group is not None
         subject.supervision = run
         room.enter(subject.state.id)
-        self._group.create_task(self._see_to(subject, run, room), name=f"execution {subject.state.id}")
+        self._spawn(self._see_to(subject, run, room), f"execution {subject.state.id}")
+
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
+        assert self._group is not None
+        task = self._group.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _see_to(self, subject: live.Live, run: flow_run.FlowRun | task_run.TaskRun, room: slots.Slots) -> None:
         """Run one execution. A defect of ours ends this one, with a reason, and no other."""
@@ -302,14 +322,13 @@ class Dispatcher:
             await run.run()
         except errors.JournalFailed:
             raise  # nothing can be recorded any more: the daemon must go
-        except errors.HeadraceError as error:
-            log.warning("execution.not_run", execution=subject.state.id, reason=error.message)
-            self._end_unrun(subject, Status.ENDED_ERROR, error.message, reason="engine")
         except Exception as error:  # the seam: see the sentence above
-            log.exception("execution.failed_internally", execution=subject.state.id)
-            run.interrupt()
+            ours = isinstance(error, errors.HeadraceError)
+            log.error("execution.failed_internally", execution=subject.state.id, reason=repr(error), exc_info=not ours)
+            await run.abandon()
             if not subject.state.status.ended:
-                self._end_unrun(subject, Status.ENDED_ERROR, f"internal error: {error!r}", reason="internal")
+                text = str(error) if ours else f"internal error: {error!r}"
+                self._end_unrun(subject, Status.ENDED_ERROR, text, reason="internal")
         finally:
             room.leave(subject.state.id)
         await self._conclude(subject)
@@ -321,8 +340,7 @@ class Dispatcher:
         event = events.ExecutionEnded(execution=subject.state.id, status=status, message=message, reason=reason)
         self.ledger.record(subject, event)
         if subject.supervision is None:
-            assert self._group is not None
-            self._group.create_task(self._conclude(subject), name=f"end of {subject.state.id}")
+            self._spawn(self._conclude(subject), f"end of {subject.state.id}")
 
     async def _conclude(self, subject: live.Live) -> None:
         """Say once, in the log, how it ended; then let it go when that is durable."""

@@ -171,6 +171,11 @@ class FlowRun:
         """The daemon stops: kill it; the end says so."""
         self._kill("interrupted")
 
+    async def abandon(self) -> None:
+        """Something went wrong on our side: leave nothing of it behind."""
+        if self._process is not None:
+            await self._bury(self._process)
+
     def _expire(self) -> None:
         self._kill("timeout")
 

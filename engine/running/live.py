@@ -7,13 +7,19 @@ step. Who waits inside the engine is told at once; whoever stands outside is tol
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import msgspec
 
-from .. import events, model, ports, values
+from .. import errors, events, model, ports, values
 from ..records import blobs
+
+#: How often a value that found no room on the disk is tried again.
+_ROOM_RETRY_S = 0.5
+#: Executions that ended lately are answered for from memory: most questions come right after the end.
+_RECENT_MAX = 100
 
 
 class Supervision(Protocol):
@@ -47,6 +53,7 @@ class Ledger:
         self.journal = journal
         self._blobs = store
         self._live: dict[str, Live] = {}
+        self._recent: OrderedDict[str, model.Execution] = OrderedDict()
 
     def __iter__(self) -> Iterator[Live]:
         return iter(list(self._live.values()))
@@ -57,6 +64,10 @@ class Ledger:
     def find(self, execution: str) -> Live | None:
         """Return the live execution, or None if it ended or never was."""
         return self._live.get(execution)
+
+    def recent(self, execution: str) -> model.Execution | None:
+        """Return an execution that ended lately, durably, or None: the records know about it then."""
+        return self._recent.get(execution)
 
     def add(self, state: model.Execution) -> Live:
         """Take up an execution whose creation is recorded."""
@@ -79,17 +90,30 @@ class Ledger:
         """Wait until the end of ``live`` is durable, then let it go and tell the outside."""
         await self.journal.durable()
         self._live.pop(live.state.id, None)
+        self._recent[live.state.id] = live.state
+        if len(self._recent) > _RECENT_MAX:
+            self._recent.popitem(last=False)
         if not live.ended.done():
             live.ended.set_result(None)
 
     async def stored(
-        self, value: bytes | msgspec.Raw, *, inline: bool = True
+        self, value: bytes | msgspec.Raw, *, inline: bool = True, patient: bool = True
     ) -> tuple[msgspec.Raw | msgspec.UnsetType, events.Blob | None]:
-        """Return a value as an event holds it: itself, or a reference to the file it was put in."""
+        """Return a value as an event holds it: itself, or a reference to the file it was put in.
+
+        On a full disk this waits for room, as the journal does with what has happened already; one that is not
+        ``patient``, because nothing was promised yet, raises ``NotAccepting``.
+        """
         text = bytes(value)
         if inline and len(text) <= values.INLINE_BYTES_MAX:
             return msgspec.Raw(text), None
-        return msgspec.UNSET, await asyncio.to_thread(self._blobs.put, text)
+        while True:
+            try:
+                return msgspec.UNSET, await asyncio.to_thread(self._blobs.put, text)
+            except errors.NotAccepting:
+                if not patient:
+                    raise
+                await asyncio.sleep(_ROOM_RETRY_S)
 
     async def opened(self, value: msgspec.Raw | events.Blob) -> msgspec.Raw:
         """Return the value itself, from its file if need be."""

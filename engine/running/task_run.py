@@ -51,6 +51,12 @@ class TaskRun:
         self._interrupted = True
         self.cancel()
 
+    async def abandon(self) -> None:
+        """Something went wrong on our side: leave nothing of it behind."""
+        if self._work is not None and not self._work.done():
+            self._work.cancel()
+            await asyncio.wait({self._work})
+
     async def run(self) -> None:
         """Run it to its end, which is recorded on return."""
         execution = self._live.state.id

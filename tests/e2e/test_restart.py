@@ -185,11 +185,17 @@ def test_a_full_disk_refuses_new_work_and_loses_nothing(tmp_path, make_daemon):
         flows = tmp_path / "flows"
         flows.mkdir()
         (flows / "sleeps.py").write_text(SLEEPS)
+        (flows / "large.py").write_text(
+            "import time\ndef handler(system, this):\n    this.save(message='on')\n    time.sleep(1.5)\n"
+            "    this.log('x' * 100_000)\n    return 100_000\n"
+        )
         daemon = make_daemon(flows)
         daemon.state = disk / "s"
         daemon.start()
         running = daemon.client.run("sleeps", {"s": 2})["id"]
         begun(daemon, running)
+        large = daemon.client.run("large")["id"]
+        begun(daemon, large)
         filler = disk / "filler"
         with filler.open("wb", buffering=0) as file:
             try:
@@ -202,9 +208,14 @@ def test_a_full_disk_refuses_new_work_and_loses_nothing(tmp_path, make_daemon):
             lambda: (a := daemon.raw("POST", "/api/v1/flows/sleeps/run", {}, header))[0] == 503 and a, "it refuses"
         )
         assert "Retry-After" in refused[2] and "disk" in refused[1]["detail"] + refused[1].get("hint", "")
-        time.sleep(2)  # the running one ends while there is no room
+        status, body, _ = daemon.raw("GET", "/readyz")
+        assert status == 503 and "no new records" in body["reasons"][0] or "space" in body["reasons"][0]
+        time.sleep(2)  # the running ones end, and one has a large value to keep, while there is no room
+        assert daemon.raw("GET", f"/api/v1/executions/{running}", headers=header)[0] in (200, 503)
         filler.unlink()
         assert daemon.client.wait(running, 20)["output_value"] == "slept"
+        assert daemon.client.wait(large, 20)["output_value"] == 100_000
+        assert len(list(daemon.client.log(large))[0]["text"]) == 100_000
         assert daemon.run("sleeps")["output_value"] == "slept"
         assert daemon.stop() == 0
         assert [json.dumps(line)[:1] for line in daemon.lines()]
