@@ -17,6 +17,7 @@ from pathlib import Path
 
 import structlog
 import uvloop
+
 from headrace.engine import events
 from headrace.engine.records import index, journal, listing, recovery
 

@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 import structlog
-from headrace.sync import loop
 
+from headrace.sync import loop
 from tests.support.repositories import FLOW, Repository
 from tests.sync.conftest import Daemon
 

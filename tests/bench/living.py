@@ -10,7 +10,6 @@ from pathlib import Path
 from headrace.daemon import app
 from headrace.engine import events
 from headrace.engine.records import journal
-
 from tests.support.daemons import READY_S, Daemon
 from tests.support.repositories import Repository
 
@@ -29,14 +28,11 @@ def starting(plan: Plan) -> Iterator[Row]:
     for number in range(plan.rounds):
         daemon = stage.prepare(plan, f"starting{number}")
         empty.append(_started_s(daemon))
-        daemon.stop()
         asyncio.run(record_ended(daemon.state / "records", _RECORDED))
-        daemon.start().stop()  # the index catches up
+        _started_s(daemon)  # the index catches up
         restarted.append(_started_s(daemon))
-        daemon.stop()
         (daemon.state / "index.db").unlink()
         rebuilt.append(_started_s(daemon))
-        daemon.stop()
     yield Row("start to ready, no state, first fetch included", "s", empty, plan.rounds, reach=1.0)
     yield Row(f"start to ready, {_RECORDED:,} ended executions", "s", restarted, plan.rounds, reach=1.0)
     yield Row("the same without an index, which is made anew", "s", rebuilt, plan.rounds)
@@ -44,13 +40,13 @@ def starting(plan: Plan) -> Iterator[Row]:
 
 def _started_s(daemon: Daemon) -> float:
     began = time.perf_counter()
-    daemon.start(wait=False)
-    while time.perf_counter() < began + READY_S:
-        try:
-            if daemon.raw("GET", "/readyz")[0] == 200:
-                return time.perf_counter() - began
-        except (OSError, KeyError, ValueError):
-            time.sleep(0.005)
+    with stage.running(daemon, wait=False):
+        while time.perf_counter() < began + READY_S:
+            try:
+                if daemon.raw("GET", "/readyz")[0] == 200:
+                    return time.perf_counter() - began
+            except (OSError, KeyError, ValueError):
+                time.sleep(0.005)
     raise AssertionError(f"not ready within {READY_S} s:\n{daemon.log.read_text()[-4000:]}")
 
 
@@ -107,7 +103,8 @@ def idle(plan: Plan) -> Iterator[Row]:
 def listing(plan: Plan) -> Iterator[Row]:
     """A page of 50 executions among many, for each filter; the slowest filter is the figure."""
     daemon = stage.prepare(plan, "listing")
-    daemon.start().stop()
+    with stage.running(daemon):
+        pass  # it makes its state
     asyncio.run(record_ended(daemon.state / "records", plan.executions))
     filters = {
         "all": "",
@@ -119,18 +116,15 @@ def listing(plan: Plan) -> Iterator[Row]:
         "text, rare": f"&q=row%20{plan.executions - 7}",
         "text, none": "&q=nowhere",
     }
-    daemon.start()
-    try:
-        rounds: list[float] = []
-        last: dict[str, float] = {}
+    rounds: list[float] = []
+    last: dict[str, float] = {}
+    with stage.running(daemon):
         for _ in range(plan.rounds):
             for name, query in filters.items():
                 text = stage.authorised(daemon, "GET", f"/executions?limit=50{query}")
                 load = http_load.generate(stage.port(daemon), text, requests=plan.count(20), expected="items")
                 last[name] = load.percentile_ms(50)
             rounds.append(max(last.values()))
-    finally:
-        daemon.stop()
     tries = plan.rounds * len(filters) * plan.count(20)
     name = f"list 50 of {plan.executions:,} executions, the slowest filter"
     yield Row(name, "ms p50", rounds, tries, reach=20.0, also=dict(last))
@@ -141,9 +135,8 @@ def pushing(plan: Plan) -> Iterator[Row]:
     repository = Repository(plan.directory / "pushing")
     repository.write("which.py", _VERSION.format(0))
     repository.push()
-    daemon = Daemon(plan.directory / "pushing" / "state", repository.url).start()
     samples, published = [], []
-    try:
+    with stage.running(Daemon(plan.directory / "pushing" / "state", repository.url)) as daemon:
         for version in range(1, plan.count(10) + 1):
             time.sleep(0.5)  # away from what the last push still does
             repository.write("which.py", _VERSION.format(version))
@@ -155,8 +148,6 @@ def pushing(plan: Plan) -> Iterator[Row]:
             published.append(time.perf_counter() - began)
             assert daemon.run("which")["output_value"] == {"version": version}
             samples.append(1000 * (time.perf_counter() - began))
-    finally:
-        daemon.stop()
     median_ms = 1000 * sorted(published)[len(published) // 2]
     yield Row(
         "push to a local upstream → new version has run",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import uvloop
+
 from headrace.daemon import app
 from headrace.engine.workers import processes
 

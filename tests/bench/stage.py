@@ -57,13 +57,22 @@ class Plan:
 
 
 @contextlib.contextmanager
-def daemon(plan: Plan, name: str) -> Iterator[Daemon]:
-    """A ready daemon whose flows come from a bare upstream, stopped at the end."""
-    made = prepare(plan, name)
+def running(made: Daemon, *, wait: bool = True) -> Iterator[Daemon]:
+    """Start a daemon, by default until it is ready, and be sure that it is gone at the end."""
     try:
-        yield made.start()
+        yield made.start(wait=wait)
     finally:
-        made.stop()
+        try:
+            made.stop()
+        finally:
+            made.kill()
+
+
+@contextlib.contextmanager
+def daemon(plan: Plan, name: str) -> Iterator[Daemon]:
+    """A ready daemon whose flows come from a bare upstream."""
+    with running(prepare(plan, name)) as made:
+        yield made
 
 
 def prepare(plan: Plan, name: str) -> Daemon:
