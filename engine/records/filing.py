@@ -23,7 +23,7 @@ from .segments import Position
 log = structlog.get_logger()
 
 #: Batches are gathered for so long before they are written: one transaction for many executions.
-GATHER_S = 0.05
+GATHER_S = 0.2
 #: When more events than this wait to be written they are forgotten, and read from the segments later.
 WAITING_EVENTS_MAX = 100_000
 #: A transaction is not larger, so that readers see progress and the write-ahead log stays small.

@@ -7,6 +7,7 @@ one transaction, so after a crash the file is merely behind. One thread writes; 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import operator
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -69,13 +70,16 @@ class Row:
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
 _columns_of = operator.attrgetter(*COLUMNS)
 SELECT_ROW = "SELECT " + ", ".join(f'"{name}"' for name in COLUMNS) + " FROM executions"  # noqa: S608 - our own names
-_STORE_ROW = f"INSERT OR REPLACE INTO executions VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
+#: So many rows go into the file with one statement.
+_ROWS_MAX = 128
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """Open the file as readers and the writer need it."""
     address = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
-    connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        address, uri=True, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
     connection.execute("PRAGMA busy_timeout = 5000")
     if not read_only:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -209,6 +213,21 @@ class _Intake:
         else:
             extent[3] = end
 
+    def _insert(self, into: str, rows: Sequence[Sequence[object]]) -> None:
+        """Insert many rows with one statement.
+
+        sqlite lets go of the interpreter for each statement it runs, and getting it back from a busy event loop costs
+        more than the insert itself. Powers of two keep the statements few, so that they stay prepared.
+        """
+        start, size = 0, _ROWS_MAX
+        while start < len(rows):
+            while size > len(rows) - start:
+                size //= 2
+            marks = ", ".join([f"({', '.join('?' * len(rows[start]))})"] * size)
+            values = itertools.chain.from_iterable(rows[start : start + size])
+            self._connection.execute(f"{into} VALUES {marks}", tuple(values))
+            start += size
+
     def store(self) -> None:
         execute_many = self._connection.executemany
         rows = self._rows.values()
@@ -220,9 +239,9 @@ class _Intake:
                 if before is not None:
                     stale.append((row.seq, *before))
         execute_many("INSERT INTO search (search, rowid, name, message) VALUES ('delete', ?, ?, ?)", stale)
-        execute_many("INSERT INTO search (rowid, name, message) VALUES (?, ?, ?)", fresh)
-        execute_many(_STORE_ROW, map(_columns_of, rows))
-        execute_many("INSERT OR REPLACE INTO extents VALUES (?, ?, ?, ?)", self._extents)
+        self._insert("INSERT INTO search (rowid, name, message)", fresh)
+        self._insert("INSERT OR REPLACE INTO executions", [_columns_of(row) for row in rows])
+        self._insert("INSERT OR REPLACE INTO extents", self._extents)
         execute_many("INSERT OR IGNORE INTO keys VALUES (?, ?, ?, ?)", self._keys)
 
 

@@ -349,11 +349,17 @@ class Dispatcher:
             child = self.ledger.find(execution)
             if child is not None and child.state.status is Status.NEW:
                 self.request_cancel(execution, state.id)  # with its parent gone, nobody could run it any more
-        log.info(
-            "execution.ended",
-            execution=state.id,
-            flow=state.flow_name or state.task,
-            status=state.status,
-            reason=state.reason or None,
-        )
+        # Not before the batch with the end is on its way to the disk: the log would keep everybody waiting.
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, _tell_end, state)
         await self.ledger.settle(subject)
+
+
+def _tell_end(state: model.Execution) -> None:
+    log.info(
+        "execution.ended",
+        execution=state.id,
+        flow=state.flow_name or state.task,
+        status=state.status,
+        reason=state.reason or None,
+    )
