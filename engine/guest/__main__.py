@@ -33,6 +33,7 @@ if __name__ == "__main__":
     flow_api = importlib.import_module(f"{_PACKAGE}.flow_api")
     sys.modules["flow_api"] = flow_api
     sys.modules["flow_api.exceptions"] = flow_api.exceptions
+    importlib.import_module(f"{_PACKAGE}.run").rehearse()
     gc.collect()
     gc.freeze()
     fork_server.main(int(sys.argv[1]))

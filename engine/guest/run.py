@@ -12,6 +12,7 @@ import inspect
 import os
 import random
 import resource
+import socket
 import sys
 import threading
 import traceback
@@ -24,6 +25,29 @@ _GUEST_FOLDER = os.path.dirname(os.path.abspath(__file__))
 _MODULE_NAME = "__flow__"
 #: A process that grew by more than this while running one execution does not stay.
 _GROWTH_KB_MAX = 64 * 1024
+
+
+_REHEARSAL = """
+def handler(system, this, inputs):
+    this.log('rehearsal')
+    return inputs
+"""
+
+
+def rehearse(times: int = 10) -> None:
+    """Run an execution of nothing, several times, in the fork server, before anything is forked.
+
+    The interpreter adapts code while it runs. Done here it is done once; done in every child it would cost each of them
+    the time, and a copy of the pages the code lies in.
+    """
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process = FlowProcess(frames.BlockingFrames(ours))
+        process.stand_on(os.sep, compile(_REHEARSAL, "rehearsal", "exec"))
+        for _ in range(times):
+            process.run({"path": "rehearsal", "execution": {"id": "0", "input_value": {}}})
+            theirs.recv(65536)
+    sys.modules.pop(_MODULE_NAME)
 
 
 class FlowProcess:
@@ -43,12 +67,18 @@ class FlowProcess:
                 frame = self._connection.receive()
             except frames.ChannelClosed:
                 return
-            self._run(frame)
+            if not self._snapshot:
+                imports.serve_snapshot(frame["snapshot"])
+                self.stand_on(frame["snapshot"])
+            self.run(frame)
 
-    def _run(self, frame: dict[str, Any]) -> None:
-        if not self._snapshot:
-            self._snapshot = frame["snapshot"]
-            imports.serve_snapshot(self._snapshot)
+    def stand_on(self, snapshot: str, code: types.CodeType | None = None) -> None:
+        """Serve the flow of one snapshot from now on; its code is read there unless it is given."""
+        self._snapshot = snapshot
+        self._code = code
+
+    def run(self, frame: dict[str, Any]) -> None:
+        """Run one execution and tell how it ended."""
         os.chdir(self._snapshot)
         environment = _environment().copy()
         self._channel.begin()
