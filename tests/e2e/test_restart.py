@@ -209,7 +209,8 @@ def test_a_full_disk_refuses_new_work_and_loses_nothing(tmp_path, make_daemon):
         )
         assert "Retry-After" in refused[2] and "disk" in refused[1]["detail"] + refused[1].get("hint", "")
         status, body, _ = daemon.raw("GET", "/readyz")
-        assert status == 503 and "no new records" in body["reasons"][0] or "space" in body["reasons"][0]
+        assert status == 503
+        assert "space" in body["reasons"][0]
         time.sleep(2)  # the running ones end, and one has a large value to keep, while there is no room
         assert daemon.raw("GET", f"/api/v1/executions/{running}", headers=header)[0] in (200, 503)
         filler.unlink()
