@@ -43,6 +43,12 @@ class Channel:
         """Record a log line; nobody waits for it."""
         self._send({"op": "log", "call": self._next(), "level": level, "args": args, "kwargs": labels})
 
+    def settle(self) -> None:
+        """Return when the daemon has taken up everything sent so far. No call: it changes nothing and has no number."""
+        if threading.get_ident() == self._owner:
+            self._connection.send({"op": "settle"})
+            self._connection.receive()
+
     def _next(self) -> int:
         if threading.get_ident() != self._owner:
             raise exceptions.InternalError(

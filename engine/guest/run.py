@@ -27,6 +27,8 @@ _MODULE_NAME = "__flow__"
 _GROWTH_KB_MAX = 64 * 1024
 
 
+#: Audit events that announce a child process, as https://docs.python.org/3/library/audit_events.html names them.
+_CHILD_EVENTS = frozenset({"subprocess.Popen", "os.system", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty"})
 _REHEARSAL = """
 def handler(system, this, inputs):
     this.log('rehearsal')
@@ -57,11 +59,14 @@ class FlowProcess:
         self._connection = connection
         self._channel = channel.Channel(connection)
         self._snapshot = ""
+        self._settling = False
         self._code: types.CodeType | None = None
         self._peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def serve(self) -> None:
         """Run executions until the daemon closes the channel."""
+        sys.addaudithook(self._before_child)
+        os.register_at_fork(after_in_child=self._forget_channel)
         while True:
             try:
                 frame = self._connection.receive()
@@ -71,6 +76,22 @@ class FlowProcess:
                 imports.serve_snapshot(frame["snapshot"])
                 self.stand_on(frame["snapshot"])
             self.run(frame)
+
+    def _before_child(self, event: str, _arguments: object) -> None:
+        """Let what was printed before a child process starts be taken up before what that writes."""
+        if event in _CHILD_EVENTS and not self._settling:
+            self._settling = True  # flushing raises audit events of its own
+            try:
+                streams.flush()
+                self._channel.settle()
+            except frames.ChannelClosed:
+                pass  # the daemon is gone: the next call says so
+            finally:
+                self._settling = False
+
+    def _forget_channel(self) -> None:
+        """In a process that the flow forked by itself: the channel is its parent's."""
+        self._settling = True
 
     def stand_on(self, snapshot: str, code: types.CodeType | None = None) -> None:
         """Serve the flow of one snapshot from now on; its code is read there unless it is given."""

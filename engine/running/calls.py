@@ -238,16 +238,20 @@ class Calls:
         look()
         if not hold.done():
             unfinished = tuple(state.id for state in states if not state.status.ended)
-            for execution in unfinished:
-                subject = self._ledger.find(execution)
-                if subject is not None:
-                    subject.watchers.append(look)
+            if run.state.id in unfinished:
+                raise errors.InvalidRequest("an execution cannot wait for itself")
+            watched = [subject for subject in map(self._ledger.find, unfinished) if subject is not None]
+            for subject in watched:
+                subject.watchers.append(look)
             timer = _deadline(hold, timeout_s)
             try:
                 await run.hold(hold, unfinished)
             finally:
                 if timer is not None:
                     timer.cancel()
+                for subject in watched:
+                    if look in subject.watchers:  # one that has ended has told and forgotten its watchers
+                        subject.watchers.remove(look)
         if judge(return_when, [state.status for state in states]) is Verdict.FAILED:
             raise DependencyFailed(
                 next(s for s in states if s.status.ended and s.status is not lifecycle.Status.ENDED_SUCCESS)

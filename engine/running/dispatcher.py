@@ -246,9 +246,10 @@ class Dispatcher:
         subject = self.ledger.find(execution)
         if subject is None:
             return await self.load(execution)
-        await asyncio.wait(
-            {subject.ended}, timeout=max(timeout_s, _DURABLE_SOON_S if subject.state.status.ended else 0)
-        )
+        if not subject.state.status.ended and timeout_s > 0:
+            await asyncio.wait({subject.ended}, timeout=timeout_s)
+        if subject.state.status.ended and not subject.ended.done():
+            await asyncio.wait({subject.ended}, timeout=_DURABLE_SOON_S)
         if subject.state.status.ended and not subject.ended.done():
             raise errors.NotAccepting("it has ended, but its end cannot be recorded now", hint="free disk space")
         return subject.state

@@ -93,6 +93,8 @@ class FlowRun:
         kind = (self.state.flow_id, self.state.commit)
         process = self._process = self._around.processes.take(kind, fresh=not self.state.reuse)
         process.listen(self._take_output)
+        if self._killed_because:
+            process.kill()  # its time was over, or the daemon stopped, before there was a process to kill
         process.send(frame)
         try:
             ended = await self._converse(process)
@@ -122,6 +124,8 @@ class FlowRun:
                 case protocol.Output():
                     if not self._record_written(said.stream, said.text.encode()):
                         await self._written()
+                case protocol.Settle():
+                    process.send(protocol.settled())
                 case protocol.Log():
                     await self._take_log(said)
                 case protocol.Call():

@@ -63,7 +63,7 @@ class TaskRun:
         self._ledger.record(self._live, events.ExecutionStarted(execution=execution, attempt=1))
         await self._ledger.journal.durable()  # the world must not be touched for something that could be forgotten
         self._work = asyncio.create_task(self._prepared.run(self._context), name=f"task {execution}")
-        if self._live.state.cancel_requested:
+        if self._live.state.cancel_requested or self._interrupted:
             self._work.cancel()
         done, _ = await asyncio.wait({self._work}, timeout=self._prepared.timeout_s)
         timed_out = not done

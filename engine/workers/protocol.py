@@ -41,6 +41,10 @@ class Output(msgspec.Struct, frozen=True, tag_field="op", tag="out"):
     text: str
 
 
+class Settle(msgspec.Struct, frozen=True, tag_field="op", tag="settle"):
+    """The process wants to know that everything before this was taken up."""
+
+
 class Ended(msgspec.Struct, frozen=True, tag_field="op", tag="ended"):
     """The handler left. ``dirty`` says in words why the process cannot be used again, if so."""
 
@@ -51,7 +55,7 @@ class Ended(msgspec.Struct, frozen=True, tag_field="op", tag="ended"):
     dirty: str = ""
 
 
-Said = Call | Log | Output | Ended
+Said = Call | Log | Output | Settle | Ended
 _decoder: msgspec.json.Decoder[Said] = msgspec.json.Decoder(Said)
 
 
@@ -61,6 +65,11 @@ def decode(text: bytes) -> Said:
         return _decoder.decode(text)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise errors.InvalidRequest(f"the flow process sent something that is no frame: {error}") from None
+
+
+def settled() -> bytes:
+    """Return the frame that answers ``Settle``."""
+    return frames.pack(b"{}")
 
 
 def answer(call: int, result: bytes | None) -> bytes:

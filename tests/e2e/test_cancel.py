@@ -137,6 +137,25 @@ def test_a_flow_that_takes_longer_than_its_timeout_is_ended_with_that_reason(wor
     assert (ended["status"], ended["reason"], ended["message"]) == ("ENDED_ERROR", "timeout", "timed out after 0.3 s")
 
 
+def test_time_that_is_over_before_there_is_a_process_is_over_all_the_same(workshop):
+    workshop.flow(
+        "no time at all",
+        """
+        # /// script
+        # [tool.headrace]
+        # timeout = 0.000001
+        # ///
+        def handler(system, this):
+            while True:
+                pass
+        """,
+    )
+    workshop.flow("asks for no time", "def handler(system, this):\n    this.flow('no time at all')\n")
+    ended = workshop.daemon.run("asks for no time")
+    assert (ended["status"], ended["error"]["type"]) == ("ENDED_ERROR", "DependencyFailedError")
+    assert "timed out" in ended["message"]
+
+
 def test_a_queued_execution_is_cancelled_before_it_runs_and_what_has_ended_cannot_be(tmp_path, make_daemon):
     flows = tmp_path / "flows"
     flows.mkdir()

@@ -95,7 +95,7 @@ return [early, [child.get('status') for child in children], [c.get('output_value
     [("FIRST_ENDED", ["quick"]), ("FIRST_SUCCEEDED", ["bad", "quick"]), ("ALL_ENDED", ["slow", "bad", "quick"])],
 )
 def test_waiting_for_several_returns_those_that_have_ended(run, return_when, expected):
-    fails = 0.05 if return_when == "FIRST_SUCCEEDED" else 0.4
+    fails = {"FIRST_SUCCEEDED": 0.05, "FIRST_ENDED": 1.5, "ALL_ENDED": 0.4}[return_when]
     ended = run(f"""
 slow = this.flow('child', sleep=1, name='slow', wait=False)
 bad = this.flow('child', sleep={fails}, fail='x', name='bad', wait=False)
@@ -215,7 +215,7 @@ subprocess.run(['sh', '-c', 'echo from a subprocess; echo to stderr >&2'])
         'text 1 {"k": [null]} answer=42',
     )
     assert lines[1]["level"] == "WARNING" and lines[1]["args"] == ["<class 'object'>"]
-    streams = {(line["stream"], line["text"]) for line in lines[2:]}
+    streams = [(line["stream"], line["text"]) for line in lines[2:]]
     assert ("stderr", "to stderr") in streams
     assert "printed ä \x1b[31mred\x1b[0m\nfrom a subprocess" in "\n".join(t for s, t in streams if s == "stdout")
 
@@ -283,6 +283,7 @@ return all(getattr(flow_api, n) is getattr(exceptions, n) for n in names) and fl
         ("this.save(status='ENDED_SUCCESS')", "InvalidInputError", "cannot be saved"),
         ("this.sleep(-1)", "InvalidInputError", "0 or more"),
         ("this.log('x', level='LOUD')", "InvalidInputError", "LOUD"),
+        ("this.wait()", "InvalidInputError", "cannot wait for itself"),
         ("system.execution('nope').get('status')", "ResourceNotFoundError", "nope"),
         ("this.flow('child').save(message='late')", "InvalidInputError", "has ended"),
         (

@@ -9,6 +9,8 @@ import threading
 import time
 import urllib.error
 
+import pytest
+
 from headrace.engine.records import recovery
 from tests.support.daemons import processes_matching, until
 
@@ -53,6 +55,7 @@ class Caller(threading.Thread):
                 time.sleep(0.02)
 
 
+@pytest.mark.timeout(600)
 def test_kill_9_under_load_loses_nothing_that_was_acknowledged(tmp_path, make_daemon):
     seed = int(os.environ.get("HEADRACE_SEED", str(random.randrange(10**6))))
     print(f"seed {seed}, {ROUNDS} kills")
