@@ -111,7 +111,10 @@ async def test_what_a_dead_process_leaves_is_killed_even_if_it_hid_in_a_session_
 
 
 async def test_flows_forking_by_themselves_do_not_speak_on_the_channel(run):
-    body = "pid = os.fork()\nif pid == 0:\n    print('from the child')\n    os.system('true')\n    os._exit(0)\nos.waitpid(pid, 0)\nreturn 'fine'"
+    body = (
+        "pid = os.fork()\nif pid == 0:\n    print('from the child')\n    os.system('true')\n    os._exit(0)\n"
+        "os.waitpid(pid, 0)\nreturn 'fine'"
+    )
     assert await run(body) == "fine"
 
 
