@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import fcntl
 import os
 import signal
@@ -19,7 +20,7 @@ import structlog
 import uvloop
 
 from .. import __version__
-from ..engine import errors, events, ids, model, ports
+from ..engine import errors, events, ids, model
 from ..engine.records import blobs, index, journal, recovery
 from ..engine.running import dispatcher, live
 from ..engine.state import files
@@ -123,6 +124,48 @@ def _locked(state: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Parts:
+    """What a daemon consists of, between its journal and its front."""
+
+    source: sync_source.Source
+    synchroniser: sync_loop.Synchroniser
+    tasks: registry.Registry
+    work: dispatcher.Dispatcher
+    hub: stream.Hub
+
+
+def _assemble(
+    settings: config.Configuration, records: journal.Journal, archive: index.Index, pool: processes.Processes
+) -> Parts:
+    """Put the rooms together; nothing is started yet."""
+    source = _source(settings)
+    tasks = registry.installed()
+    synchroniser = sync_loop.Synchroniser(
+        source,
+        settings.state_directory,
+        publications=Publications(records),
+        commits_in_use=lambda: work.commits_in_use(),
+        clock=SystemClock(),
+    )
+    work = dispatcher.Dispatcher(
+        live.Ledger(records, blobs.Blobs(settings.state_directory / "blobs")),
+        archive,
+        synchroniser.flows,
+        tasks,
+        files.Files(settings.state_directory / "files"),
+        pool,
+        clock=SystemClock(),
+        new_id=ids.new_id,
+        options=dispatcher.Options(
+            max_running=settings.run_max_running,
+            cancel_grace_s=settings.run_cancel_grace_s,
+            allow_local_files=source.developer,
+        ),
+    )
+    return Parts(source, synchroniser, tasks, work, stream.Hub(records))
+
+
 async def _live(settings: config.Configuration) -> int:
     """Start everything, wait for the signal to stop, stop everything."""
     began = time.monotonic()
@@ -134,33 +177,8 @@ async def _live(settings: config.Configuration) -> int:
         pool = processes.Processes(SystemClock(), idle_max=settings.run_max_running)
         await pool.start()
         watch_pool = group.create_task(_raise_when_done(pool.failed), name="fork server")
-        store = blobs.Blobs(settings.state_directory / "blobs")
-        ledger = live.Ledger(records, store)
-        source = _source(settings)
-        tasks = registry.installed()
-        synchroniser = sync_loop.Synchroniser(
-            source,
-            settings.state_directory,
-            publications=Publications(records),
-            commits_in_use=lambda: work.commits_in_use(),
-            clock=SystemClock(),
-        )
-        work = dispatcher.Dispatcher(
-            ledger,
-            archive,
-            synchroniser.flows,
-            tasks,
-            files.Files(settings.state_directory / "files"),
-            pool,
-            clock=SystemClock(),
-            new_id=ids.new_id,
-            options=dispatcher.Options(
-                max_running=settings.run_max_running,
-                cancel_grace_s=settings.run_cancel_grace_s,
-                allow_local_files=source.developer,
-            ),
-        )
-        hub = stream.Hub(records)
+        parts = _assemble(settings, records, archive, pool)
+        source, synchroniser, work = parts.source, parts.synchroniser, parts.work
         await synchroniser.start(unfinished.published.get(source.name))
         started = events.DaemonStarted(version=__version__, pid=os.getpid(), unfinished=len(unfinished.executions))
         records.append(started)
@@ -169,8 +187,7 @@ async def _live(settings: config.Configuration) -> int:
         token = access.client_token(settings.state_directory)
         people = sessions.Sessions(SystemClock())
         guard = access.Access(token, people, secure=settings.listen_behind_proxy)
-        front = _front(settings, work, archive, synchroniser, tasks, hub) + login.Login(guard).table()
-        http = server.Server(front, guard)
+        http = server.Server(_front(settings, parts, archive) + login.Login(guard).table(), guard)
         url = await http.start(settings.listen_address, settings.state_directory / "daemon.sock")
         access.write_client_file(settings.state_directory, url, token)
         log.info(
@@ -185,12 +202,12 @@ async def _live(settings: config.Configuration) -> int:
 
         await stop.wait()
 
-        log.info("daemon.stopping", running=len(ledger))
-        hub.close()
+        log.info("daemon.stopping", running=work.unfinished)
+        parts.hub.close()
         await work.stop(settings.run_stop_grace_s)
         await http.stop()
         syncing.cancel()
-        await tasks.aclose()
+        await parts.tasks.aclose()
         watch_pool.cancel()
         await pool.stop()
         records.append(events.DaemonStopped(reason="asked to stop"))
@@ -237,20 +254,13 @@ def _source(settings: config.Configuration) -> sync_source.Source:
     )
 
 
-def _front(
-    settings: config.Configuration,
-    work: dispatcher.Dispatcher,
-    archive: index.Index,
-    synchroniser: sync_loop.Synchroniser,
-    tasks: ports.Tasks,
-    hub: stream.Hub,
-) -> list[routes.Route]:
-    """Every route there is."""
-    flows = synchroniser.flows
+def _front(settings: config.Configuration, parts: Parts, archive: index.Index) -> list[routes.Route]:
+    """Every route but the login's."""
+    work, synchroniser, flows = parts.work, parts.synchroniser, parts.synchroniser.flows
     # Behind a proxy the whole world arrives from loopback.
     anonymous = settings.listen_address.loopback and not settings.listen_behind_proxy
     hooks = webhooks.Webhooks(work, flows, allow_anonymous=anonymous)
-    interface = api.Api(work, archive, flows, tasks, synchroniser, hub)
+    interface = api.Api(work, archive, flows, parts.tasks, synchroniser, parts.hub)
     return interface.table() + hooks.table() + pages.Pages(work, archive, flows, synchroniser).table()
 
 

@@ -152,9 +152,7 @@ def test_functions_fit_on_a_screen():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = node.end_lineno - node.lineno + 1
-                # a table and the daemon's start-to-stop list are one thought each, however many steps they have
-                limit = 110 if (module_name(path), node.name) == ("daemon.app", "_live") else 70
-                assert length <= limit, f"{path.name}:{node.lineno} {node.name} has {length} lines"
+                assert length <= 70, f"{path.name}:{node.lineno} {node.name} has {length} lines"
 
 
 def test_every_module_says_what_it_is():

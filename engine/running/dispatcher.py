@@ -138,6 +138,11 @@ class Dispatcher:
         reasons = ["the daemon is stopping"] if self._stopping else []
         return [*reasons, self.ledger.journal.stalled] if self.ledger.journal.stalled else reasons
 
+    @property
+    def unfinished(self) -> int:
+        """How many executions have not ended."""
+        return len(self.ledger)
+
     async def commits_in_use(self) -> frozenset[str]:
         """The commits that unfinished executions are pinned to."""
         return frozenset(subject.state.commit for subject in self.ledger if subject.state.commit)
