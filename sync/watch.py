@@ -17,8 +17,9 @@ import watchfiles
 
 log = structlog.get_logger()
 
-#: Changes that come in one breath are told once: 20 ms of silence end it, 400 ms at the latest.
-_QUIET_MS = 20
+#: Changes that come in one breath are told once: 50 ms of silence end it, 400 ms at the latest. The watcher wakes up
+#: this often even if nothing happens, so a shorter silence costs an idle daemon more than it gains a push.
+_QUIET_MS = 50
 _BREATH_MS = 400
 _POLL_MS = 1000
 _RETRY_S = 5.0
