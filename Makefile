@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # command:package — what the tests use of the system; a test whose server is missing skips and says so
-TEST_PACKAGES := git:git strace:strace openssl:openssl /usr/sbin/sshd:openssh-server
+TEST_PACKAGES := git:git jq:jq strace:strace openssl:openssl /usr/sbin/sshd:openssh-server
 .DEFAULT_GOAL := help
 .PHONY: help install run test check bench ui clean system-packages venv-package
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -121,6 +122,7 @@ def test_a_second_daemon_on_the_same_state_is_refused(daemon, make_daemon):
     assert daemon.run("sleeps")["output_value"] == "slept"
 
 
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_a_disk_that_breaks_its_promise_ends_the_daemon_and_nothing_is_acknowledged_after(daemon):
     inject = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e")
     daemon.start(*inject, "inject=fdatasync:error=EIO:when=25+", wait=False)
