@@ -81,7 +81,7 @@ def executions(client: Client, *, as_json: bool, **given: Unpack[_Filters]) -> N
         )
         for each in found
     ]
-    render.table(["ID", "STATUS", "NAME", "CREATED", "TOOK", "MESSAGE"], rows, cut=["MESSAGE"])
+    render.table(["ID", "STATUS", "NAME", "CREATED", "TOOK", "MESSAGE"], rows, cut=["NAME", "MESSAGE"])
 
 
 @click.command()
