@@ -72,7 +72,7 @@ class Webhooks:
         accepted = await self._work.submit(
             model.Submission(
                 flow=flow.id,
-                inputs=values.checked(values.encode(_inputs(request, body, content)), "the delivery"),
+                inputs=values.encode(_inputs(request, body, content)),
                 created_by=f"webhook {hook.name}",
                 key=f"webhook:{hook.name}:{delivery}" if delivery else "",
                 key_digest=hashlib.sha256(body).hexdigest() if delivery else "",

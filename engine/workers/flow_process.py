@@ -31,7 +31,6 @@ class FlowProcess:
     def __init__(self, loop: asyncio.AbstractEventLoop, channel: socket.socket, out: int, err: int) -> None:
         self.exited: asyncio.Future[int] = loop.create_future()
         self.pid = 0
-        self.served = 0  # executions taken so far
         self.idle_since = 0.0
         self._loop = loop
         self._channel = channel

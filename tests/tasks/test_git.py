@@ -34,7 +34,7 @@ def scratch(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def repository(tmp_path: pathlib.Path) -> Repository:
-    made = Repository(tmp_path / "served" / "work")
+    made = Repository(tmp_path / "served" / "repository")
     made.write_all({"README.md": "first\n", "sub/dir/data.bin": b"\0\xff"})
     made.commit("first commit")
     return made
@@ -243,7 +243,7 @@ def test_reading_may_be_repeated(tasks: registry.Registry) -> None:
 
 async def test_a_public_repository_over_http(call, serve, repository: Repository) -> None:
     address = await serve(git_http.handler(repository.path.parent))
-    assert contents(await call("GIT", url=f"{address}/work/.git"))["README.md"] == b"first\n"
+    assert contents(await call("GIT", url=f"{address}/repository/.git"))["README.md"] == b"first\n"
 
 
 async def test_a_single_commit_over_http(call, serve, repository: Repository) -> None:
@@ -251,30 +251,30 @@ async def test_a_single_commit_over_http(call, serve, repository: Repository) ->
     repository.write(more="x")
     repository.commit()
     address = await serve(git_http.handler(repository.path.parent))
-    assert (await call("GIT", url=f"{address}/work/.git", ref=first))["commit_sha"] == first
+    assert (await call("GIT", url=f"{address}/repository/.git", ref=first))["commit_sha"] == first
 
 
 async def test_https_with_an_authority_of_the_operator(
     call, serve, repository, certs: Certificates, monkeypatch
 ) -> None:
     address = await serve(git_http.handler(repository.path.parent), certs.server_context())
-    failed = await failure(call("GIT", url=f"{address}/work/.git", retry_backoff=False))
+    failed = await failure(call("GIT", url=f"{address}/repository/.git", retry_backoff=False))
     assert "certificate" in failed.message
     monkeypatch.setenv("GIT_SSL_CAINFO", str(certs.folder / "ca.crt"))
-    assert contents(await call("GIT", url=f"{address}/work/.git"))["README.md"] == b"first\n"
+    assert contents(await call("GIT", url=f"{address}/repository/.git"))["README.md"] == b"first\n"
 
 
 async def test_username_and_password_are_given_to_the_server(call, serve, repository: Repository) -> None:
     odd = "p'w \"$(x)\\ä"
     address = await serve(git_http.handler(repository.path.parent, user="me", password=odd))
-    given = {"url": f"{address}/work/.git", "command": "metadata"}
+    given = {"url": f"{address}/repository/.git", "command": "metadata"}
     assert (await call("GIT", **given, username="me", password=odd))["commit_message"] == "first commit\n"
 
 
 async def test_credentials_in_the_address_work_and_are_not_shown(call, serve, repository, context: Context) -> None:
     address = await serve(git_http.handler(repository.path.parent, user="me", password="se%cret"))
     inside = address.replace("//", "//me:se%25cret@")
-    assert (await call("GIT", command="metadata", url=f"{inside}/work/.git"))["commit_sha"]
+    assert (await call("GIT", command="metadata", url=f"{inside}/repository/.git"))["commit_sha"]
     failed = await failure(call("GIT", url=f"{inside}/nothing", retry_backoff=False))
     assert failed.message.startswith(f"GIT get {address}/nothing: ")
     assert "cret" not in failed.message + context.text
@@ -282,7 +282,7 @@ async def test_credentials_in_the_address_work_and_are_not_shown(call, serve, re
 
 async def test_refused_and_missing_credentials_are_said_plainly(call, serve, repository: Repository) -> None:
     address = await serve(git_http.handler(repository.path.parent, user="me", password="right"))
-    url = f"{address}/work/.git"
+    url = f"{address}/repository/.git"
     failed = await failure(call("GIT", url=url, username="me", password="wrong-one"))
     assert failed.message == f"GIT get {url}: the server refused the username and password"
     failed = await failure(call("GIT", url=url))
@@ -291,7 +291,7 @@ async def test_refused_and_missing_credentials_are_said_plainly(call, serve, rep
 
 async def test_a_cookie_is_sent(call, serve, repository: Repository) -> None:
     address = await serve(git_http.handler(repository.path.parent, cookie="sid=abc"))
-    url = f"{address}/work/.git"
+    url = f"{address}/repository/.git"
     assert (await call("GIT", command="metadata", url=url, httpCookie="sid=abc"))["commit_sha"]
     failed = await failure(call("GIT", url=url, httpCookie="sid=wrong-cookie"))
     assert "403" in failed.message
@@ -323,7 +323,7 @@ async def test_a_server_that_is_away_is_tried_again(call, serve, repository, pac
     async def flaky(request):
         return web.Response(status=left.pop()) if left else await served(request)
 
-    url = f"{await serve(flaky)}/work/.git"
+    url = f"{await serve(flaky)}/repository/.git"
     assert (await call("GIT", command="metadata", url=url))["commit_sha"]
     assert pacing.pauses == [1, 2]
 
@@ -373,7 +373,7 @@ def _proc(pid: int, name: str) -> bytes:
 
 async def test_private_addresses_can_be_forbidden(serve, repository: Repository, context: Context) -> None:
     tasks = registry.installed(definition.Settings(egress=Egress(deny_private=True)))
-    url = f"{await serve(git_http.handler(repository.path.parent))}/work/.git"
+    url = f"{await serve(git_http.handler(repository.path.parent))}/repository/.git"
     failed = await failure(tasks.prepare("GIT", json.dumps({"url": url}).encode()).run(context))
     assert "127.0.0.1 is not a public address" in failed.message
     await tasks.aclose()
@@ -389,7 +389,7 @@ class EverythingIsPublic(Egress):
 async def test_git_uses_the_very_addresses_that_were_checked(serve, repository: Repository, context: Context) -> None:
     tasks = registry.installed(definition.Settings(egress=EverythingIsPublic(deny_private=True)))
     address = await serve(git_http.handler(repository.path.parent))
-    url = address.replace("127.0.0.1", "localhost") + "/work/.git"
+    url = address.replace("127.0.0.1", "localhost") + "/repository/.git"
     assert b"first commit" in await tasks.prepare("GIT", json.dumps({"url": url}).encode()).run(context)
 
 
