@@ -7,6 +7,9 @@ Values of flows travel as ``msgspec.Raw``: JSON text that was checked once (``va
 flow process to the disk and to the HTTP answer without being decoded. A value over ``values.INLINE_BYTES_MAX`` lies in
 a content-addressed file, and the event's ``…_blob`` twin names it. A value that is not there is ``UNSET``, for ``null``
 is a value.
+
+A value that holds a secret stands here masked; its ``…_sealed`` twin then names the file that keeps the true one for
+the flow (``state.sealed``). What people, logs and shippers read is always the masked one.
 """
 
 from __future__ import annotations
@@ -50,8 +53,11 @@ class ExecutionCreated(Event, frozen=True, tag="execution.created"):
     commit: str = ""
     path: str = ""  # of the flow's file below the snapshot
     task: str = ""  # canonical task type, for type TASK
+    script_blob: Blob | None = None  # the text, for type SCRIPT
     inputs: msgspec.Raw = EMPTY_OBJECT
     inputs_blob: Blob | None = None
+    inputs_sealed: str = ""
+    webhook: bool = False  # the inputs are a webhook's delivery
     parent: str = ""
     parent_call: int = 0
     depth: int = 0
@@ -61,6 +67,10 @@ class ExecutionCreated(Event, frozen=True, tag="execution.created"):
     queued: bool = True  # False: created only, to be run later
     timeout_s: float | None = None
     reuse: bool = True  # whether its process may take another execution afterwards
+    orphan: bool = True  # goes on when its parent is cancelled, unless the parent is waiting for it
+    protect_inputs: tuple[str, ...] = ()  # keys people do not see
+    protect_outputs: tuple[str, ...] = ()
+    retention_time_s: float | None = None
 
 
 class ExecutionQueued(Event, frozen=True, tag="execution.queued"):
@@ -79,6 +89,34 @@ class ExecutionStarted(Event, frozen=True, tag="execution.started"):
 
 class CancelRequested(Event, frozen=True, tag="cancel.requested"):
     """Somebody wants it to end; it meets this at its next call, or is killed after its grace time."""
+
+    execution: str
+    by: str = ""
+
+
+class ExecutionDeleted(Event, frozen=True, tag="execution.deleted"):
+    """An ended execution is not to be listed or shown any more; its lines go when their segment does."""
+
+    execution: str
+    by: str = ""
+
+
+class PauseRequested(Event, frozen=True, tag="pause.requested"):
+    """Somebody wants it to stand still; it does at its next call, or at once while it waits in one."""
+
+    execution: str
+    by: str = ""
+
+
+class ExecutionPaused(Event, frozen=True, tag="execution.paused"):
+    """It stands still until somebody resumes it; ``reason`` says why when nobody asked for it."""
+
+    execution: str
+    reason: str = ""
+
+
+class ExecutionResumed(Event, frozen=True, tag="execution.resumed"):
+    """It may go on: a pause that was asked for or has begun is over."""
 
     execution: str
     by: str = ""
@@ -108,6 +146,7 @@ class CallEnded(Event, frozen=True, tag="call.ended"):
     args_blob: Blob | None = None
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     result_blob: Blob | None = None
+    result_sealed: str = ""
     failure: Failure | None = None
 
 
@@ -121,8 +160,10 @@ class ExecutionSaved(Event, frozen=True, tag="execution.saved"):
     name: str | None = None
     output: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET  # replaces the whole output
     output_blob: Blob | None = None
+    output_sealed: str = ""
     output_keys: dict[str, msgspec.Raw] = {}
     output_key_blobs: dict[str, Blob] = {}
+    output_keys_sealed: dict[str, str] = {}
 
 
 class LogWritten(Event, frozen=True, tag="log.written"):
@@ -131,12 +172,24 @@ class LogWritten(Event, frozen=True, tag="log.written"):
     execution: str
     call: int = 0
     level: str = "INFO"
-    stream: str = ""  # stdout | stderr, or empty for this.log
+    stream: str = ""  # stdout | stderr | logging (Python's), or empty for this.log
     args: msgspec.Raw = EMPTY_LIST
     args_blob: Blob | None = None
     kwargs: msgspec.Raw = EMPTY_OBJECT
     kwargs_blob: Blob | None = None
     text: str = ""
+
+
+class WebhookAnswered(Event, frozen=True, tag="webhook.answered"):
+    """The flow says what the caller of its webhook gets when it has ended; ``body`` is text, or base64 (``binary``)."""
+
+    execution: str
+    call: int
+    status: int = 200
+    headers: dict[str, str] = {}
+    body: msgspec.Raw = msgspec.Raw(b'""')  # a JSON string
+    body_blob: Blob | None = None
+    binary: bool = False
 
 
 class ExecutionEnded(Event, frozen=True, tag="execution.ended"):
@@ -148,7 +201,101 @@ class ExecutionEnded(Event, frozen=True, tag="execution.ended"):
     reason: str = ""  # interrupted | timeout | killed | … when not its own doing
     output: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     output_blob: Blob | None = None
+    output_sealed: str = ""
     failure: Failure | None = None
+
+
+class RecordSaved(Event, frozen=True, tag="record.saved"):
+    """A setting, file, connection, … is this from now on: all its fields, whoever saved it.
+
+    ``base`` is the digest of what the repository declares under this name (empty if nothing): when that changes, the
+    repository wins."""
+
+    type: str
+    name: str
+    id: str
+    fields: dict[str, msgspec.Raw] = {}
+    field_blobs: dict[str, Blob] = {}
+    fields_sealed: dict[str, str] = {}
+    base: str = ""
+    by: str = ""
+    execution: str = ""
+    call: int = 0
+
+
+class RecordDeleted(Event, frozen=True, tag="record.deleted"):
+    """It is gone; with ``base`` that hides what the repository declares, until that changes."""
+
+    type: str
+    name: str
+    base: str = ""
+    by: str = ""
+    execution: str = ""
+    call: int = 0
+
+
+class RecordSuperseded(Event, frozen=True, tag="record.superseded"):
+    """The repository's ``commit`` changed what was saved (or deleted) at run time: the repository counts again."""
+
+    type: str
+    name: str
+    commit: str = ""
+
+
+class LockTaken(Event, frozen=True, tag="lock.taken"):
+    """``execution`` has the lock; ``owned``: only it can give it back, and does when it ends."""
+
+    name: str
+    execution: str
+    call: int = 0
+    owned: bool = False
+
+
+class LockReleased(Event, frozen=True, tag="lock.released"):
+    """The lock is free, or the next in line has it (which its own ``lock.taken`` says)."""
+
+    name: str
+    execution: str = ""  # whose call it was; empty if a person forced it or its owner ended
+    call: int = 0
+    by: str = ""
+
+
+class MessageCreated(Event, frozen=True, tag="message.created"):
+    """A person is asked, or told, something. ``bound``: it is withdrawn when its execution ends without an answer."""
+
+    message: str
+    subject: str
+    message_type: str = "INFO"
+    body: msgspec.Raw = EMPTY_OBJECT  # the form: a JSON Schema object, see state.forms
+    body_blob: Blob | None = None
+    execution: str = ""
+    call: int = 0
+    created_by: str = ""
+    bound: bool = False
+
+
+class MessageAnswered(Event, frozen=True, tag="message.answered"):
+    """The one answer a message gets."""
+
+    message: str
+    response: msgspec.Raw = EMPTY_OBJECT
+    response_blob: Blob | None = None
+    response_sealed: str = ""
+    by: str = ""
+
+
+class MessageWithdrawn(Event, frozen=True, tag="message.withdrawn"):
+    """Nobody needs an answer any more."""
+
+    message: str
+    reason: str = ""
+
+
+class MessageDeleted(Event, frozen=True, tag="message.deleted"):
+    """It is not shown any more."""
+
+    message: str
+    by: str = ""
 
 
 class CommitPublished(Event, frozen=True, tag="commit.published"):
@@ -195,10 +342,20 @@ ExecutionEvent = (
     | CallEnded
     | ExecutionSaved
     | LogWritten
+    | WebhookAnswered
+    | PauseRequested
+    | ExecutionPaused
+    | ExecutionResumed
     | ExecutionEnded
+    | ExecutionDeleted
 )
+RecordEvent = RecordSaved | RecordDeleted | RecordSuperseded
+LockEvent = LockTaken | LockReleased
+MessageEvent = MessageCreated | MessageAnswered | MessageWithdrawn | MessageDeleted
+#: What flows keep and share, beside their own records.
+StateEvent = RecordEvent | LockEvent | MessageEvent
 DaemonEvent = CommitPublished | CommitRejected | DaemonStarted | DaemonStopped
-AnyEvent = ExecutionEvent | DaemonEvent
+AnyEvent = ExecutionEvent | StateEvent | DaemonEvent
 
 
 class Recorded(msgspec.Struct, frozen=True):

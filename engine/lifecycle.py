@@ -1,11 +1,11 @@
 """The life of an execution: the one table that says which event may follow which status.
 
-            a             b              c, d
-      NEW ─────▶ QUEUED ─────▶ RUNNING ◀─────▶ WAITING
-       │           │            │   │             │
-       │f, g       │f, g        │f, g             │f, g
-       │           │            │   │e            │
-       ▼           ▼            ▼   ▼             ▼
+            a             b              c, d           h, j
+      NEW ─────▶ QUEUED ─────▶ RUNNING ◀─────▶ WAITING ◀─────▶ PAUSED ─────▶ RUNNING
+       │           │            │   │             │         h     │      i
+       │f, g       │f, g        │f, g             │f, g           │f, g
+       │           │            │   │e            │               │
+       ▼           ▼            ▼   ▼             ▼               ▼
       ENDED_ERROR (f)    ENDED_CANCELLED (g)    ENDED_SUCCESS (e)
 
 The arrows, one line each; ``tests/engine/test_lifecycle.py`` compares them with the table:
@@ -23,8 +23,14 @@ The arrows, one line each; ``tests/engine/test_lifecycle.py`` compares them with
     g  QUEUED   cancelled  ENDED_CANCELLED   the same
     g  RUNNING  cancelled  ENDED_CANCELLED   the handler left after a cancel, or was killed after its grace time
     g  WAITING  cancelled  ENDED_CANCELLED   the same
+    h  RUNNING  paused     PAUSED            it was asked to pause and came to a call
+    h  WAITING  paused     PAUSED            it was asked to pause while it sat in one
+    i  PAUSED   continued  RUNNING           somebody resumed it
+    j  PAUSED   suspended  WAITING           the same, and its call still waits for something
+    f  PAUSED   failed     ENDED_ERROR       its process died, or the daemon could not go on with it
+    g  PAUSED   cancelled  ENDED_CANCELLED   somebody cancelled it
 
-An ended execution never changes again. ``PAUSED`` is in the vocabulary of flows; arrows to it come with pausing.
+An ended execution never changes again.
 Everything that changes a status goes through ``next_status``: live supervision, recovery and the reading of
 records alike.
 """
@@ -69,6 +75,12 @@ TABLE: dict[tuple[Status, str], Status] = {
     (Status.QUEUED, "cancelled"): Status.ENDED_CANCELLED,
     (Status.RUNNING, "cancelled"): Status.ENDED_CANCELLED,
     (Status.WAITING, "cancelled"): Status.ENDED_CANCELLED,
+    (Status.RUNNING, "paused"): Status.PAUSED,
+    (Status.WAITING, "paused"): Status.PAUSED,
+    (Status.PAUSED, "continued"): Status.RUNNING,
+    (Status.PAUSED, "suspended"): Status.WAITING,
+    (Status.PAUSED, "failed"): Status.ENDED_ERROR,
+    (Status.PAUSED, "cancelled"): Status.ENDED_CANCELLED,
 }
 
 #: How an execution can end, as the transition that leads there.

@@ -17,8 +17,27 @@ import msgspec
 from . import errors, events, values
 from .lifecycle import ENDING, Status, next_status
 
-#: An output: nothing yet, one JSON value, or an object whose members are kept apart so that one key can be set alone.
-Output = msgspec.Raw | events.Blob | dict[str, msgspec.Raw | events.Blob] | None
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sealed:
+    """A value that holds a secret: ``shown`` is what people see, the file called ``id`` keeps the true one."""
+
+    id: str
+    shown: msgspec.Raw | events.Blob
+
+
+#: A JSON value of a flow: here, in a file, or with something in it that people do not see.
+Value = msgspec.Raw | events.Blob | Sealed
+#: An output: nothing yet, one value, or an object whose members are kept apart so that one key can be set alone.
+Output = Value | dict[str, Value] | None
+#: Logged values kept in memory for ``output_value['logging']``; a flow that logs more is read from its record.
+LOGGED_BYTES_MAX = 64 * 1024
+_NULL = msgspec.Raw(b"null")
+
+
+def value(raw: msgspec.Raw | msgspec.UnsetType, blob: events.Blob | None, sealed: str = "") -> Value:
+    """Return the value that an event's three twins stand for."""
+    shown = blob or (_NULL if raw is msgspec.UNSET else raw)
+    return Sealed(sealed, shown) if sealed else shown
 
 
 def timestamp(epoch_s: float) -> str:
@@ -50,7 +69,9 @@ class Execution:
     commit: str
     path: str
     task: str
-    inputs: msgspec.Raw | events.Blob
+    script: events.Blob | None
+    inputs: Value
+    webhook: bool
     parent: str
     parent_call: int
     depth: int
@@ -58,6 +79,10 @@ class Execution:
     created_at: str
     timeout_s: float | None
     reuse: bool
+    orphan: bool
+    protect_inputs: tuple[str, ...]
+    protect_outputs: tuple[str, ...]
+    retention_time_s: float | None
     output: Output = None
     message: str = ""
     reason: str = ""
@@ -67,6 +92,11 @@ class Execution:
     attempt: int = 0
     pid: int = 0
     cancel_requested: bool = False
+    pause_requested: bool = False
+    deleted: bool = False
+    answer: events.WebhookAnswered | None = None  # for the caller of the webhook that started it
+    logged: list[msgspec.Raw] = dataclasses.field(default_factory=list)  # by this.log, in order, as far as there is room
+    logged_bytes: int = 0
     calls: int = 0  # the highest call number recorded
     pending: dict[int, PendingCall] = dataclasses.field(default_factory=dict)
 
@@ -83,7 +113,9 @@ class Execution:
             commit=event.commit,
             path=event.path,
             task=event.task,
-            inputs=event.inputs_blob or event.inputs,
+            script=event.script_blob,
+            inputs=value(event.inputs, event.inputs_blob, event.inputs_sealed),
+            webhook=event.webhook,
             parent=event.parent,
             parent_call=event.parent_call,
             depth=event.depth,
@@ -91,13 +123,17 @@ class Execution:
             created_at=at,
             timeout_s=event.timeout_s,
             reuse=event.reuse,
+            orphan=event.orphan,
+            protect_inputs=event.protect_inputs,
+            protect_outputs=event.protect_outputs,
+            retention_time_s=event.retention_time_s,
         )
 
     def apply(self, event: events.ExecutionEvent, at: str) -> None:
         """Change the state as ``event`` says; raises ``lifecycle.IllegalTransition`` if it cannot happen now."""
         match event:
             case events.LogWritten():
-                self.calls = max(self.calls, event.call)
+                self._logged(event)
             case events.CallStarted():
                 self._call_started(event)
             case events.CallEnded():
@@ -113,12 +149,41 @@ class Execution:
                 self.pid = event.pid
             case events.CancelRequested():
                 self.cancel_requested = True
+            case events.PauseRequested():
+                self.pause_requested = True
+            case events.ExecutionPaused():
+                self.status = next_status(self.status, "paused")
+                self.reason = event.reason
+            case events.ExecutionResumed():
+                self._resumed()
+            case events.WebhookAnswered():
+                self.calls = max(self.calls, event.call)
+                self.answer = event
+            case events.ExecutionDeleted():
+                self.deleted = True
             case events.ExecutionEnded():
                 self._ended(event, at)
             case events.ExecutionCreated():
                 raise ValueError(f"execution {self.id} was created twice")
             case _:
                 assert_never(event)
+
+    def _logged(self, event: events.LogWritten) -> None:
+        self.calls = max(self.calls, event.call)
+        if event.stream:
+            return
+        for logged in (event.args_blob or event.args, event.kwargs_blob or event.kwargs):
+            bytes_ = logged.bytes if isinstance(logged, events.Blob) else len(bytes(logged))
+            self.logged_bytes += bytes_
+            if isinstance(logged, msgspec.Raw) and bytes_ > 2 and self.logged_bytes <= LOGGED_BYTES_MAX:
+                self.logged.append(logged)
+
+    def _resumed(self) -> None:
+        self.pause_requested = False
+        if self.status is Status.PAUSED:
+            waits = any(call.waits for call in self.pending.values())
+            self.status = next_status(self.status, "suspended" if waits else "continued")
+            self.reason = ""
 
     def _call_started(self, event: events.CallStarted) -> None:
         if event.waits:
@@ -140,10 +205,12 @@ class Execution:
         if event.name is not None:
             self.name = event.name
         if event.output is not msgspec.UNSET or event.output_blob is not None:
-            self.output = _opened(event.output, event.output_blob)
+            self.output = _opened(event.output, event.output_blob, event.output_sealed)
         if event.output_keys or event.output_key_blobs:
             kept = self.output if isinstance(self.output, dict) else {}
-            self.output = {**kept, **event.output_keys, **event.output_key_blobs}
+            shown: dict[str, msgspec.Raw | events.Blob] = {**event.output_keys, **event.output_key_blobs}
+            sealed = event.output_keys_sealed
+            self.output = kept | {k: Sealed(sealed[k], v) if k in sealed else v for k, v in shown.items()}
 
     def _ended(self, event: events.ExecutionEnded, at: str) -> None:
         self.status = next_status(self.status, ENDING[Status(event.status)])
@@ -152,14 +219,14 @@ class Execution:
         self.reason = event.reason
         self.failure = event.failure
         if event.output is not msgspec.UNSET or event.output_blob is not None:
-            self.output = _opened(event.output, event.output_blob)
+            self.output = _opened(event.output, event.output_blob, event.output_sealed)
         self.pending.clear()
 
 
-def _opened(output: msgspec.Raw | msgspec.UnsetType, blob: events.Blob | None) -> Output:
+def _opened(output: msgspec.Raw | msgspec.UnsetType, blob: events.Blob | None, sealed: str) -> Output:
     """Keep an object's members apart; anything else stays one value."""
-    if output is msgspec.UNSET:
-        return blob
+    if output is msgspec.UNSET or sealed:
+        return value(output, blob, sealed)
     members = values.members(output)
     return output if members is None else dict(members)
 
@@ -175,9 +242,10 @@ class Broken(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Webhook(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A webhook that a flow publishes. ``secret`` is a reference such as ``secret.env(NAME)``, never a value shown."""
+    """A webhook: which flow a delivery runs. ``secret`` is a reference such as ``secret.env(NAME)``, never a value."""
 
     name: str
+    flow: str = ""  # name or id; empty in a flow's own metadata, which stands for that flow
     auth: str = "none"  # none | key | github
     secret: str = ""
     methods: tuple[str, ...] = ("POST",)
@@ -206,14 +274,29 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     runnable: bool = True  # False: no good version was ever seen
 
 
+class Declared(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A setting, file, connection, … as the repository declares it.
+
+    ``fields`` are its fields as JSON text (of a file: none, its content is read from ``path`` below the snapshot of
+    ``commit``). ``digest`` changes whenever what is declared does, and only then."""
+
+    digest: str
+    path: str
+    commit: str
+    fields: dict[str, msgspec.Raw] = {}
+    size: int = 0  # of a file, in bytes
+
+
 class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
-    """All flows of one source at one moment; replaced whole, never changed."""
+    """All flows of one source at one moment, and what it declares; replaced whole, never changed."""
 
     source: str = ""
     ref: str = ""
     commit: str = ""
     published_at: str = ""
     flows: Mapping[str, Flow] = {}
+    declared: Mapping[str, Mapping[str, Declared]] = {}  # type of record → name → what is declared
+    problems: tuple[Broken, ...] = ()  # files that declare something and cannot be used
 
     def find(self, name: str) -> Flow:
         """Return the flow called ``name`` or with that id; raises ``NotFound`` with the nearest names."""
@@ -226,12 +309,14 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
-    """A request from outside for a flow to be run."""
+    """A request from outside for a flow, or a ``script``, to be run."""
 
-    flow: str
+    flow: str = ""
+    script: str = ""
     inputs: bytes = b"{}"  # checked JSON object text
     name: str = ""
     created_by: str = ""
     key: str = ""
     key_digest: str = ""
     queued: bool = True
+    webhook: bool = False  # the inputs are a webhook's delivery

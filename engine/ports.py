@@ -65,6 +65,50 @@ class Flows(Protocol):
         """Return the folder with the files of a published commit. It never changes."""
 
 
+class Authoring(Protocol):
+    """Changes to flows that become commits in the repository they come from (in developer mode: changes of a file)."""
+
+    async def save_flow(self, name: str, script: str, *, author: str, message: str = "") -> str:
+        """Make ``script`` the text of flow ``name``, new or not, and return the commit (empty in developer mode).
+
+        On return it is in the repository; a crash before leaves it as it was or complete. The catalogue has it a
+        little later, or marks the flow broken. Raises ``NotAllowed`` where the source cannot be written to,
+        ``Conflict`` when somebody else changed the file meanwhile, ``InvalidRequest`` for an impossible name."""
+
+    async def delete_flow(self, name: str, *, author: str, message: str = "") -> str:
+        """Remove the flow's file likewise; raises ``NotFound`` too."""
+
+    async def rename_flow(self, name: str, new_name: str, *, author: str, message: str = "") -> str:
+        """Move the flow's file likewise, keeping its id; raises ``NotFound``, and ``Conflict`` for a taken name."""
+
+    async def published(self, timeout_s: float) -> bool:
+        """Return whether everything written so far is in the catalogue, waiting so long for it."""
+
+
+class VaultAccess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a vault is and how to get in: a token, or AppRole's ``role_id`` and ``secret_id``."""
+
+    url: str
+    token: str = ""
+    role_id: str = ""
+    secret_id: str = ""
+    engine_path: str = "secret"  # where the KV version 2 engine is mounted
+    namespace: str = ""
+    cacert: str = ""  # PEM, when the system's authorities do not vouch for it
+
+
+class Vaults(Protocol):
+    """HashiCorp Vault or OpenBao, key-value engine version 2."""
+
+    async def read(self, access: VaultAccess, path: str) -> dict[str, Any]:
+        """Return the newest version of a secret; raises ``NotFound``, ``NotAllowed`` and ``SourceUnavailable``.
+
+        No message holds the token or anything of the secret."""
+
+    async def write(self, access: VaultAccess, path: str, data: dict[str, Any]) -> None:
+        """Make ``data`` the newest version; raises likewise."""
+
+
 class FileWriter(Protocol):
     """A file on its way into the store: visible whole after ``commit``, not at all otherwise."""
 

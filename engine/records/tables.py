@@ -152,6 +152,7 @@ class _Intake:
         self._rows: dict[str, Row] = {}
         self._searchable: dict[int, tuple[str, str]] = {}  # name and message as ``search`` has them now
         self._keys: list[tuple[str, str, str, str]] = []
+        self._deleted: list[Row] = []
         self._extents: list[list[int]] = []
         self._open_extents: dict[int, list[int]] = {}
 
@@ -160,7 +161,10 @@ class _Intake:
         row: Row | None
         if isinstance(event, events.ExecutionCreated):
             row = self._create(event, recorded)
-        elif isinstance(event, events.DaemonEvent):
+        elif not isinstance(event, events.ExecutionEvent):
+            return
+        elif isinstance(event, events.ExecutionDeleted):
+            self._delete(event.execution)
             return
         else:
             row = self._rows.get(event.execution) or self._stored(event.execution)
@@ -194,6 +198,11 @@ class _Intake:
         if event.key:
             self._keys.append((event.key, event.execution, event.key_digest, recorded.at))
         return row
+
+    def _delete(self, execution: str) -> None:
+        row = self._rows.get(execution) or self._stored(execution)
+        if row is not None:
+            self._deleted.append(self._rows.pop(execution))
 
     def _stored(self, execution: str) -> Row | None:
         stored = self._connection.execute(SELECT_ROW + " WHERE id = ?", (execution,)).fetchone()
@@ -243,6 +252,9 @@ class _Intake:
         self._insert("INSERT OR REPLACE INTO executions", [_columns_of(row) for row in rows])
         self._insert("INSERT OR REPLACE INTO extents", self._extents)
         execute_many("INSERT OR IGNORE INTO keys VALUES (?, ?, ?, ?)", self._keys)
+        known = [(row.seq, *self._searchable[row.seq]) for row in self._deleted if row.seq in self._searchable]
+        execute_many("INSERT INTO search (search, rowid, name, message) VALUES ('delete', ?, ?, ?)", known)
+        execute_many("DELETE FROM executions WHERE seq = ?", [(row.seq,) for row in self._deleted])
 
 
 # What ``model.Execution.apply`` does to the whole execution, as far as the table shows it.
@@ -277,6 +289,16 @@ def _call_ended(row: Row, event: events.CallEnded, at: str) -> None:
         row.waiting_call = 0
 
 
+def _paused(row: Row, event: events.ExecutionPaused, at: str) -> None:
+    if _move(row, "paused"):
+        row.reason = event.reason
+
+
+def _resumed(row: Row, event: events.ExecutionResumed, at: str) -> None:
+    if row.status == "PAUSED" and _move(row, "suspended" if row.waiting_call else "continued"):
+        row.reason = ""
+
+
 def _saved(row: Row, event: events.ExecutionSaved, at: str) -> None:
     row.message = row.message if event.message is None else event.message
     row.name = row.name if event.name is None else event.name
@@ -298,5 +320,7 @@ _CHANGES: dict[type, Callable[[Row, Any, str], None]] = {
     events.CallStarted: _call_started,
     events.CallEnded: _call_ended,
     events.ExecutionSaved: _saved,
+    events.ExecutionPaused: _paused,
+    events.ExecutionResumed: _resumed,
     events.ExecutionEnded: _ended,
 }
