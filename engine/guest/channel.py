@@ -43,6 +43,14 @@ class Channel:
         """Record a log line; nobody waits for it."""
         self._send({"op": "log", "call": self._next(), "level": level, "args": args, "kwargs": labels})
 
+    def note(self, level: str, text: str, labels: dict[str, Any]) -> None:
+        """Record a line of Python's ``logging``, from any thread.
+
+        It has no number, like what is printed: libraries log when they please, and a replay must not stumble over that.
+        """
+        frame = {"op": "log", "call": 0, "stream": "logging", "level": level, "args": [text], "kwargs": labels}
+        self._connection.send(frame)
+
     def settle(self) -> None:
         """Return when the daemon has taken up everything sent so far. No call: it changes nothing and has no number."""
         if threading.get_ident() == self._owner:

@@ -10,6 +10,7 @@ from typing import Any
 
 __all__ = [
     "CloudomationException",
+    "DeadlockError",
     "DependencyFailedError",
     "DependencyTimeoutError",
     "EngineException",
@@ -33,6 +34,10 @@ __all__ = [
 class EngineException(Exception):
     """The root of everything the engine raises into a flow."""
 
+    def __repr__(self) -> str:
+        """The class's name first, then what failed."""
+        return f"{type(self).__name__}({str(self)!r})"
+
 
 #: The name flows written for the commercial engine use.
 CloudomationException = EngineException
@@ -52,6 +57,8 @@ class ResourceNotFoundError(EngineException):
 
 class DependencyFailedError(EngineException):
     """An execution that was waited for did not succeed; ``execution`` is that execution."""
+
+    execution: Any
 
     def __init__(self, message: str = "", execution: Any = None) -> None:
         super().__init__(message)
@@ -80,6 +87,10 @@ class TimeoutExceededError(EngineException):
 
 class LockTimeoutError(TimeoutExceededError):
     """A lock was not free in time."""
+
+
+class DeadlockError(LockTimeoutError):
+    """Waiting for this lock would never end: its holder waits for one that this execution holds."""
 
 
 class DependencyTimeoutError(TimeoutExceededError):

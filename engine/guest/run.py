@@ -9,6 +9,7 @@ other.
 from __future__ import annotations
 
 import inspect
+import linecache
 import os
 import random
 import resource
@@ -19,10 +20,12 @@ import traceback
 import types
 from typing import Any
 
-from . import channel, exceptions, flow_api, frames, imports, streams
+from . import channel, exceptions, flow_api, frames, imports, logs, streams
 
 _GUEST_FOLDER = os.path.dirname(os.path.abspath(__file__))
 _MODULE_NAME = "__flow__"
+#: What tracebacks call a flow that came as text.
+_SCRIPT_NAME = "script.py"
 #: A process that grew by more than this while running one execution does not stay.
 _GROWTH_KB_MAX = 64 * 1024
 
@@ -58,6 +61,7 @@ class FlowProcess:
     def __init__(self, connection: frames.BlockingFrames) -> None:
         self._connection = connection
         self._channel = channel.Channel(connection)
+        self._logs = logs.Logs(self._channel)
         self._snapshot = ""
         self._settling = False
         self._code: types.CodeType | None = None
@@ -103,23 +107,27 @@ class FlowProcess:
         os.chdir(self._snapshot)
         environment = _environment().copy()
         self._channel.begin()
+        self._logs.begin()
         outcome = flow_api.Outcome()
-        this = flow_api.Execution(self._channel, frame["execution"], outcome)
-        system = flow_api.System(self._channel, this)
+        this = flow_api.Execution(self._channel, frame["execution"], outcome, webhook=frame.get("webhook", False))
+        system = flow_api.System(self._channel, this, frame.get("system"))
         random.seed(int(this.id, 36))  # an id's letters are digits of that base
-        ended = self._handle(frame["path"], system, this, outcome)
+        ended = self._handle(frame, system, this, outcome)
         streams.flush()
         ended["dirty"] = self._dirt(environment)
         self._connection.send(ended)
 
     def _handle(
-        self, path: str, system: flow_api.System, this: flow_api.Execution, outcome: flow_api.Outcome
+        self, frame: dict[str, Any], system: flow_api.System, this: flow_api.Execution, outcome: flow_api.Outcome
     ) -> dict[str, Any]:
         """Run the handler and say how it ended."""
         try:
-            handler = self._load(path)
+            handler = self._load(frame["path"], frame.get("script"))
             arguments = (system, this, this.get("input_value"))[: _arity(handler)]
             returned = handler(*arguments)
+            if inspect.iscoroutine(returned):
+                returned.close()
+                raise exceptions.InternalError("a handler is a plain function: take away its async, waiting is free")
         except exceptions.ExecutionCancel:
             return {"op": "ended", "outcome": "cancelled"}
         except BaseException as error:  # whatever leaves the handler is how it ended: SystemExit and its kin too
@@ -127,7 +135,7 @@ class FlowProcess:
         ended: dict[str, Any] = {"op": "ended", "outcome": outcome.marked or "success"}
         if outcome.message is not None:
             ended["message"] = outcome.message
-        if returned is not None and not isinstance(returned, flow_api.Execution):
+        if returned is not None and not isinstance(returned, flow_api.Handle):
             ended["returned"] = returned
             try:
                 frames.encode(ended)
@@ -137,20 +145,25 @@ class FlowProcess:
                 self._channel.log("WARNING", [text], {})
         return ended
 
-    def _load(self, path: str) -> Any:
-        """Execute the flow's module afresh and return its handler."""
-        filename = os.path.join(self._snapshot, path)
-        if self._code is None:
-            with open(filename, "rb") as source:
-                self._code = compile(source.read(), filename, "exec", dont_inherit=True)
+    def _load(self, path: str, script: str | None) -> Any:
+        """Execute the flow's module afresh and return its handler; ``script`` is its text if it lies in no file."""
+        filename = os.path.join(self._snapshot, path) if script is None else _SCRIPT_NAME
         module = types.ModuleType(_MODULE_NAME)
         module.__file__ = filename
         sys.modules[_MODULE_NAME] = module
-        exec(self._code, module.__dict__)  # noqa: S102 - running flows is what this process is for
+        code = self._compiled(filename) if script is None else _compiled_script(script)
+        exec(code, module.__dict__)  # noqa: S102 - running flows is what this process is for
         handler = module.__dict__.get("handler")
         if not callable(handler):
-            raise exceptions.InternalError(f"{path} has no function called handler")
+            raise exceptions.InternalError(f"{path or 'the script'} has no function called handler")
         return handler
+
+    def _compiled(self, filename: str) -> types.CodeType:
+        """Return the code of this process's flow, compiled once."""
+        if self._code is None:
+            with open(filename, "rb") as source:
+                self._code = compile(source.read(), filename, "exec", dont_inherit=True)
+        return self._code
 
     def _failure(self, error: BaseException) -> dict[str, Any]:
         """Describe ``error`` as a flow author wants to see it: their frames only, paths relative to the repository."""
@@ -192,6 +205,12 @@ class FlowProcess:
         grown_kb = peak_kb - self._peak_kb
         self._peak_kb = peak_kb
         return "memory grew" if grown_kb > _GROWTH_KB_MAX else ""
+
+
+def _compiled_script(script: str) -> types.CodeType:
+    """Compile a flow that came as text, and let tracebacks find its lines."""
+    linecache.cache[_SCRIPT_NAME] = (len(script), None, script.splitlines(keepends=True), _SCRIPT_NAME)
+    return compile(script, _SCRIPT_NAME, "exec", dont_inherit=True)
 
 
 def _arity(handler: Any) -> int:
