@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 
 from ..engine import errors, events, model, ports
-from . import catalogue, check, git, manifests, snapshot, tree
+from . import catalogue, check, documents, git, manifests, snapshot, tree
 from .mirror import MirrorDamaged
 from .remote import Fetched, Remote
 from .source import Source
@@ -51,6 +51,7 @@ class Workshop:
         self._origin = WorkingTree(source, state) if source.developer else Remote(source, state)
         self._mirror = self._origin.mirror
         self._state = state
+        self._moved: Mapping[str, str] = {}
         self.snapshots = state / "snapshots"
 
     def open(self) -> None:
@@ -59,10 +60,14 @@ class Workshop:
         self.snapshots.mkdir(exist_ok=True)
         snapshot.sweep(self.snapshots)
 
-    def prepare(self, published: catalogue.Manifest | None, rejected: str = "") -> Candidate | None:
+    def prepare(
+        self, published: catalogue.Manifest | None, rejected: str = "", moved: Mapping[str, str] | None = None
+    ) -> Candidate | None:
         """Look at the source and make its commit ready; None if that is still the one that was ``rejected``.
 
-        Raises ``SourceUnavailable`` when there is nothing to be had now. A damaged mirror is replaced once."""
+        ``moved`` is new path → old path of flows that were renamed through us since ``published``. Raises
+        ``SourceUnavailable`` when there is nothing to be had now. A damaged mirror is replaced once."""
+        self._moved = moved or {}
         try:
             return self._prepare(published, rejected)
         except git.Stopping:
@@ -127,7 +132,7 @@ class Workshop:
         return (
             published is not None
             and published.catalogue.commit == commit
-            and (published.folder, published.rules) == (self._source.folder, check.RULES)
+            and (published.folder, published.rules) == (self._source.folder, catalogue.rules(self._source.places))
             and snapshot.folder_of(self.snapshots, commit).is_dir()
         )
 
@@ -139,7 +144,8 @@ class Workshop:
         except tree.TreeRefused as refusal:
             return dataclasses.replace(about, rejected=refusal.message)
         manifest = self._catalogued(fetched, plan, previous)
-        if self._source.policy == "strict" and not again and (broken := catalogue.broken(manifest)):
+        broken = [*catalogue.broken(manifest), *manifest.catalogue.problems]
+        if self._source.policy == "strict" and not again and broken:
             return dataclasses.replace(about, rejected=_told(broken))
         if previous is not None:
             # Its grace begins when it is superseded, not when it was published.
@@ -154,6 +160,7 @@ class Workshop:
             old = previous.catalogue.commit if previous else ""
             return self._mirror.renames(old, fetched.commit) if old else {}
 
+        places = self._source.places
         return catalogue.build(
             previous,
             catalogue.Commit(
@@ -163,14 +170,23 @@ class Workshop:
                 at=model.timestamp(self._clock.time()),
                 folder=self._source.folder,
                 plan=plan,
-                verdicts=self._verdicts(catalogue.files_to_check(previous, plan)),
+                verdicts=self._verdicts(catalogue.files_to_check(previous, plan, places, self._moved)),
                 renames=renames,
+                documents=self._documents(catalogue.documents_to_read(previous, plan, places)),
+                places=places,
+                moved=self._moved,
             ),
         )
 
     def _verdicts(self, files: list[tree.Entry]) -> dict[str, check.Verdict]:
         contents = self._mirror.blobs([entry.blob for entry in files])
         return check.check({entry.path: content for entry, content in zip(files, contents, strict=True)})
+
+    def _documents(self, files: list[tree.Entry]) -> dict[str, documents.Document]:
+        fit = [entry for entry in files if entry.size <= documents.DOCUMENT_BYTES_MAX]
+        contents = self._mirror.blobs([entry.blob for entry in fit])
+        read = documents.read({entry.path: content for entry, content in zip(fit, contents, strict=True)})
+        return {entry.path: documents.too_large(entry) for entry in files} | read
 
     def _export(self, commit: str, plan: tree.Plan, previous: catalogue.Manifest | None) -> None:
         """Make the snapshot, unless it is there: a whole one is recognised by its name and its folder setting."""
@@ -198,7 +214,7 @@ class Workshop:
 
 
 def _told(broken: list[model.Broken]) -> str:
-    """Return the first few broken flows as one sentence."""
+    """Return the first few broken files as one sentence."""
     told = [f"{one.file}:{one.line}: {one.reason}" for one in broken[:3]]
     more = f" (and {len(broken) - 3} more)" if len(broken) > 3 else ""
     return "; ".join(told) + more

@@ -1,8 +1,8 @@
 """From one catalogue to the next: which flows a commit offers, and which version of each runs. Pure.
 
-Owns: the manifest (a catalogue with what sync needs to make the next one), flow ids that survive renames, the last
-good version of a broken flow, and the policy ``strict``. Refuses: two flows with one webhook. Called by ``candidate``;
-what it makes is written and served by ``manifests``.
+Owns: the manifest (a catalogue with what sync needs to make the next one), flow ids that survive renames, and the last
+good version of a broken flow. Refuses: two flows with one webhook. What a commit declares beside flows comes from
+``declarations``. Called by ``candidate``; what it makes is written and served by ``manifests``.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from ..engine import model
-from . import check, tree
+from . import check, declarations, tree
+from .documents import Document
+from .places import USUAL, Places
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What was published with a commit, complete enough to run from and to build the next one on."""
 
     catalogue: model.Catalogue
-    needs: tuple[str, ...] = ()  # commits that broken flows still run on
+    needs: tuple[str, ...] = ()  # commits that broken flows and declarations still come from
     folder: str = ""  # the subfolder the snapshot was made of
     rules: str = ""  # of the checks
     files: dict[str, str] = {}  # path → blob of everything in the snapshot
@@ -41,6 +43,11 @@ class Commit:
     plan: tree.Plan
     verdicts: Mapping[str, check.Verdict]
     renames: Callable[[], Mapping[str, str]]
+    documents: Mapping[str, Document] = dataclasses.field(default_factory=dict)
+    places: Places = USUAL
+    moved: Mapping[str, str] = dataclasses.field(
+        default_factory=dict
+    )  # new path → old path, as we moved them ourselves
 
 
 def new_id() -> str:
@@ -48,13 +55,28 @@ def new_id() -> str:
     return base64.b32encode(secrets.token_bytes(16)).decode().rstrip("=").lower()
 
 
-def files_to_check(previous: Manifest | None, plan: tree.Plan) -> list[tree.Entry]:
-    """Return the files without a good verdict: new and changed ones, and all that had something wrong."""
-    files = [entry for entry in plan.files if check.may_be_flow(entry.path)]
-    if previous is None or previous.rules != check.RULES:
+def rules(places: Places) -> str:
+    """Return what a manifest must have been made under so that it need not be made again."""
+    return f"{check.RULES} {places.rules}".strip()
+
+
+def files_to_check(
+    previous: Manifest | None, plan: tree.Plan, places: Places, moved: Mapping[str, str]
+) -> list[tree.Entry]:
+    """Return the files without a good verdict: new, changed and moved ones, and all that had something wrong."""
+    files = [entry for entry in plan.files if places.may_be_flow(entry.path)]
+    if previous is None or previous.rules != rules(places):
         return files
-    doubtful = {path_now(flow) for flow in previous.catalogue.flows.values() if flow.broken} | previous.warnings.keys()
+    doubtful = {path_now(flow) for flow in previous.catalogue.flows.values() if flow.broken}
+    doubtful |= previous.warnings.keys() | moved.keys() | set(moved.values())
     return [entry for entry in files if entry.path in doubtful or previous.files.get(entry.path) != entry.blob]
+
+
+def documents_to_read(previous: Manifest | None, plan: tree.Plan, places: Places) -> list[tree.Entry]:
+    """Return the declaring files that are not known well already, likewise."""
+    if previous is None or previous.rules != rules(places):
+        previous = Manifest(catalogue=model.Catalogue())
+    return declarations.files_to_read(previous.catalogue, previous.files, previous.warnings, plan, places)
 
 
 def path_now(flow: model.Flow) -> str:
@@ -65,18 +87,15 @@ def path_now(flow: model.Flow) -> str:
 def build(previous: Manifest | None, commit: Commit) -> Manifest:
     """Return the manifest of ``commit``. Known flows keep their ids, broken ones also their last good version."""
     before = {path_now(flow): flow for flow in previous.catalogue.flows.values()} if previous else {}
-    origins = _origins(previous, before, commit)
-    flows = []
-    for entry in commit.plan.files:
-        if check.may_be_flow(entry.path):
-            flow = _next(before.get(origins.get(entry.path, entry.path)), entry, commit)
-            if flow is not None:
-                flows.append(flow)
-    for path, reason in commit.plan.left_out.items():
-        if path in before:
-            flows.append(_broken(before[path], path, commit, check.Verdict(reason=reason)))
-    flows = _settle_webhooks(flows, {flow.id: flow for flow in before.values()}, commit)
-    flows.sort(key=lambda flow: flow.name)
+    flows = _flows(previous, before, commit)
+    hooks = {flow.metadata.webhook.name: flow.name for flow in flows if flow.metadata.webhook}
+    gathered = declarations.gather(
+        previous.catalogue if previous else model.Catalogue(),
+        declarations.Commit(
+            sha=commit.sha, plan=commit.plan, places=commit.places, documents=commit.documents, webhooks=hooks
+        ),
+    )
+    declared = {one.commit for named in gathered.declared.values() for one in named.values()}
     return Manifest(
         catalogue=model.Catalogue(
             source=commit.source,
@@ -84,13 +103,34 @@ def build(previous: Manifest | None, commit: Commit) -> Manifest:
             commit=commit.sha,
             published_at=commit.at,
             flows={flow.name: flow for flow in flows},
+            declared=gathered.declared,
+            problems=gathered.problems,
         ),
-        needs=tuple(sorted({flow.commit for flow in flows} - {commit.sha})),
+        needs=tuple(sorted(({flow.commit for flow in flows} | declared) - {commit.sha})),
         folder=commit.folder,
-        rules=check.RULES,
+        rules=rules(commit.places),
         files=commit.plan.blobs(),
-        warnings=_warnings(flows, commit),
+        warnings=_warnings(flows, gathered, commit),
     )
+
+
+def _flows(previous: Manifest | None, before: Mapping[str, model.Flow], commit: Commit) -> list[model.Flow]:
+    """Return the flows of ``commit`` by name."""
+    origins = _origins(previous, before, commit)
+    moved_away = set(origins.values())
+    flows = []
+    for entry in commit.plan.files:
+        if commit.places.may_be_flow(entry.path):
+            # A path whose flow went elsewhere begins anew, whatever lies there now.
+            old = None if entry.path in moved_away else before.get(entry.path)
+            flow = _next(before.get(origins[entry.path]) if entry.path in origins else old, entry, commit)
+            if flow is not None:
+                flows.append(flow)
+    for path, reason in commit.plan.left_out.items():
+        if path in before and commit.places.may_be_flow(path):
+            flows.append(_broken(before[path], path, commit, check.Verdict(reason=reason)))
+    flows = _settle_webhooks(flows, {flow.id: flow for flow in before.values()}, commit)
+    return sorted(flows, key=lambda flow: flow.name)
 
 
 def broken(manifest: Manifest) -> list[model.Broken]:
@@ -139,17 +179,19 @@ def _broken(old: model.Flow | None, path: str, commit: Commit, verdict: check.Ve
 
 
 def _origins(previous: Manifest | None, before: Mapping[str, model.Flow], commit: Commit) -> dict[str, str]:
-    """Return new path → old path for flows that moved: the same content first, then what git finds similar."""
+    """Return new path → old path for flows that moved: what we moved, the same content, what git finds similar."""
     present = {entry.path for entry in commit.plan.files} | commit.plan.left_out.keys()
-    gone = {path for path in before if path not in present}
+    origins = {new: old for new, old in commit.moved.items() if new in present and old in before}
+    gone = {path for path in before if path not in present} - set(origins.values())
     if previous is None or not gone:
-        return {}
+        return origins
     arrived = {
         entry.path: entry.blob
         for entry in commit.plan.files
-        if entry.path not in before and (verdict := commit.verdicts.get(entry.path)) and verdict.meant_as_flow
+        if entry.path not in before.keys() | origins.keys()
+        and commit.places.may_be_flow(entry.path)
+        and previous.files.get(entry.path) != entry.blob
     }
-    origins: dict[str, str] = {}
     by_blob: dict[str, list[str]] = {}
     for path in sorted(gone, reverse=True):
         by_blob.setdefault(previous.files.get(path, ""), []).append(path)
@@ -157,9 +199,10 @@ def _origins(previous: Manifest | None, before: Mapping[str, model.Flow], commit
         if candidates := by_blob.get(arrived[path]):
             origins[path] = candidates.pop()
     gone -= set(origins.values())
-    if gone and arrived.keys() - origins.keys():
+    meant = {path for path in arrived if (verdict := commit.verdicts.get(path)) and verdict.meant_as_flow}
+    if gone and meant - origins.keys():
         for path, old in commit.renames().items():
-            if path in arrived and path not in origins and old in gone:
+            if path in meant and path not in origins and old in gone:
                 origins[path] = old
                 gone.discard(old)
     return origins
@@ -186,11 +229,11 @@ def _settle_webhooks(flows: Iterable[model.Flow], before: Mapping[str, model.Flo
     return settled
 
 
-def _warnings(flows: Iterable[model.Flow], commit: Commit) -> dict[str, str]:
+def _warnings(flows: Iterable[model.Flow], gathered: declarations.Declarations, commit: Commit) -> dict[str, str]:
     """Return what people should know about files that are no flows: left out, or helpers that cannot be imported."""
-    listed = {path_now(flow) for flow in flows}
+    listed = {path_now(flow) for flow in flows} | {problem.file for problem in gathered.problems}
     warnings = {path: reason for path, reason in commit.plan.left_out.items() if path not in listed}
     for path, verdict in commit.verdicts.items():
         if verdict.reason and path not in listed:
             warnings[path] = f"line {verdict.line}: {verdict.reason}"
-    return dict(sorted(warnings.items()))
+    return dict(sorted((warnings | gathered.warnings).items()))

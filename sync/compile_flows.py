@@ -114,7 +114,10 @@ def _binds_handler(statement: ast.stmt) -> bool:
 def _handler_problem(handler: ast.stmt) -> str:
     """Return why this ``handler`` cannot be called as flows are, or nothing. Only a plain ``def`` tells its arity."""
     if isinstance(handler, ast.AsyncFunctionDef):
-        return "handler is `async def`; write `def handler(system, this)`: flows are plain functions, waiting is free"
+        return (
+            "handler is `async def`: write `def handler(system, this)`, without `await`. Flows are plain functions: "
+            "each call waits for its end, and children started with wait=False run at the same time"
+        )
     if not isinstance(handler, ast.FunctionDef) or handler.decorator_list:
         return ""
     arguments = handler.args

@@ -48,6 +48,7 @@ class SyncStatus(msgspec.Struct, frozen=True, kw_only=True):
     rejected: str = ""  # the commit that is in the source and was refused
     flows: int = 0
     broken: tuple[model.Broken, ...] = ()
+    problems: tuple[model.Broken, ...] = ()  # files that declare something and cannot be used
     warnings: dict[str, str] = {}
 
 
@@ -177,6 +178,7 @@ class Synchroniser:
             commit=self._status.commit,
             flows=self._status.flows,
             broken=len(self._status.broken),
+            problems=len(self._status.problems),
             error=self._status.error,
             duration_s=round(self._clock.monotonic() - began, 4),
             exc_info=error if error is not None and not isinstance(error, errors.HeadraceError) else None,
@@ -245,6 +247,7 @@ class Synchroniser:
             published_at=manifest.catalogue.published_at,
             flows=len(manifest.catalogue.flows),
             broken=tuple(catalogue.broken(manifest)),
+            problems=manifest.catalogue.problems,
             warnings=manifest.warnings,
         )
 

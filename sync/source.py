@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from ..engine import errors
-from . import git
+from . import git, places
 
 Policy = Literal["per-flow", "strict"]
 
@@ -31,6 +32,8 @@ class Source:
     known_hosts: str = ""  # file with the host keys; empty: the known_hosts files of the daemon's user
     token_file: str = ""  # file with the token or password for https
     user: str = "git"  # sent along with the token
+    write_back: bool = True  # whether people and flows may change flows here
+    folders: Mapping[str, str] = dataclasses.field(default_factory=dict)  # other names of the declaring folders
 
     def __post_init__(self) -> None:
         """Refuse what git must never be given; raises ``ConfigurationInvalid``."""
@@ -47,12 +50,18 @@ class Source:
             raise errors.ConfigurationInvalid(
                 f"path is {self.path!r}", hint="give a folder relative to the top of the repository"
             )
+        places.Places.named(self.folders)
 
     @property
     def folder(self) -> str:
         """The subfolder in the form git uses: no slash at either end, empty for the top."""
         folder = pathlib.PurePosixPath(self.path).as_posix()
         return "" if folder == "." else folder
+
+    @property
+    def places(self) -> places.Places:
+        """Where it declares what."""
+        return places.Places.named(self.folders)
 
     @property
     def name(self) -> str:
