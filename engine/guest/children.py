@@ -22,12 +22,18 @@ _INIT = ("orphan", "protect_inputs", "protect_outputs", "retention_time")
 
 
 class ReturnWhen(enum.StrEnum):
-    """When waiting for executions is over; ``system.return_when`` is this class."""
+    """When waiting for executions is over; ``system.return_when`` is this class.
 
-    ALL_SUCCEEDED = "ALL_SUCCEEDED"  # all have ended; raises DependencyFailedError as soon as one did not succeed
-    ALL_ENDED = "ALL_ENDED"  # all have ended, however they did
-    FIRST_ENDED = "FIRST_ENDED"  # one has ended
-    FIRST_SUCCEEDED = "FIRST_SUCCEEDED"  # one has succeeded; raises DependencyFailedError if none did
+    * ``ALL_SUCCEEDED``: all have ended; raises ``DependencyFailedError`` as soon as one did not succeed.
+    * ``ALL_ENDED``: all have ended, however they did.
+    * ``FIRST_ENDED``: one has ended.
+    * ``FIRST_SUCCEEDED``: one has succeeded; raises ``DependencyFailedError`` if none did.
+    """
+
+    ALL_SUCCEEDED = "ALL_SUCCEEDED"
+    ALL_ENDED = "ALL_ENDED"
+    FIRST_ENDED = "FIRST_ENDED"
+    FIRST_SUCCEEDED = "FIRST_SUCCEEDED"
 
 
 class Order:

@@ -26,7 +26,7 @@ from .records import (
     Webhook,
     Workspace,
 )
-from .running import Locked, Outcome, Running
+from .running import Locked, Running
 from .system import System
 
 __all__ = [
@@ -39,7 +39,6 @@ __all__ = [
     "Lock",
     "Locked",
     "Message",
-    "Outcome",
     "Record",
     "ReturnWhen",
     "Running",

@@ -20,7 +20,7 @@ import traceback
 import types
 from typing import Any
 
-from . import channel, exceptions, flow_api, frames, imports, logs, streams
+from . import channel, exceptions, flow_api, frames, imports, logs, running, streams
 
 _GUEST_FOLDER = os.path.dirname(os.path.abspath(__file__))
 _MODULE_NAME = "__flow__"
@@ -108,7 +108,7 @@ class FlowProcess:
         environment = _environment().copy()
         self._channel.begin()
         self._logs.begin()
-        outcome = flow_api.Outcome()
+        outcome = running.Outcome()
         this = flow_api.Execution(self._channel, frame["execution"], outcome, webhook=frame.get("webhook", False))
         system = flow_api.System(self._channel, this, frame.get("system"))
         random.seed(int(this.id, 36))  # an id's letters are digits of that base
@@ -118,7 +118,7 @@ class FlowProcess:
         self._connection.send(ended)
 
     def _handle(
-        self, frame: dict[str, Any], system: flow_api.System, this: flow_api.Execution, outcome: flow_api.Outcome
+        self, frame: dict[str, Any], system: flow_api.System, this: flow_api.Execution, outcome: running.Outcome
     ) -> dict[str, Any]:
         """Run the handler and say how it ended."""
         try:

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from headrace.engine.guest import channel, flow_api, frames
+from headrace.engine.guest import channel, flow_api, frames, running
 from headrace.engine.workers import protocol
 
 ENDED = {
@@ -147,7 +147,7 @@ def line(daemon):
 @pytest.fixture
 def this(line):
     known = {"id": "t1", "name": "me", "type": "FLOW", "flow_name": "me", "input_value": {"k": 1}}
-    return flow_api.Execution(line, known, flow_api.Outcome())
+    return flow_api.Execution(line, known, running.Outcome())
 
 
 @pytest.fixture
