@@ -36,6 +36,13 @@ class InvalidRequest(HeadraceError):
     exit_code = 2
 
 
+class AnswerRefused(HeadraceError):
+    """An answer does not fit the form; the words name every wrong field, and the form stays open."""
+
+    http_status = 422
+    exit_code = 2
+
+
 class Unauthenticated(HeadraceError):
     """No credentials, or wrong ones."""
 

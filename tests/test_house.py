@@ -37,6 +37,7 @@ FLOORS = {
 QUARANTINE = {
     "aiohttp": r"daemon\.(access|answers|api|login|pages|routes|server|stream|templates|webhooks)|tasks\.(rest|vault).*",
     "jinja2": r"daemon\.templates",
+    "jsonschema_rs": r"engine\.state\.schemas",
     "uvloop": r"daemon\.app",
     "watchfiles": r"sync\.watch",
     "git": r"sync\.(git|mirror|working_tree|tree|remote|candidate)|tasks\.git.*",
