@@ -300,6 +300,7 @@ def test_a_button_that_is_pressed_by_default_need_not_be_named():
     assert answered(body) == {"b": True}
     assert answered(body, a=True) == {"a": True}
     assert "no button is pressed" in refused(body, b=False)
+    assert "no button is pressed" in refused(form(a={"element": "submit"}, b={"element": "submit", "default": "yes"}))
 
 
 def test_only_one_button_can_be_pressed():
