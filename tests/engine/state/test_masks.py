@@ -416,7 +416,7 @@ def test_of_every_event_it_is_settled_what_people_wrote():
         "ExecutionPaused": {"reason"},
         "CallStarted": {"target"},
         "CallEnded": {"target", "failure"},
-        "ExecutionSaved": {"message", "name", "output_keys"},
+        "ExecutionSaved": {"message", "name", "description", "output_keys"},
         "LogWritten": {"text"},
         "WebhookAnswered": {"headers"},
         "ExecutionEnded": {"message", "failure"},
