@@ -31,7 +31,7 @@ _CATCHUP = ("none", "last", "all")
 _CRON = re.compile(r"@(?:yearly|annually|monthly|weekly|daily|midnight|hourly)|[\w*/,?#-]+(?:\s+[\w*/,?#-]+){4}")
 _ZONE = re.compile(r"[A-Za-z][\w+-]*(?:/[\w+-]+)*")
 #: ``configuration:path.key``, also written ``vault.secret(configuration:path.key)``.
-_IN_VAULT = re.compile(r"(?:vault\.secret\()?[^:()\n]+:[^()\n]+\.[^.()\n]+\)?")
+_IN_VAULT = re.compile(r"(vault\.secret\()?[^:()\s][^:()\n]*:[^()\n]+\.[^.()\n]+(?(1)\))")
 
 V = TypeVar("V")
 _EMPTY_TEXT, _OBJECT, _TRUE = msgspec.Raw(b'""'), msgspec.Raw(b"{}"), msgspec.Raw(b"true")

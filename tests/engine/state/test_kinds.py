@@ -54,6 +54,7 @@ def test_null_puts_a_field_back_to_its_default():
         ("file", "content", "x", "has no field 'content'"),
         ("connection", "value", [1], "'value' is a list; it must be an object"),
         ("connection", "vault_secrets", {"password": "hunter2"}, "has no reference at 'password'"),
+        ("connection", "vault_secrets", {"password": "cfg:path.key)"}, "has no reference at 'password'"),
         ("connection", "vault_secrets", {"password": 7}, "has no reference at 'password'"),
         ("webhook", "flow_name", " ", "'flow_name' is an empty text; it must be the name of a flow"),
         ("webhook", "auth", "hunter2", "'auth' is another text; it must be one of none, key, github"),
