@@ -99,12 +99,25 @@ class Workshop:
 
     def until_status(self, execution: str, *statuses: str) -> dict[str, Any]:
         """Return an execution when it has one of these statuses."""
+        return self._when(execution, lambda found: found["status"] in statuses, f"is {' or '.join(statuses)}")
 
+    def until_output(self, execution: str, key: str) -> Any:
+        """Return one key of an execution's output when it is there."""
+        return self._when(execution, lambda found: key in found["output_value"], f"has the output {key}")[
+            "output_value"
+        ][key]
+
+    def _when(self, execution: str, condition: Callable[[dict[str, Any]], Any], what: str) -> dict[str, Any]:
         def look() -> dict[str, Any] | None:
             found = self.execution(execution)
-            return found if found["status"] in statuses else None
+            if condition(found):
+                return found
+            assert not found["status"].startswith("ENDED_"), (
+                f"before it {what} it {found['status']}: {found['message']}"
+            )
+            return None
 
-        return until(look, f"{execution} is {' or '.join(statuses)}, it is {self.execution(execution)['status']}")
+        return until(look, f"{execution} {what}")
 
     def children(self, execution: str) -> list[dict[str, Any]]:
         """Return the children of an execution, the oldest first."""
@@ -112,12 +125,8 @@ class Workshop:
 
     def child(self, execution: str, number: int = 0) -> dict[str, Any]:
         """Return a child of an execution when it is there."""
-
-        def look() -> dict[str, Any] | None:
-            found = self.children(execution)
-            return found[number] if len(found) > number else None
-
-        return until(look, f"{execution} has {number + 1} children")
+        self._when(execution, lambda _: len(self.children(execution)) > number, f"has {number + 1} children")
+        return self.children(execution)[number]
 
     def log(self, execution: str) -> list[dict[str, Any]]:
         """Return the lines of an execution's log."""
@@ -129,9 +138,7 @@ class Workshop:
 
     def seen_by_people(self, execution: str) -> str:
         """Return everything people can read about an execution, as one text."""
-        return json.dumps(
-            [self.execution(execution), self.record(execution), self.log(execution)], ensure_ascii=False
-        )
+        return json.dumps([self.execution(execution), self.record(execution), self.log(execution)], ensure_ascii=False)
 
     # -- HTTP -------------------------------------------------------------------------------------------------------
 
@@ -165,7 +172,13 @@ class Workshop:
         return answer
 
     def hook(
-        self, name: str, body: Any = None, *, method: str = "POST", headers: dict[str, str] | None = None, tail: str = ""
+        self,
+        name: str,
+        body: Any = None,
+        *,
+        method: str = "POST",
+        headers: dict[str, str] | None = None,
+        tail: str = "",
     ) -> tuple[int, Any, dict[str, str]]:
         """Call a webhook as a stranger."""
         return self.http(method, f"/api/v1/webhook/{name}{tail}", body, headers, known=False)
@@ -173,13 +186,13 @@ class Workshop:
     # -- messages ---------------------------------------------------------------------------------------------------
 
     def asked(self, execution: str) -> dict[str, Any]:
-        """Return the message that an execution's people are asked, when it is there."""
+        """Return the message that an execution asks people, when it is there."""
+        self._when(execution, lambda _: self._pending(execution), "asks something")
+        return self._pending(execution)[0]
 
-        def look() -> dict[str, Any] | None:
-            pending = self.api("GET", "/messages?pending=true")["items"]
-            return next((message for message in pending if message["execution_id"] == execution), None)
-
-        return until(look, f"{execution} asks something; it is {self.execution(execution)['status']}")
+    def _pending(self, execution: str) -> list[dict[str, Any]]:
+        pending = self.api("GET", "/messages?pending=true")["items"]
+        return [message for message in pending if message["execution_id"] == execution]
 
     def answer(self, message: str, response: dict[str, Any]) -> tuple[int, Any]:
         """Answer a message; returns status and body."""

@@ -94,14 +94,17 @@ except flow_api.DependencyFailedError as error:
 
 @pytest.mark.contract("2.flow.wait-true")
 def test_a_child_that_is_cancelled_raises_too(value):
-    assert value("""
+    assert (
+        value("""
 child = this.flow('child', sleep=60, wait=False)
 child.cancel()
 try:
     child.wait()
 except flow_api.DependencyFailedError as error:
     return error.execution.get('status')
-""") == "ENDED_CANCELLED"
+""")
+        == "ENDED_CANCELLED"
+    )
 
 
 @pytest.mark.contract("2.flow.wait-false")
@@ -125,12 +128,15 @@ return [this.flow('child', fail=fail, wait={how}).get('status') for fail in ('x'
 
 @pytest.mark.contract("2.flow.never-inputs")
 def test_what_says_how_to_run_is_never_an_input(value):
-    assert value("""
+    assert (
+        value("""
 splatted = {'a': 1, 'init': {'orphan': False}, 'protect_inputs': ['a'], 'protect_outputs': ['x']}
 said = [this.flow('child', splatted), this.flow('child', **splatted), this.flow('child', input_value=splatted)]
 said.append(this.flow('child', a=1, init={'protect_inputs': ['a'], 'protect_outputs': ['x']}))
 return [[child.get('output_value')['got'], child.get('protect_inputs', 'protect_outputs')] for child in said]
-""") == [[{"a": 1}, [["a"], ["x"]]]] * 4
+""")
+        == [[{"a": 1}, [["a"], ["x"]]]] * 4
+    )
 
 
 # -- tasks ------------------------------------------------------------------------------------------------------------
@@ -380,12 +386,15 @@ return clone.get('protect_inputs', 'protect_outputs', 'retention_time')
 
 @pytest.mark.contract("2.clone.defaults")
 def test_a_clone_runs_and_is_waited_for_however_the_original_was_made(value):
-    assert value("""
+    assert (
+        value("""
 new = this.flow('child', a=1, run=False)
 started = this.flow('child', a=1, wait=False)
 template = this.flow('child', a=1, run=False, wait=False, save=False)
 return [original.clone().get('status') for original in (new, started, template)]
-""") == ["ENDED_SUCCESS"] * 3
+""")
+        == ["ENDED_SUCCESS"] * 3
+    )
 
 
 @pytest.mark.contract("2.template.is-not-stored")
@@ -431,9 +440,12 @@ def test_a_wrapper_that_fails_raises_as_a_child_does(workshop, value):
         "passes on",
         "def handler(system, this, inputs):\n    system.execution(inputs['child_id']).run()\n",
     )
-    assert value("""
+    assert (
+        value("""
 try:
     this.using('passes on').flow('child', fail='no luck')
 except flow_api.DependencyFailedError as error:
     return error.execution.get('flow_name')
-""") == "passes on"
+""")
+        == "passes on"
+    )

@@ -32,7 +32,8 @@ def test_waiting_for_a_child_that_fails_raises(refused):
 
 @pytest.mark.contract("2.wait.one")
 def test_waiting_for_a_child_that_failed_already_raises_again(value):
-    assert value("""
+    assert (
+        value("""
 child = this.flow('child', fail='x', wait='ALL_ENDED')
 raised = 0
 for _ in range(2):
@@ -41,7 +42,9 @@ for _ in range(2):
     except flow_api.DependencyFailedError:
         raised += 1
 return raised
-""") == 2
+""")
+        == 2
+    )
 
 
 @pytest.mark.contract("2.wait.return-when")
