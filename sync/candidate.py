@@ -1,9 +1,10 @@
 """The next commit made ready for publication: everything of a sync pass that blocks.
 
 Owns: the order of one pass (fetch, check, snapshot, manifest, pin), the restoring of what was published after a
-restart, and the removal of what nothing needs any more. Every step may be repeated after a crash at any point: until
-the event is recorded, the new commit is only some files beside. Refuses: a commit whose tree or flows break a rule,
-by returning it as rejected. Called by ``loop`` in a worker thread, one call at a time.
+restart, the removal of what nothing needs any more, and the hand-over of edits to what writes them. Every step of a
+pass may be repeated after a crash at any point: until the event is recorded, the new commit is only some files beside.
+Refuses: a commit whose tree or files break a rule, by returning it as rejected. Called by ``loop`` and ``write_back``
+in a worker thread, one call at a time.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from pathlib import Path
 import structlog
 
 from ..engine import errors, events, model, ports
-from . import catalogue, check, documents, git, manifests, snapshot, tree
+from . import catalogue, check, documents, edits, git, manifests, snapshot, tree
+from .branch import Branch
+from .folder import Folder
 from .mirror import MirrorDamaged
 from .remote import Fetched, Remote
 from .source import Source
@@ -50,6 +53,9 @@ class Workshop:
         self._clock = clock
         self._origin = WorkingTree(source, state) if source.developer else Remote(source, state)
         self._mirror = self._origin.mirror
+        self._desk = (
+            Branch(self._origin) if isinstance(self._origin, Remote) else Folder(Path(source.url), source.folder)
+        )
         self._state = state
         self._moved: Mapping[str, str] = {}
         self.snapshots = state / "snapshots"
@@ -59,6 +65,7 @@ class Workshop:
         self._state.mkdir(parents=True, exist_ok=True)
         self.snapshots.mkdir(exist_ok=True)
         snapshot.sweep(self.snapshots)
+        self._desk.sweep()
 
     def prepare(
         self, published: catalogue.Manifest | None, rejected: str = "", moved: Mapping[str, str] | None = None
@@ -98,6 +105,18 @@ class Workshop:
         except (MirrorDamaged, tree.TreeRefused, git.GitFailed) as error:
             log.warning("sync.restore_failed", commit=last.commit, error=error.message)
         return Candidate(commit=last.commit, ref=last.ref, manifest=manifest) if manifest else None
+
+    def apply(self, edit: edits.Edit, note: edits.Note) -> str:
+        """Have ``edit`` in the source and return its commit, if it is one. Raises what ``ports.Authoring`` says."""
+        try:
+            return self._desk.apply(edit, note)
+        except git.Stopping as stopping:
+            raise errors.NotAccepting(f"the change was broken off: {stopping.message}") from stopping
+        except (git.GitFailed, MirrorDamaged) as failure:
+            self._origin.forget()  # the next pass finds out what is wrong and mends it
+            raise errors.SourceUnavailable(
+                f"the change could not be written: {failure.message}", hint="try again in a moment"
+            ) from failure
 
     def clean(self, current: catalogue.Manifest, in_use: Iterable[str]) -> None:
         """Remove snapshots, manifests and pins that nothing needs: not current, not used, not fresh."""

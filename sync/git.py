@@ -2,8 +2,8 @@
 
 Owns: the environment git sees (nothing of the daemon's but a short list), its hardening options, time limits, and the
 allowlists through which every URL, ref and sha passes before it reaches a command line. Refuses: other protocols,
-credentials in URLs, anything that could be read as an option. Called by ``mirror``, ``remote`` and ``working_tree``,
-always from a worker thread: everything here blocks.
+credentials in URLs, anything that could be read as an option. Called by ``mirror``, ``remote``, ``branch`` and
+``working_tree``, always from a worker thread: everything here blocks.
 """
 
 from __future__ import annotations
@@ -78,11 +78,15 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class GitFailed(errors.HeadraceError):
-    """A git command did not succeed; ``message`` is its last words, ``status`` is None if it took too long."""
+    """A git command did not succeed; ``message`` is its last words, ``status`` is None if it took too long.
 
-    def __init__(self, message: str, *, status: int | None) -> None:
+    ``output`` is what it had printed, ``remote`` what the other side had to say to people."""
+
+    def __init__(self, message: str, *, status: int | None, output: bytes = b"", remote: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.output = output
+        self.remote = remote
 
 
 class Stopping(errors.HeadraceError):
@@ -180,9 +184,12 @@ class Git:
         timeout_s: float = LOCAL_TIMEOUT_S,
         environment: Mapping[str, str] | None = None,
         accept: Container[int] = (0,),
+        stdin: BinaryIO | None = None,
     ) -> bytes:
-        """Run ``git words…`` and return its output; raises ``GitFailed`` on another exit status or after the time."""
-        with self._process(words, None, environment) as process:
+        """Run ``git words…``, fed from the file ``stdin`` if there is one, and return its output.
+
+        Raises ``GitFailed`` on another exit status or after the time."""
+        with self._process(words, stdin, environment) as process:
             try:
                 output, complaint = process.communicate(timeout=timeout_s)
             except subprocess.TimeoutExpired:
@@ -190,7 +197,8 @@ class Git:
         if process.returncode not in accept:
             self._check_interrupted(words)
             status = process.returncode
-            raise GitFailed(_last_words(words[0], complaint, status), status=status)
+            said = _last_words(words[0], complaint, status)
+            raise GitFailed(said, status=status, output=output, remote=_remote_words(complaint))
         return output
 
     @contextlib.contextmanager
@@ -265,3 +273,12 @@ def _last_words(command: str, complaint: bytes, status: int) -> str:
     telling = [line for line in lines if line.startswith(("fatal:", "error:", "ERROR:"))] or lines[-3:]
     said = redacted("; ".join(telling))[:500] or f"exit status {status}"
     return _CONTROL.sub("?", f"git {command}: {said}")
+
+
+def _remote_words(complaint: bytes) -> str:
+    """Return what a hook or a forge on the other side printed, as one line of a reasonable length."""
+    lines = [line.strip() for line in complaint.decode("utf-8", "replace").splitlines()]
+    said = " ".join(
+        filter(None, (line.removeprefix("remote:").strip() for line in lines if line.startswith("remote:")))
+    )
+    return _CONTROL.sub("?", redacted(said))[:300]

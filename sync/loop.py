@@ -9,6 +9,7 @@ it with the last ``commit.published`` of the journal; executions never wait for 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import random
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import msgspec
 import structlog
 
 from ..engine import errors, events, model, ports
-from . import candidate, catalogue, manifests, watch
+from . import candidate, catalogue, manifests, watch, write_back
 from .source import Source
 
 log = structlog.get_logger()
@@ -71,6 +72,7 @@ class Synchroniser:
         self._commits_in_use = commits_in_use
         self._clock = clock
         self._workshop = candidate.Workshop(source, state, clock)
+        self._write_back = write_back.WriteBack(source, self._workshop, self)
         self._manifest: catalogue.Manifest | None = None
         self._rejected = ""  # the commit that was refused last and is still in the source
         self._refusal = ""
@@ -80,6 +82,7 @@ class Synchroniser:
         self._wanted = asyncio.Event()
         self._asked = 0
         self._answered = 0
+        self._seen_through = 0
         self._after = self._status  # the latest pass that ended
         self._pass_done = asyncio.Condition()
 
@@ -100,11 +103,34 @@ class Synchroniser:
     async def run(self) -> None:
         """Sync now and then for ever, until cancelled."""
         watched = self._source.watched
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._passes(watched=watched is not None), name="sync.passes")
-            if watched is not None:
-                watching = watch.watch(watched, self.nudge, ignored=self._state)
-                group.create_task(watching, name="sync.watch")
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._passes(watched=watched is not None), name="sync.passes")
+                if watched is not None:
+                    watching = watch.watch(watched, self.nudge, ignored=self._state)
+                    group.create_task(watching, name="sync.watch")
+        finally:
+            await self._write_back.close()
+
+    @property
+    def authoring(self) -> ports.Authoring:
+        """What changes flows in the source."""
+        return self._write_back
+
+    @property
+    def manifest(self) -> catalogue.Manifest | None:
+        """What is published, with what sync knows beside the catalogue."""
+        return self._manifest
+
+    @property
+    def asked(self) -> int:
+        """How often a pass was asked for."""
+        return self._asked
+
+    @property
+    def seen_through(self) -> int:
+        """The asking that the last pass answered which could look at the source."""
+        return self._seen_through
 
     def nudge(self, reason: str) -> None:
         """Ask for a pass soon. Many nudges make one pass; a nudge during a pass makes another one."""
@@ -116,12 +142,14 @@ class Synchroniser:
         """Ask for a pass and return the status after it, or the one so far when ``timeout`` seconds have gone by."""
         self.nudge("request")
         mine = self._asked
-        try:
-            async with asyncio.timeout(timeout), self._pass_done:
-                await self._pass_done.wait_for(lambda: self._answered >= mine)
-        except TimeoutError:
-            pass
+        await self.wait(lambda: self._answered >= mine, timeout)
         return self._after if self._answered >= mine else self.status()
+
+    async def wait(self, condition: Callable[[], bool], timeout: float) -> None:
+        """Return after the pass that makes ``condition`` true, or when ``timeout`` seconds have gone by."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout), self._pass_done:
+                await self._pass_done.wait_for(condition)
 
     def status(self) -> SyncStatus:
         """Return where sync stands."""
@@ -134,6 +162,7 @@ class Synchroniser:
             await self._pass()
             async with self._pass_done:
                 self._answered, self._after = asked, self._status
+                self._seen_through = self._seen_through if self._failures else asked
                 self._pass_done.notify_all()
             try:
                 async with asyncio.timeout(self._pause_s(watched=watched)):
@@ -186,8 +215,10 @@ class Synchroniser:
 
     async def _sync(self) -> str:
         """Bring the catalogue to what the source holds and say what that meant."""
-        prepare = functools.partial(self._workshop.prepare, self._manifest, self._rejected)
-        found = await self._in_thread("prepare", prepare)
+        async with self._write_back.turn:
+            changes, moved = self._write_back.pending()
+            prepare = functools.partial(self._workshop.prepare, self._manifest, self._rejected, moved)
+            found = await self._in_thread("prepare", prepare)
         if found is not None and found.rewritten:
             log.warning("sync.history_rewritten", commit=found.commit, ref=found.ref)
         if found is not None and found.rejected:
@@ -196,10 +227,12 @@ class Synchroniser:
         if found is not None:
             self._rejected = self._refusal = ""
         if found is None or found.manifest is None:
+            self._write_back.settle(changes if found is not None else 0)
             if self._clock.monotonic() - self._cleaned_at > candidate.GRACE_S:
                 await self._clean()
             return "unchanged"
         await self._publish(found)
+        self._write_back.settle(changes)
         await self._clean()
         return "published"
 
@@ -234,7 +267,8 @@ class Synchroniser:
             return
         in_use = await self._commits_in_use()
         try:
-            await self._in_thread("clean", functools.partial(self._workshop.clean, self._manifest, in_use))
+            async with self._write_back.turn:
+                await self._in_thread("clean", functools.partial(self._workshop.clean, self._manifest, in_use))
         except (errors.HeadraceError, OSError) as error:
             log.warning("sync.cleaning_failed", error=str(error))
 

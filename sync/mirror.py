@@ -2,8 +2,8 @@
 
 Owns: the repository ``mirror.git``, reading commits from it, pins (``refs/pins/<sha>``, so that a force-push upstream
 never takes away a commit that is in use), and healing: leftover lock files, a half-made or damaged repository. It is
-never checked out, so no hook, filter or attribute of a commit is ever heard. Used by ``candidate``, ``remote`` and
-``working_tree`` from one worker thread at a time, under the lock of the state directory.
+never checked out, so no hook, filter or attribute of a commit is ever heard. Used by ``candidate``, ``remote``,
+``branch`` and ``working_tree`` from one worker thread at a time, under the lock of the state directory.
 """
 
 from __future__ import annotations
@@ -153,6 +153,13 @@ class Mirror:
                         raise MirrorDamaged(f"blob {sha} is damaged")
                     yield content
 
+    def store(self, content: bytes) -> str:
+        """Put ``content`` in as a blob and return its sha; until something refers to it, git may forget it again."""
+        with tempfile.TemporaryFile() as file:
+            file.write(content)
+            file.seek(0)
+            return self.git.run("hash-object", "-w", "--no-filters", "--stdin", stdin=file).decode().strip()
+
     def renames(self, old: str, new: str) -> dict[str, str]:
         """Return new path → old path of files that git holds for renamed between two commits, both below the folder."""
         if not (self.has(old) and self.has(new)):
@@ -187,6 +194,7 @@ class Mirror:
             return ""
 
     def is_ancestor(self, old: str, new: str) -> bool:
+        """Return whether the history of ``new`` contains ``old``."""
         try:
             self.git.run("merge-base", "--is-ancestor", git.checked_sha(old), git.checked_sha(new))
         except git.GitFailed:

@@ -1,13 +1,16 @@
-"""A git remote as the source: ask where the ref points, fetch only what is new.
+"""A git remote as the source: ask where the ref points, fetch only what is new, push what was built on it.
 
 Owns: the refspec (one ref, never the whole remote), credentials on their way to git, and the words for everything
-that can be wrong with a remote. Refuses: unpublishing. A deleted branch, an empty repository or a dead forge is
-``SourceUnavailable``, and what was published stays in force. Used by ``candidate``.
+that can be wrong with a remote. Refuses: unpublishing (a deleted branch, an empty repository or a dead forge is
+``SourceUnavailable``, and what was published stays in force), and taking anything away with a push. Used by
+``candidate`` and ``branch``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 import urllib.parse
 from pathlib import Path
 
@@ -19,6 +22,15 @@ from .source import Source
 #: A fetch that is not done by then is broken off and tried again later.
 FETCH_TIMEOUT_S = 120.0
 _ASK_TIMEOUT_S = 30.0
+
+#: Words of git, ssh and forges for "not with these credentials".
+_DENIED = re.compile(
+    r"denied|not allowed|permission|forbidden|\b40[13]\b|authentication failed|could not read|read.only|not enabled"
+    r"|dubious",
+    re.IGNORECASE,
+)
+#: For a push git's own guard against repositories of other users stays on.
+_OWN_ONLY = {"GIT_CONFIG_GLOBAL": os.devnull}
 
 # git asks "Username for 'https://host': " and "Password for 'https://user@host': ". Only the source's own host is
 # answered: a redirect elsewhere must not get the token.
@@ -43,6 +55,28 @@ class Fetched:
     rewritten: bool = False
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tip:
+    """A branch (``refs/heads/…``), its newest commit, and the ref of the mirror that remembers it."""
+
+    ref: str
+    commit: str
+    local: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Asked:
+    """Where a ref points, what it is called there, and below ``refs/remotes/`` in the mirror."""
+
+    answer: Fetched
+    name: str
+    local: str
+
+
+def _no_branch(why: str) -> errors.NotAllowed:
+    return errors.NotAllowed(f"the source {why}, so nothing can be written to it", hint="let source.ref name a branch")
+
+
 class Remote:
     """The remote of one source, seen through its mirror."""
 
@@ -52,6 +86,7 @@ class Remote:
         self.mirror = Mirror(state, source.folder, self._environment(state))
         self._state = state
         self._known = ""  # the commit that certainly is in the mirror, to ask no git about it at each poll
+        self._rewritten = False  # since ``fetch`` told last
 
     def fetch(self) -> Fetched:
         """Bring the ref up to date in the mirror and return where it points.
@@ -62,32 +97,104 @@ class Remote:
         self._write_files()
         self.mirror.ensure()
         if git.is_sha(self._source.ref):
-            answer, remote_ref, local = (
-                Fetched(self._source.ref, self._source.ref),
-                self._source.ref,
-                "origin/by-commit",
-            )
+            asked = _Asked(Fetched(self._source.ref, self._source.ref), self._source.ref, "origin/by-commit")
         else:
-            answer, remote_ref, local = self._resolve()
-        if answer.commit == self._known:
-            return answer
-        local = f"refs/remotes/{local}"
-        before = self.mirror.value(local)
-        if before != answer.commit or not self.mirror.has(before):
-            self._fetch(f"+{remote_ref}:{local}")
-            # The ref may have moved between question and fetch: what came counts.
-            answer = dataclasses.replace(answer, commit=self.mirror.value(f"{local}^{{commit}}"))
-        rewritten = bool(before) and not self.mirror.is_ancestor(before, answer.commit)
-        self._known = answer.commit
-        return dataclasses.replace(answer, rewritten=rewritten)
+            asked = self._resolve()
+        found = self._bring(asked)
+        rewritten, self._rewritten = self._rewritten, False
+        return dataclasses.replace(found, rewritten=rewritten)
+
+    def tip(self) -> Tip:
+        """Return the branch that can be written to, with its newest commit in the mirror; raises like ``fetch``.
+
+        Raises ``NotAllowed`` when the source is no branch."""
+        self._write_files()
+        self.mirror.ensure()
+        if git.is_sha(self._source.ref):
+            raise _no_branch(f"is fixed at the commit {self._source.ref[:12]}")
+        asked = self._resolve()
+        name = asked.name
+        if name == "HEAD":  # the default branch, unless the remote does not say which that is
+            name = f"refs/heads/{asked.answer.ref}" if asked.answer.ref != "HEAD" else ""
+        if not name.startswith("refs/heads/"):
+            raise _no_branch(f"is fixed at the tag {asked.answer.ref!r}" if name else "has no default branch")
+        return Tip(git.checked_ref(name), self._bring(asked).commit, f"refs/remotes/{asked.local}")
+
+    def push(self, commit: str, tip: Tip) -> bool:
+        """Make ``commit``, a child of the tip, the new tip; False if the branch has moved meanwhile.
+
+        On return it is there; a crash before leaves the branch as it was, or with the commit. Raises ``NotAllowed``
+        when the remote does not take it from us, ``SourceUnavailable`` when that cannot be found out."""
+        self._check_owner()
+        # The lease asks for more than a push without it: the branch is what we built on, not something older either.
+        lease = f"--force-with-lease={tip.ref}:{tip.commit}"
+        words = ("push", "--porcelain", "--quiet", "--no-verify", lease, "--", self._address)
+        try:
+            self.mirror.git.run(
+                *words, f"{git.checked_sha(commit)}:{tip.ref}", timeout_s=FETCH_TIMEOUT_S, environment=_OWN_ONLY
+            )
+        except git.GitFailed as failure:
+            there = self._ask([tip.ref])[0].get(tip.ref, "")
+            if there != commit:
+                if there != tip.commit:
+                    return False
+                raise self._refused(failure) from failure
+        self.mirror.git.run("update-ref", tip.local, commit)
+        self._known = commit
+        return True
 
     def forget(self) -> None:
         """Ask the mirror again what it has: it was changed or is in doubt."""
         self._known = ""
         self.mirror.distrust()
 
-    def _resolve(self) -> tuple[Fetched, str, str]:
-        """Ask where the ref (or the default branch) points; return that, its name there and its name in the mirror."""
+    def _bring(self, asked: _Asked) -> Fetched:
+        """Have in the mirror what the remote has."""
+        answer = asked.answer
+        if answer.commit == self._known:
+            return answer
+        local = f"refs/remotes/{asked.local}"
+        before = self.mirror.value(local)
+        if before != answer.commit or not self.mirror.has(before):
+            self._fetch(f"+{asked.name}:{local}")
+            # The ref may have moved between question and fetch: what came counts.
+            answer = dataclasses.replace(answer, commit=self.mirror.value(f"{local}^{{commit}}"))
+        if before and not self.mirror.is_ancestor(before, answer.commit):
+            self._rewritten = True
+        self._known = answer.commit
+        return answer
+
+    def _check_owner(self) -> None:
+        """Refuse to push into a local repository of somebody else: its hooks would run as us."""
+        if not self._source.is_local:
+            return
+        try:
+            owner = Path(self._address).stat().st_uid
+        except OSError:
+            return  # git will say what is wrong with it
+        if owner not in (0, os.geteuid()):
+            raise errors.NotAllowed(
+                f"{self._source.name} belongs to another user, whose hooks would run with the daemon's rights",
+                hint="give the daemon an ssh or https URL of it, or change the repository's owner",
+            )
+
+    def _refused(self, failure: git.GitFailed) -> errors.HeadraceError:
+        """Return why a push did not come through although nobody was faster."""
+        said = [line for line in failure.output.decode("utf-8", "replace").splitlines() if line.startswith("!")]
+        reason = said[0].rpartition("\t")[2] if said else failure.message
+        reason = f"{reason}: {failure.remote}" if failure.remote else reason
+        if said or _DENIED.search(reason):
+            return errors.NotAllowed(
+                f"{self._source.name} does not take the change: {reason}",
+                hint="let the daemon's key or token push to this branch, or set source.write_back = false",
+            )
+        return errors.SourceUnavailable(
+            f"{self._source.name} could not be pushed to: {reason}",
+            hint="nothing was changed; check the network and try again",
+        )
+
+    def _resolve(self) -> _Asked:
+        """Ask where the ref (or the default branch) points."""
         wanted = self._source.ref
         short = wanted.removeprefix("refs/heads/").removeprefix("refs/tags/")
         names = [name for name in (f"refs/heads/{short}", f"refs/tags/{short}") if wanted in (short, name)]
@@ -96,10 +203,10 @@ class Remote:
         found, default = self._ask(names)
         name = next((name for name in names if name in found), "")
         if name == "HEAD":
-            return Fetched(found[name], default or name), name, "origin/HEAD"
+            return _Asked(Fetched(found[name], default or name), name, "origin/HEAD")
         if name:
             kind = "origin" if name.startswith("refs/heads/") else "origin-tags"
-            return Fetched(found.get(f"{name}^{{}}", found[name]), short), name, f"{kind}/{short}"
+            return _Asked(Fetched(found.get(f"{name}^{{}}", found[name]), short), name, f"{kind}/{short}")
         what = f"has no branch or tag {wanted!r}" if wanted else "has no commit on its default branch"
         raise errors.SourceUnavailable(
             f"{self._source.name} {what}; what was published stays in force",

@@ -2,7 +2,7 @@
 
 Owns: reading git's tree listing and the decision per entry: take it, leave it out with a warning, or refuse the
 commit. Refuses (the whole commit): names that no honest repository has (``..``, ``.git``, control characters,
-backslashes) and trees over the limits. Used by ``mirror`` (listing) and ``snapshot`` (writing).
+backslashes) and trees over the limits. Used by ``mirror`` (listing), ``snapshot`` (writing) and ``edits``.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def plan(entries: Iterable[Entry]) -> Plan:
     for number, entry in enumerate(entries):
         if number >= FILES_MAX:
             raise TreeRefused(f"it has more than {FILES_MAX:,} files", hint="keep flows in a repository of their own")
-        _check_path(entry.path)
+        check_path(entry.path)
         if reason := _reason_to_leave_out(entry):
             left_out[entry.path] = reason
             continue
@@ -91,6 +91,11 @@ def plan(entries: Iterable[Entry]) -> Plan:
         if total > TOTAL_BYTES_MAX:
             raise TreeRefused(f"its files have more than {TOTAL_BYTES_MAX:,} bytes", hint="keep large data elsewhere")
     return Plan(tuple(files), left_out)
+
+
+def folded(path: str) -> str:
+    """Return what two paths have in common that are one on some file system."""
+    return path.casefold() if path.isascii() else unicodedata.normalize("NFC", path).casefold()
 
 
 def _reason_to_leave_out(entry: Entry) -> str:
@@ -105,7 +110,8 @@ def _reason_to_leave_out(entry: Entry) -> str:
     return ""
 
 
-def _check_path(path: str) -> None:
+def check_path(path: str) -> None:
+    """Raise ``TreeRefused`` for a path that no honest repository has."""
     parts = path.split("/")
     if len(parts) > DEPTH_MAX:
         raise TreeRefused(f"{path[:80]!r}… lies {len(parts)} folders deep, the limit is {DEPTH_MAX}")
@@ -135,8 +141,7 @@ def _check_collision(path: str, seen: dict[str, str]) -> None:
     """Refuse two paths that are one on some file system, folders included."""
     whole = path
     while whole:
-        folded = whole.casefold() if whole.isascii() else unicodedata.normalize("NFC", whole).casefold()
-        known = seen.setdefault(folded, whole)
+        known = seen.setdefault(folded(whole), whole)
         if known != whole:
             raise TreeRefused(f"{whole!r} and {known!r} differ only in case or in how accents are spelled")
         whole = whole.rpartition("/")[0]

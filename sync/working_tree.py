@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from ..engine import errors
-from . import git
+from . import folder, git
 from .mirror import Mirror, MirrorDamaged
 from .remote import Fetched
 from .source import Source
@@ -70,7 +70,7 @@ class WorkingTree:
     def _add(self) -> str:
         """Bring our index up to date with the directory and return the tree it describes."""
         environment = {"GIT_WORK_TREE": str(self._directory), "GIT_INDEX_FILE": str(self._index)}
-        paths = [":/"]
+        paths = [":/", f":(top,exclude,literal){folder.SAVING}"]
         if self._state.is_relative_to(self._directory):
             paths.append(f":(top,exclude,literal){self._state.relative_to(self._directory)}")
         options = ["-c", "core.excludesFile=" + str(self._directory / ".git" / "info" / "exclude")]
