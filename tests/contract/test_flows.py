@@ -168,6 +168,23 @@ def test_a_scheduled_loop_starts_a_flow_at_the_times_of_a_rule(company):
         assert child["created_at"][17:19] == at[17:19]  # in that second, neither before nor long after
 
 
+def test_a_form_is_made_by_one_execution_and_waited_for_by_another(company):
+    first = company.ends("operations/monthly start", flow_name="operations/heartbeat")
+    assert first["message"] == "requested details"
+    message, waiting = first["output_value"]["message_id"], company.children(first["id"])[0]["id"]
+    assert company.execution(waiting)["name"] == "Monthly start"
+    assert company.answer(message, {"flow name": "operations/heartbeat", "time": "25:00:00", "start": True})[0] == 422
+    assert (
+        company.answer(message, {"flow name": "operations/heartbeat", "time": "07:15:00+02:00", "start": True})[0] < 300
+    )
+    following = company.output(waiting, "next")
+    assert re.fullmatch(r"\d{4}-\d\d-01T07:15:00\+02:00", following)
+    shown = company.execution(waiting)
+    assert shown["name"] == "Monthly start of operations/heartbeat" and shown["status"] == "WAITING"
+    company.api("POST", f"/executions/{waiting}/cancel")
+    company.ended_as(waiting, "ENDED_CANCELLED")
+
+
 def test_a_job_is_polled_until_it_is_done_and_progress_is_seen(company, office):
     ended = company.ends("operations/polling an import job", base_url=office.url, poll_seconds=0.02)
     assert ended["message"] == "done after 4 tries" and ended["output_value"]["tries"] == 4
@@ -414,6 +431,19 @@ def test_a_chat_command_comes_as_a_form_with_a_key(company):
     newest = company.daemon.client.all_executions(limit=1, flow="webforms/chat command")[0]
     assert CHAT_KEY not in company.seen_by_people(newest["id"])
     assert company.execution(newest["id"])["input_value"]["json"]["user_name"] == "ada"
+
+
+def test_a_setting_publishes_a_webhook_at_once(company):
+    execution = company.begin("webforms/publish a webhook")
+    company.reply(execution, key="a key of its own", start=True)
+    assert company.ended_as(execution)["message"] == "published greeter"
+    assert company.hook("greeter?key=wrong", {"who": "Ada"})[0] == 401
+    status, answer, _ = company.hook(
+        "greeter", {"who": "Ada"}, headers={"X-Api-Key": "a key of its own", "User-Agent": "x/1"}
+    )
+    assert status == 200 and answer["output_value"] == {"greeting": "hello Ada", "agent": "x/1"}
+    assert company.ends("webforms/publish a webhook")["message"] == "nothing to do"
+    assert "a key of its own" not in json.dumps(company.api("GET", "/settings/client.webhook.greeter"))
 
 
 def test_a_wizard_asks_step_by_step_and_can_go_back(company):
