@@ -158,6 +158,27 @@ def _one_of(*words: str) -> Kind:
     return Kind(" | ".join(words), parse)
 
 
+def _name(value: object) -> str:
+    text = _text(value)
+    if not text.isprintable():
+        raise ValueError("must be printable")
+    return text
+
+
+def _folders(value: object) -> Mapping[str, str]:
+    """Read ``settings=config, files=data``, or a table; which folders there are sync knows."""
+    if isinstance(value, dict):
+        return {str(folder): _text(name) for folder, name in value.items()}
+    pairs = [pair.partition("=") for pair in _text(value).split(",") if pair.strip()]
+    if not all(folder.strip() and name.strip() for folder, _, name in pairs):
+        raise ValueError('is not a list such as "settings=config, files=data"')
+    return {folder.strip(): name.strip() for folder, _, name in pairs}
+
+
+def _shown_folders(value: Mapping[str, str]) -> str:
+    return ", ".join(f"{folder}={name}" for folder, name in value.items())
+
+
 _TEXT = Kind("text", _text)
 
 
@@ -213,6 +234,18 @@ class Configuration:
         "source.token_file", "", Kind("file", _file), "file with the token or password for https"
     )
     source_user: str = _setting("source.user", "git", _TEXT, "user name sent along with the token")
+    source_write_back: bool = _setting(
+        "source.write_back",
+        True,
+        Kind("true | false", _yes_or_no),
+        "people and flows may change flows: each change becomes a commit of the source",
+    )
+    source_folders: Mapping[str, str] = _setting(
+        "source.folders",
+        "",
+        Kind("folder=name, …", _folders, _shown_folders),
+        "other names of the folders that declare settings, files, connections, webhooks, schedules, vault_configs",
+    )
     listen_address: Address = _setting(  # noqa: RUF009 - it is dataclasses.field under another name
         "listen.address", "127.0.0.1:8420", Kind("host:port", Address.parse, str), "where HTTP is served; port 0 is any"
     )
@@ -230,6 +263,12 @@ class Configuration:
     )
     run_stop_grace_s: float = _setting(
         "run.stop_grace", "20s", _duration(0, 3600), "how long running flows may go on while the daemon stops"
+    )
+    identity_workspace: str = _setting(
+        "identity.workspace", "headrace", Kind("text", _name), "what flows learn from get_own_workspace().get('name')"
+    )
+    identity_environment: str = _setting(
+        "identity.environment", "", Kind("text", _name), "what flows learn from get_env_name(), such as production"
     )
     state_directory: Path = _setting(  # noqa: RUF009 - as above
         "state.directory", ".headrace", Kind("directory", _directory, str), "where everything the daemon keeps lies"

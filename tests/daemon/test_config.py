@@ -174,3 +174,18 @@ def test_every_setting_is_documented_as_the_table_has_it():
         "put the output of `python -m headrace.daemon.config` into docs/configuration.md"
     )
     assert len(config.ROWS) <= 25, "settings are a cost for everybody: take one away before adding one"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("folders = 'settings=config, files = data/files'", {"settings": "config", "files": "data/files"}),
+        ("folders = {settings = 'config'}", {"settings": "config"}),
+        ("folders = ''", {}),
+    ],
+)
+def test_folders_are_a_list_of_pairs_or_a_table(given, meant):
+    configuration = config.load(SOURCE, {}, {"f.toml": f"[source]\n{given}"})
+
+    assert configuration.source_folders == meant
+    assert "is not a list such as" in problems(SOURCE, {}, {"f.toml": "[source]\nfolders = 'settings'"})
