@@ -111,6 +111,25 @@ class Client:
         """Return one flow with its script."""
         return self._json("GET", f"/flows/{_segment(name)}")
 
+    def flow_with_tag(self, name: str) -> tuple[JSON, str]:
+        """Return the same and its ETag, with which ``save_flow`` knows whether it is still like that."""
+        with self._answer("GET", f"/flows/{_segment(name)}") as response:
+            return self._object(response.read()), response.headers.get("ETag", "")
+
+    def save_flow(self, name: str, script: str, *, message: str = "", tag: str = "") -> JSON:
+        """Make ``script`` the flow's text, by a commit; raises ``Conflict`` if it is not any more what ``tag`` says."""
+        headers = {"If-Match": tag} if tag else {}
+        body = {"script": script, "message": message}
+        return self._json("PUT", f"/flows/{_segment(name)}", body=body, headers=headers)
+
+    def rename_flow(self, name: str, new_name: str) -> JSON:
+        """Give a flow another name, by a commit."""
+        return self._json("PATCH", f"/flows/{_segment(name)}", body={"name": new_name})
+
+    def delete_flow(self, name: str) -> None:
+        """Remove a flow, by a commit."""
+        self._done("DELETE", f"/flows/{_segment(name)}")
+
     def run(self, flow: str, inputs: Mapping[str, Any] | None = None, *, name: str = "", key: str = "") -> JSON:
         """Have ``flow`` run and return its execution, which is durable from then on and most likely not ended.
 
@@ -226,6 +245,61 @@ class Client:
         """Ask for it to end and return it; raises ``Conflict`` if it has ended already."""
         return self._json("POST", f"/executions/{_segment(execution_id)}/cancel")
 
+    def pause(self, execution_id: str) -> JSON:
+        """Ask for it to stand still and return it; raises ``Conflict`` if it has ended already."""
+        return self._json("POST", f"/executions/{_segment(execution_id)}/pause")
+
+    def resume(self, execution_id: str) -> JSON:
+        """Let it go on and return it; raises ``Conflict`` if it is not paused."""
+        return self._json("POST", f"/executions/{_segment(execution_id)}/resume")
+
+    def kept(self, plural: str) -> list[JSON]:
+        """Return all ``settings``, ``files``, ``connections``, ``webhooks``, ``schedules`` or ``vault_configs``."""
+        return _items(self._json("GET", f"/{plural}"))
+
+    def kept_one(self, plural: str, name: str) -> JSON:
+        """Return one of them; of a file its content is ``file``."""
+        return self._json("GET", f"/{plural}/{_segment(name)}")
+
+    def keep(self, plural: str, name: str, fields: JSON) -> JSON:
+        """Make one, or change those ``fields`` of it."""
+        return self._json("PUT", f"/{plural}/{_segment(name)}", body=fields)
+
+    def drop(self, plural: str, name: str) -> None:
+        """Delete one."""
+        self._done("DELETE", f"/{plural}/{_segment(name)}")
+
+    def file(self, path: str) -> bytes:
+        """Return the content of a file."""
+        with self._answer("GET", f"/files/{_segment(path)}") as response:
+            return response.read()
+
+    def save_file(self, path: str, content: bytes) -> JSON:
+        """Make ``content`` that of the file."""
+        headers = {"Content-Type": "application/octet-stream"}
+        with self._answer("PUT", f"/files/{_segment(path)}", content, headers) as response:
+            return self._object(response.read())
+
+    def locks(self) -> list[JSON]:
+        """Return the locks that are taken, with who has them and who waits."""
+        return _items(self._json("GET", "/locks"))
+
+    def release_lock(self, name: str) -> None:
+        """Take a lock from whoever has it."""
+        self._done("DELETE", f"/locks/{_segment(name)}")
+
+    def messages(self, *, pending: bool) -> list[JSON]:
+        """Return messages, newest first; with ``pending`` those that wait for an answer."""
+        return _items(self._json("GET", "/messages", query=[("pending", "true")] if pending else []))
+
+    def message(self, message_id: str) -> JSON:
+        """Return one message with its form."""
+        return self._json("GET", f"/messages/{_segment(message_id)}")
+
+    def answer(self, message_id: str, response: JSON) -> JSON:
+        """Answer it; raises ``Invalid`` for what does not fit its form, ``Conflict`` if somebody answered before."""
+        return self._json("POST", f"/messages/{_segment(message_id)}/response", body=response)
+
     def tasks(self) -> list[JSON]:
         """Return every task type with its inputs and output."""
         return _items(self._json("GET", "/tasks"))
@@ -258,7 +332,13 @@ class Client:
         except (TypeError, ValueError, RecursionError) as error:
             raise errors.InvalidRequest(f"the inputs cannot be written as JSON: {error}") from error
         with self._answer(method, target, text, headers or {}, timeout_s) as response:
-            raw = response.read()
+            return self._object(response.read())
+
+    def _done(self, method: str, target: str) -> None:
+        with self._answer(method, target) as response:
+            response.read()
+
+    def _object(self, raw: bytes) -> JSON:
         try:
             answer = json.loads(raw)
         except ValueError:

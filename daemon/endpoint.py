@@ -79,6 +79,7 @@ _REFUSALS: dict[int, type[Refused]] = {
     403: NotAllowed,
     404: NotFound,
     409: Conflict,
+    412: Conflict,
     413: Invalid,
     422: Invalid,
     429: Unavailable,

@@ -1,19 +1,18 @@
-"""The verbs that change something: ``run`` and ``cancel``."""
+"""The verbs that set executions going, and act on them: ``run``, ``cancel``, ``pause``, ``resume``."""
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 import time
-from pathlib import Path
-from typing import Any, NoReturn, TypedDict, Unpack
+from collections.abc import Callable
+from typing import TypedDict, Unpack
 
 import click
 
 from ...engine import errors
 from ..client import ENDED, JSON, Client
-from . import look, options, render
+from . import arguments, look, options, render
 
 _TIMED_OUT = 124
 _INTERRUPTED = 130
@@ -41,7 +40,7 @@ def run(client: Client, flow: str, pairs: tuple[str, ...], *, as_json: bool, **g
 
     KEY=VALUE gives a text, KEY:=JSON anything else. Exit status: 0 if it succeeded, 1 if not, 124 if it took longer
     than --timeout (it goes on)."""
-    execution = client.run(flow, {**_read_document(given["document"]), **_read_pairs(pairs)})
+    execution = client.run(flow, {**arguments.document(given["document"]), **arguments.pairs(pairs)})
     id_ = execution["id"]
     if given["no_wait"]:
         render.json_object(execution) if as_json else render.line(id_)
@@ -105,58 +104,46 @@ def _tell(execution: JSON, *, quiet: bool) -> int:
     return 0 if status == "ENDED_SUCCESS" else 1
 
 
-def _read_document(document: str) -> JSON:
-    if not document:
-        return {}
-    if document == "-":
-        text = sys.stdin.read()
-    elif document.startswith("@"):
-        try:
-            text = Path(document[1:]).read_text(encoding="utf-8")
-        except (OSError, UnicodeError) as error:
-            raise click.UsageError(f"--input: {document[1:]} cannot be read: {error}") from error
-    else:
-        text = document
-    value = _read_json(text, "--input")
-    if not isinstance(value, dict):
-        raise click.UsageError('--input must be a JSON object, such as {"day": "monday"}')
-    return value
-
-
-def _read_pairs(pairs: tuple[str, ...]) -> JSON:
-    inputs: JSON = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key.removesuffix(":"):
-            raise click.UsageError(f"{pair!r} is neither KEY=VALUE nor KEY:=JSON")
-        if key.endswith(":"):
-            inputs[key[:-1]] = _read_json(value, key[:-1])
-        else:
-            inputs[key] = value
-    return inputs
-
-
-def _read_json(text: str, what: str) -> Any:
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is not JSON")
-
-    try:
-        return json.loads(text, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise click.UsageError(f"{what} is not valid JSON: {error}") from error
+def _executions_argument(function: Callable[..., int]) -> Callable[..., int]:
+    argument = click.argument(
+        "executions", metavar="ID...", nargs=-1, required=True, shell_complete=options.complete_executions
+    )
+    return argument(function)
 
 
 @click.command()
 @options.reaches_daemon
-@click.argument("executions", metavar="ID...", nargs=-1, required=True, shell_complete=options.complete_executions)
+@_executions_argument
 @options.as_json
 def cancel(client: Client, executions: tuple[str, ...], *, as_json: bool) -> int:
     """Have executions end. Each is asked for, even if another one cannot be cancelled."""
+    return _each(client, client.cancel, executions, "cancel asked for", as_json=as_json)
+
+
+@click.command()
+@options.reaches_daemon
+@_executions_argument
+@options.as_json
+def pause(client: Client, executions: tuple[str, ...], *, as_json: bool) -> int:
+    """Have executions stand still at their next call, until `headrace resume`."""
+    return _each(client, client.pause, executions, "pause asked for", as_json=as_json)
+
+
+@click.command()
+@options.reaches_daemon
+@_executions_argument
+@options.as_json
+def resume(client: Client, executions: tuple[str, ...], *, as_json: bool) -> int:
+    """Let paused executions go on."""
+    return _each(client, client.resume, executions, "goes on", as_json=as_json)
+
+
+def _each(client: Client, ask: Callable[[str], JSON], executions: tuple[str, ...], said: str, *, as_json: bool) -> int:
     asked: list[JSON] = []
     worst = 0
     for text in executions:
         try:
-            asked.append(client.cancel(client.execution_id(text)))
+            asked.append(ask(client.execution_id(text)))
         except errors.HeadraceError as error:
             render.say_error(error)
             worst = max(worst, error.exit_code)
@@ -164,5 +151,5 @@ def cancel(client: Client, executions: tuple[str, ...], *, as_json: bool) -> int
         render.json_object({"items": asked})
     else:
         for each in asked:
-            render.line(each["id"], "  ", render.status(each), "  cancel asked for" if not each["ended_at"] else "")
+            render.line(each["id"], "  ", render.status(each), f"  {said}" if not each["ended_at"] else "")
     return worst

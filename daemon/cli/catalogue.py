@@ -1,12 +1,14 @@
-"""The verbs about what could run: ``flows``, ``flow show``, ``sync``, ``tasks``."""
+"""The verbs about what could run: ``flows``, ``flow show|edit|rename|delete``, ``sync``, ``tasks``."""
 
 from __future__ import annotations
 
 import json
+import tempfile
 from typing import Any
 
 import click
 
+from ...engine import errors
 from ..client import JSON, Client
 from . import options, render
 
@@ -43,7 +45,7 @@ def flows(client: Client, *, as_json: bool) -> None:
 
 @click.group()
 def flow() -> None:
-    """Show one flow."""
+    """Show or change one flow."""
 
 
 @flow.command()
@@ -74,6 +76,64 @@ def show(client: Client, name: str, *, as_json: bool) -> None:
     _show_warnings(found["warnings"])
     render.line()
     render.code(found["script"], "python")
+
+
+@flow.command()
+@options.reaches_daemon
+@click.argument("name", shell_complete=options.complete_flows)
+@click.option("--message", "-m", default="", metavar="TEXT", help="What the commit says.")
+@options.as_json
+def edit(client: Client, name: str, *, message: str, as_json: bool) -> int:
+    """Edit a flow in $EDITOR and commit it; if it was changed meanwhile, your text is kept and nothing committed."""
+    found, tag = client.flow_with_tag(name)
+    before = found.get("newest_script", found["script"])
+    text: str | None = click.edit(before, extension=".py")
+    if text is None or text == before:
+        render.say("nothing was changed")
+        return 0
+    try:
+        saved = client.save_flow(name, text, message=message, tag=tag)
+    except errors.HeadraceError:
+        render.say(f"your text is in {_kept(text)}")
+        raise
+    return _committed(saved, as_json=as_json)
+
+
+def _kept(text: str) -> str:
+    with tempfile.NamedTemporaryFile("w", suffix=".py", prefix="headrace-", encoding="utf-8", delete=False) as file:
+        file.write(text)
+    return file.name
+
+
+@flow.command()
+@options.reaches_daemon
+@click.argument("name", shell_complete=options.complete_flows)
+@click.argument("new_name")
+@options.as_json
+def rename(client: Client, name: str, new_name: str, *, as_json: bool) -> int:
+    """Give a flow another name, by a commit; its id stays."""
+    return _committed(client.rename_flow(name, new_name), as_json=as_json)
+
+
+@flow.command()
+@options.reaches_daemon
+@click.argument("name", shell_complete=options.complete_flows)
+def delete(client: Client, name: str) -> None:
+    """Delete a flow, by a commit."""
+    client.delete_flow(name)
+    render.say(f"flow {name} is deleted")
+
+
+def _committed(saved: JSON, *, as_json: bool) -> int:
+    """Say what became of a change; 1 if the flow is broken now."""
+    if as_json:
+        render.json_object(saved)
+    elif saved.get("broken"):
+        render.say((saved["name"], "bold"), " is committed and broken: ", *_broken(saved["broken"]))
+    else:
+        late = "" if "commit" in saved else "; the catalogue does not have it yet"
+        render.say((saved["name"], "bold"), f" is committed{late}")
+    return 1 if saved.get("broken") else 0
 
 
 @click.command()

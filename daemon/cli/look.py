@@ -169,7 +169,7 @@ def log_line(entry: JSON, to: TextIO) -> None:
     kind = entry["stream"] or entry["level"]
     style = _LEVEL_STYLES.get(kind, "")
     text = entry["text"].rstrip("\n").replace("\n", "\n" + " " * 24)
-    render.line((f"{at}  ", "dim"), (f"{kind:<8}  ", style or "dim"), (text, style), to=to)
+    render.log_line([(f"{at}  ", "dim"), (f"{kind:<8}  ", style or "dim")], text, style, to=to)
 
 
 @click.command()

@@ -25,6 +25,7 @@ from . import options, render
 #: verb -> where it is, in the order in which help shows them
 _VERBS = {
     "up": "up",
+    "init": "init",
     "run": "act",
     "flows": "catalogue",
     "flow": "catalogue",
@@ -33,6 +34,17 @@ _VERBS = {
     "logs": "look",
     "tree": "look",
     "cancel": "act",
+    "pause": "act",
+    "resume": "act",
+    "messages": "messages",
+    "answer": "messages",
+    "settings": "records",
+    "files": "records",
+    "connections": "records",
+    "webhooks": "records",
+    "schedules": "records",
+    "vault-configs": "records",
+    "locks": "locks",
     "sync": "catalogue",
     "tasks": "catalogue",
 }
@@ -46,7 +58,8 @@ class _Verbs(click.Group):
         if cmd_name not in _VERBS:
             return super().get_command(ctx, cmd_name)
         # The marked place where verbs are imported.
-        found: click.Command = getattr(importlib.import_module(f".{_VERBS[cmd_name]}", __package__), cmd_name)
+        module = importlib.import_module(f".{_VERBS[cmd_name]}", __package__)
+        found: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return found
 
 

@@ -42,6 +42,12 @@ def reaches_daemon(function: Callable[..., R]) -> Callable[..., R]:
     return command
 
 
+def narrow(ctx: click.Context, url: str, state: str) -> None:
+    """Have the verbs below a group reach the daemon that was named behind the group's own name."""
+    if url or state:
+        ctx.obj = Target(url, state)
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text for people.")
 
 

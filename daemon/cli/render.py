@@ -1,8 +1,8 @@
 """What people read: tables, lines and trees, with colour and progress only on a terminal.
 
 Data goes to stdout, talk to stderr. What flows wrote themselves (names, messages, logs) cannot steer the terminal:
-control characters are replaced there. rich is imported only when a terminal is really there. Times are local, as
-everywhere on a terminal; ``--json`` has them exactly.
+control characters are replaced there, except for the colours of a log. rich is imported only when a terminal is really
+there. Times are local, as everywhere on a terminal; ``--json`` has them exactly.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from ...engine import errors
 Part = str | tuple[str, str]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+#: The only sequences of a log that a terminal gets: colours and the like, which end with their line.
+_COLOURS = re.compile(r"(\x1b\[[0-9;]*m)")
 _STATUS_STYLES = {
     "NEW": "dim",
     "QUEUED": "cyan",
@@ -44,6 +46,24 @@ def line(*parts: Part, to: TextIO | None = None) -> None:
         stream.write("".join(part if isinstance(part, str) else part[0] for part in parts) + "\n")
 
 
+def log_line(before: Sequence[Part], text: str, style: str, *, to: TextIO) -> None:
+    """Write a line of a log; the colours that its writer gave it are kept, wherever it goes."""
+    if not to.isatty():
+        line(*before, text, to=to)
+        return
+    from rich.text import Text  # the marked place for rich, as below
+
+    pieces = _COLOURS.split(text)
+    tame = "".join(piece if number % 2 else _CONTROL.sub("�", piece) for number, piece in enumerate(pieces))
+    shown = Text.from_ansi(tame, style=style) if len(pieces) > 1 else Text(tame, style)
+    _console(to).print(_text(*before) + shown, soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    """Return text of a flow so that it cannot steer a terminal."""
+    return _CONTROL.sub("�", text)
+
+
 def say(*parts: Part) -> None:
     """Tell the person something that is not data."""
     line(*parts, to=sys.stderr)
@@ -63,6 +83,11 @@ def json_object(value: Any) -> None:
         _console(sys.stdout).print_json(text, ensure_ascii=True)
     else:
         sys.stdout.write(text + "\n")
+
+
+def compact(value: Any) -> str:
+    """Return a value as JSON on one line, to stand in a cell."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def json_line(value: Mapping[str, Any]) -> None:

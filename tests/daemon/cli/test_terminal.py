@@ -70,6 +70,19 @@ def test_what_a_flow_wrote_cannot_steer_the_terminal(server, verb):
     assert "\x07" not in seen
 
 
+def test_a_log_keeps_its_colours_and_nothing_else_of_a_terminal(server):
+    id_ = server.create("hello")
+    server.log(id_, "\x1b[32mgreen\x1b[0m plain \x1b[1;31mred\x1b[2J\x1b]0;x\x07\x1b[0m")
+
+    seen = on_terminal("logs", id_, "--state", server.state, columns=200)
+
+    assert "\x1b[32mgreen\x1b[0m plain" in seen
+    assert "\x1b[1;31mred" in seen
+    assert "\x1b[2J" not in seen
+    assert "\x1b]0" not in seen
+    assert "green plain red" in plain(on_terminal("logs", id_, "--state", server.state, columns=200, NO_COLOR="1"))
+
+
 def test_a_long_run_shows_that_it_goes_on(server):
     seen = on_terminal("run", "slow", "--timeout", "1", "--state", server.state, columns=200)
 

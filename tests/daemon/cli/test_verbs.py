@@ -249,6 +249,13 @@ def test_a_log_is_lines_for_people_or_one_object_a_line(headrace, server):
     assert json.loads(line)["text"] == "first\nsecond"
 
 
+def test_a_log_that_goes_into_a_file_is_as_it_was_written(headrace, server):
+    id_ = server.create()
+    server.log(id_, "\x1b[32mgreen\x1b[0m\x1b[2J")
+
+    assert "\x1b[32mgreen\x1b[0m\x1b[2J\n" in headrace("logs", id_)[1]
+
+
 def test_following_a_log_ends_with_the_execution(headrace, server):
     id_ = server.create(status="ENDED_CANCELLED")
     server.log(id_, "first")

@@ -1,0 +1,193 @@
+"""A delivery to a webhook as the flow gets it: from the raw request to ``input_value``. Pure.
+
+Owns: which parser a body gets, what becomes of repeated names and of files in a form, and that the key of a webhook
+stands nowhere in it. Refuses: a body that says it is JSON and is not, forms with too many fields, multipart bodies that
+do not hold together. Who sent it is decided elsewhere, over the bytes as they came. Called by ``webhooks``.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import re
+import urllib.parse
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from ..engine import errors, values
+
+FIELDS_MAX = 1000
+#: Credentials stay out of what flows and records see.
+HIDDEN_HEADERS = frozenset({"authorization", "x-api-key", "cookie", "proxy-authorization"})
+KEY = "key"
+_FORM = "application/x-www-form-urlencoded"
+_MULTIPART = "multipart/form-data"
+_UNKNOWN = "application/octet-stream"  # also what a request without a type counts as
+#: Command lines send JSON under these types when nobody tells them better; no form begins with a bracket.
+_SAYS_NOTHING = frozenset({_FORM, _UNKNOWN, "text/plain", ""})
+_BRACKETS = (b"{", b"[")
+_PARAMETER = re.compile(r';\s*([\w*-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]*))')
+#: Browsers write these three into a quoted name so (HTML, "multipart/form-data encoding algorithm").
+_ESCAPED = {"%22": '"', "%0D": "\r", "%0A": "\n", "%0d": "\r", "%0a": "\n"}
+_ESCAPES = re.compile("|".join(_ESCAPED))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """The raw request. ``query`` and ``headers`` may name something several times; ``path`` follows the webhook's name.
+
+    ``content_type`` is the media type alone, in small letters."""
+
+    method: str
+    path: str
+    query: tuple[tuple[str, str], ...]
+    headers: tuple[tuple[str, str], ...]
+    content_type: str
+    body: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Content:
+    """What a body says: ``json`` for the flow, and the body as it may be shown (``None``: it is all in ``json``)."""
+
+    json: Any
+    body: bytes | None
+
+    @property
+    def key(self) -> str:
+        """The field ``key``, where senders may put their key; empty if there is none."""
+        found = self.json.get(KEY) if isinstance(self.json, dict) else None
+        return found if isinstance(found, str) else ""
+
+
+def content(delivery: Delivery) -> Content:
+    """Return what the body says; raises ``InvalidRequest`` if it is not what its type promises."""
+    body, type_ = delivery.body, delivery.content_type
+    if not body.strip():
+        return Content({}, body)
+    if type_.endswith("json"):
+        return Content(_json(body), body)
+    if type_ in _SAYS_NOTHING and body.lstrip().startswith(_BRACKETS):
+        try:
+            return Content(_json(body), body)
+        except errors.InvalidRequest:  # nobody said that it was
+            return Content({}, body)
+    if type_ == _FORM:
+        return Content(_fields(_pairs(body)), body)
+    return _form_data(delivery, body) if type_ == _MULTIPART else Content({}, body)
+
+
+def inputs(delivery: Delivery, said: Content, *, keyed: bool) -> dict[str, Any]:
+    """Return the flow's ``input_value``. ``keyed``: a field ``key`` of the body is, or may be, a credential."""
+    if keyed and isinstance(said.json, dict) and KEY in said.json:
+        said = _without_key(delivery, said)
+    found: dict[str, Any] = {
+        "method": delivery.method,
+        "path": delivery.path,
+        "query": _fields((name, value) for name, value in delivery.query if name != KEY),
+        "headers": _headers(delivery.headers),
+        "json": said.json,
+    }
+    try:
+        found["body"] = (said.body or b"").decode()
+    except UnicodeDecodeError:
+        found |= {"body": base64.b64encode(said.body or b"").decode(), "body_encoding": "base64"}
+    return found
+
+
+def _headers(given: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Names in small letters, repeated ones joined as RFC 9110 says; credentials left out."""
+    found: dict[str, str] = {}
+    for name, value in given:
+        lower = name.lower()
+        if lower not in HIDDEN_HEADERS:
+            found[lower] = f"{found[lower]}, {value}" if lower in found else value
+    return found
+
+
+def _fields(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A name that stands once has its value, one that stands several times a list of them, in order."""
+    found: dict[str, list[Any]] = {}
+    for name, value in pairs:
+        found.setdefault(name, []).append(value)
+    return {name: several[0] if len(several) == 1 else several for name, several in found.items()}
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise errors.InvalidRequest(f"the body is not JSON, though it says so: {error}") from None
+
+
+def _pairs(body: bytes) -> list[tuple[str, str]]:
+    try:
+        return urllib.parse.parse_qsl(
+            body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=FIELDS_MAX
+        )
+    except ValueError:
+        raise errors.InvalidRequest(f"the form has more than {FIELDS_MAX:,} fields") from None
+
+
+def _without_key(delivery: Delivery, said: Content) -> Content:
+    """Take the key out of the fields, and out of the body as it came."""
+    kept = {name: value for name, value in said.json.items() if name != KEY}
+    if delivery.content_type == _MULTIPART:
+        return Content(kept, None)
+    if delivery.content_type == _FORM and not delivery.body.lstrip().startswith(_BRACKETS):
+        pairs = [(name, value) for name, value in _pairs(delivery.body) if name != KEY]
+        return Content(kept, urllib.parse.urlencode(pairs).encode())
+    return Content(kept, values.encode(kept))
+
+
+# -- forms with files -----------------------------------------------------------------------------------------------
+
+
+def _form_data(delivery: Delivery, body: bytes) -> Content:
+    """Read ``multipart/form-data`` (RFC 7578). A file is an object with its name, type and content in base64.
+
+    Files stand in the fields alone: in the body once more, a delivery of the largest size would be too large."""
+    header = next((value for name, value in delivery.headers if name.lower() == "content-type"), "")
+    boundary = _parameters(header).get("boundary", "")
+    if not boundary:
+        raise errors.InvalidRequest("the multipart body has no boundary", hint="name it in Content-Type")
+    between = b"\r\n--" + re.escape(boundary.encode()) + rb"(?=--|[ \t]*\r\n)"
+    _, *parts = re.split(between, b"\r\n" + body, maxsplit=FIELDS_MAX + 1)
+    end = next((number for number, part in enumerate(parts) if part.startswith(b"--")), None)
+    if end is None and len(parts) > FIELDS_MAX:
+        raise errors.InvalidRequest(f"the form has more than {FIELDS_MAX:,} fields")
+    if end is None:
+        raise errors.InvalidRequest("the multipart body ends too early: its last boundary is missing")
+    pairs = [_part(part) for part in parts[:end]]
+    has_files = any(isinstance(value, dict) for _, value in pairs)
+    return Content(_fields(pairs), None if has_files else body)
+
+
+def _part(part: bytes) -> tuple[str, Any]:
+    head, separator, content_ = part.partition(b"\r\n\r\n")
+    said = _part_headers(head)
+    disposition = _parameters(said.get("content-disposition", ""))
+    if not separator or "name" not in disposition:
+        raise errors.InvalidRequest("a part of the multipart body does not say which field it is")
+    if "filename" not in disposition:
+        return disposition["name"], content_.decode("utf-8", "replace")
+    return disposition["name"], {
+        "filename": disposition["filename"],
+        "content_type": said.get("content-type", _UNKNOWN),
+        "content": base64.b64encode(content_).decode(),
+    }
+
+
+def _part_headers(head: bytes) -> dict[str, str]:
+    lines = head.decode("utf-8", "replace").split("\r\n")
+    named = (line.partition(":") for line in lines if ":" in line)
+    return {name.strip().lower(): value.strip() for name, _, value in named}
+
+
+def _parameters(header: str) -> Mapping[str, str]:
+    return {
+        name.lower(): _ESCAPES.sub(lambda found: _ESCAPED[found[0]], re.sub(r"\\(.)", r"\1", quoted)) or plain
+        for name, quoted, plain in _PARAMETER.findall(header)
+    }

@@ -1,0 +1,179 @@
+"""A new repository of flows: its files, and how they get there.
+
+Owns: two flows to begin with, a setting, what editors need, a check for the forge's CI. Refuses: to overwrite anything,
+and to make a repository inside of another one. Called by ``headrace init``; no daemon is needed for it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..engine import errors
+from . import typings
+
+_HELLO = '''# /// script
+# requires-python = ">=3.11"
+# [tool.headrace]
+# description = "Greets somebody, as the setting example says"
+# timeout = "1m"
+# ///
+"""A first flow. Try:  headrace run hello name=Ada"""
+
+import flow_api
+
+
+def handler(system: flow_api.System, this: flow_api.Execution, inputs: dict):
+    greeting = system.setting('example').get('value')['greeting']
+    name = inputs.get('name', 'World')
+    this.log(f'{greeting} {name}')
+    this.set_output('greeting', f'{greeting} {name}')
+    return this.success(f'greeted {name}')
+'''
+
+_ASK = '''# /// script
+# [tool.headrace]
+# description = "Asks a person and waits for the answer"
+# ///
+"""A flow that asks. Run it, then:  headrace messages  and  headrace answer latest"""
+
+import flow_api
+
+FORM = {
+    'type': 'object',
+    'properties': {
+        'about': {'element': 'markdown', 'description': 'Where shall this version go?', 'order': 1},
+        'target': {'element': 'dropdown', 'enum': ['test', 'production'], 'default': 'test', 'order': 2},
+        'reason': {'element': 'string', 'label': 'Reason', 'example': 'fixes a typo', 'order': 3},
+        'deploy': {'element': 'submit', 'label': 'Deploy', 'required': ['target', 'reason'], 'order': 4},
+        'stop': {'element': 'submit', 'label': 'Not now', 'required': [], 'order': 5},
+    },
+}
+
+
+def handler(system: flow_api.System, this: flow_api.Execution):
+    answer = this.message('Deploy?', body=FORM).get('response')
+    if answer.get('stop'):
+        return this.success('not now')
+    this.set_output('target', answer['target'])
+    return this.success(f'would deploy to {answer["target"]}: {answer["reason"]}')
+'''
+
+_SETTING = """# The value of the setting `example`. Flows read it with system.setting('example').get('value').
+# Changed at run time it counts until this file changes.
+value:
+  greeting: Hello
+"""
+
+_PYPROJECT = """# For editors and type checkers alone: what `import flow_api` means. Headrace does not read this file.
+[tool.pyright]
+include = ["."]
+stubPath = "typings"
+pythonVersion = "3.11"
+
+[tool.mypy]
+mypy_path = "typings"
+python_version = "3.11"
+"""
+
+_CHECK = """# Every flow compiles. Where this runs on a forge, a push that breaks a flow is known before it is fetched.
+name: check
+on: [push, pull_request]
+jobs:
+  check:
+    runs-on: ubuntu-latest
+    steps:
+      - uses: actions/checkout@v4
+      - uses: actions/setup-python@v5
+        with:
+          python-version: "3.11"
+      - run: python -m compileall -q .
+"""
+
+_README = """# Flows
+
+Every `.py` file here with a `handler` is a flow; its name is its path without `.py`.
+
+| file | is |
+| --- | --- |
+| `hello.py` | a flow with metadata, inputs and an output |
+| `ask.py` | a flow that asks a person with a form |
+| `settings/example.yaml` | a setting that flows share |
+| `typings/` | what editors know of `flow_api` |
+| `.github/workflows/check.yml` | checks that every flow compiles |
+
+    headrace up .                 # runs the daemon on this folder: what is saved counts at once
+    headrace run hello name=Ada
+    headrace run ask --no-wait
+    headrace answer latest
+
+From a daemon elsewhere people deploy by `git push`: `headrace up URL --ref main`.
+"""
+
+_IGNORED = """.headrace/
+__pycache__/
+*.pyc
+"""
+
+_FIRST_COMMIT = "Begin with two flows and a setting"
+#: Who commits where git does not know its user yet.
+_NOBODY = ("-c", "user.name=headrace", "-c", "user.email=headrace@localhost")
+#: Set inside of hooks, they would lead to another repository.
+_OTHER_REPOSITORY = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"})
+
+
+def files() -> Mapping[str, str]:
+    """Return the files of a new repository: path → text."""
+    return {
+        "hello.py": _HELLO,
+        "ask.py": _ASK,
+        "settings/example.yaml": _SETTING,
+        "pyproject.toml": _PYPROJECT,
+        ".github/workflows/check.yml": _CHECK,
+        "README.md": _README,
+        ".gitignore": _IGNORED,
+        **typings.files(),
+    }
+
+
+def write(folder: Path) -> list[str]:
+    """Write the files into ``folder`` and return their paths; raises ``InvalidRequest`` rather than overwrite one."""
+    texts = files()
+    if folder.exists() and not folder.is_dir():
+        raise errors.InvalidRequest(f"{folder} is not a directory")
+    if there := [path for path in texts if (folder / path).exists() or (folder / path).is_symlink()]:
+        raise errors.InvalidRequest(
+            f"{folder} has {', '.join(there)} already; nothing was written", hint="name an empty or a new directory"
+        )
+    for path, text in texts.items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("x", encoding="utf-8") as file:
+            file.write(text)
+    return list(texts)
+
+
+def commit(folder: Path, paths: list[str]) -> str:
+    """Make a git repository of ``folder`` with a first commit of ``paths``; return why not, if it was not done."""
+    try:
+        if _git(folder, "rev-parse", "--is-inside-work-tree").returncode == 0:
+            return "it is part of a git repository already; commit it there"
+        _git(folder, "init", "--quiet", "--initial-branch=main").check_returncode()
+        _git(folder, "add", "--", *paths).check_returncode()
+        known = _git(folder, "config", "user.email").returncode == 0
+        identity = () if known else _NOBODY
+        _git(folder, *identity, "commit", "--quiet", "--message", _FIRST_COMMIT).check_returncode()
+    except FileNotFoundError:
+        return "git is not installed"
+    except subprocess.CalledProcessError as error:
+        return f"git says: {error.stderr.strip() or error.returncode}"
+    return ""
+
+
+def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name not in _OTHER_REPOSITORY}
+    return subprocess.run(
+        ["git", *words], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
