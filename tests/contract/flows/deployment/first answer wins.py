@@ -1,3 +1,6 @@
+import time
+
+
 # several contestants look for the same thing; the one that finds it cancels the others
 def handler(system, this, inputs):
     if 'siblings' not in inputs:
@@ -22,7 +25,8 @@ def handler(system, this, inputs):
                 this.sleep(inputs['seconds'])
             except:
                 # somebody was careless with exceptions here, and must end all the same
-                this.log('something happened')
+                this.log('something happened, once more')
+                time.sleep(0.2)
     for sibling in system.setting(inputs['siblings']).get('value'):
         if sibling != this.get('id'):
             system.execution(sibling).cancel()
