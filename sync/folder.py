@@ -2,8 +2,9 @@
 
 Owns: the steps of one change (a file beside under the name ``SAVING``, made durable, renamed into place). If we die
 before the renaming there is only that file, which no commit takes up and the next change or start removes; after it
-the change is complete. Refuses: leaving the directory, following links on the way, replacing what its author has not
-seen, and everything under ``.git``. Used by ``candidate`` from a worker thread, never beside a sync pass.
+the change is complete. Refuses: leaving the directory, following links on the way, and replacing what its author has
+not seen, but for what an editor saves in the very moment between looking and renaming. Used by ``candidate`` from a
+worker thread, never beside a sync pass.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ class Folder:
 
     def _rename(self, edit: edits.Rename, note: edits.Note) -> None:
         with self._known(edit, note) as (parent, name), self._parent(edit.new_path, make=True) as (target, new_name):
-            _check_case(target, new_name, leaving=name)
+            stays = edit.path.rpartition("/")[0] == edit.new_path.rpartition("/")[0]
+            _check_case(target, new_name, leaving=name if stays else "")
             _rename_new(parent, name, target, new_name)
             os.fsync(target)
             os.fsync(parent)

@@ -151,6 +151,8 @@ def test_folder_names_that_cannot_be_meant_are_refused(names):
 async def test_what_is_wrong_is_told_with_file_line_and_key(repository, daemon, path, text, line, key, said):
     found = await synced(repository, daemon, {"settings/good.yaml": "1", path: text})
     (problem,) = found.problems
+    sync = await daemon.started(repository.url)
+    assert sync.status().problems == (problem,)
     assert (problem.file, problem.line, problem.key, problem.commit) == (path, line, key, found.commit)
     assert said in problem.reason
     assert "hunter2" not in problem.reason
@@ -175,6 +177,7 @@ async def test_a_token_in_the_repository_is_warned_of_as_long_as_it_is_there(rep
     repository.push()
     sync = await daemon.started(repository.url)
     status = await daemon.synced(sync)
+    assert status.problems == ()
     assert "token stands in the repository" in status.warnings["vault_configs/x.yaml"]
     assert "root" not in status.warnings["vault_configs/x.yaml"]
 

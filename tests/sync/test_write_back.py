@@ -293,6 +293,10 @@ async def test_a_taken_name_is_not_taken_twice(place, daemon):
         await sync.authoring.rename_flow("a", "SUB/x", author="ada")
     with pytest.raises((errors.Conflict, errors.InvalidRequest), match="differ"):
         await sync.authoring.save_flow("B", FLOW, author="ada")
+    with pytest.raises((errors.Conflict, errors.InvalidRequest), match="differ"):
+        await sync.authoring.rename_flow("a", "sub/C", author="ada")
+    with pytest.raises((errors.Conflict, errors.InvalidRequest), match="differ"):
+        await sync.authoring.rename_flow("sub/c", "A", author="ada")
     await sync.authoring.rename_flow("a", "A", author="ada")
     assert (place.read("A.py"), place.read("b.py")) == (FLOW + "a.py", FLOW + "b.py")
 
