@@ -74,7 +74,7 @@ def test_every_verb_of_make_exists_and_every_verb_of_the_command_line_is_named()
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {"run", "test"} <= verbs <= targets
     table = README.partition("| verb | does |")[2].partition("\n\n")[0]
-    named = set(re.findall(r"`(?:headrace )?([a-z]+)", table))
+    named = set(re.findall(r"`(?:headrace )?([a-z-]+)", table))
     assert {*main._VERBS, "version", "completion"} <= named
 
 
