@@ -20,15 +20,30 @@ import structlog
 import uvloop
 
 from .. import __version__
-from ..engine import errors, events, ids, model
+from ..engine import errors, events, ids, model, ports
 from ..engine.records import blobs, index, journal, recovery
-from ..engine.running import dispatcher, live
-from ..engine.state import files
+from ..engine.running import contents, dispatcher, kept, live
+from ..engine.state import age, masks, sealed, secrets
 from ..engine.workers import processes
 from ..sync import loop as sync_loop
 from ..sync import source as sync_source
-from ..tasks import registry
-from . import access, api, config, login, logs, pages, routes, server, sessions, stream, webhooks
+from ..tasks import registry, vault_client
+from . import (
+    access,
+    api,
+    authoring,
+    config,
+    login,
+    logs,
+    messages,
+    pages,
+    records,
+    routes,
+    server,
+    sessions,
+    stream,
+    webhooks,
+)
 
 log = structlog.get_logger()
 
@@ -48,8 +63,8 @@ class SystemClock:
 class Publications:
     """Announces commits in the journal; see ``ports.Publications``."""
 
-    def __init__(self, records: journal.Journal) -> None:
-        self._journal = records
+    def __init__(self, lines: journal.Journal) -> None:
+        self._journal = lines
 
     async def publish(self, event: events.CommitPublished | events.CommitRejected) -> str:
         """Record it; on return it is durable."""
@@ -59,10 +74,12 @@ class Publications:
 
 
 class Unfinished:
-    """Folds the journal at start into what is still open: executions without an end, the commit that is in force."""
+    """Folds the journal at start into what is still open: executions without an end, the commit that is in force, what
+    flows keep and share."""
 
     def __init__(self) -> None:
         self.executions: dict[str, model.Execution] = {}
+        self.kept = kept.Kept()
         self.published: dict[str, events.CommitPublished] = {}
 
     def visit(self, recorded: events.Recorded) -> None:
@@ -74,12 +91,14 @@ class Unfinished:
                 self.executions.pop(event.execution, None)
             case events.CommitPublished() as event:
                 self.published[event.source] = event
-            case events.CommitRejected() | events.DaemonStarted() | events.DaemonStopped():
+            case events.CommitRejected() | events.DaemonStarted() | events.DaemonStopped() | events.ExecutionDeleted():
                 pass
-            case event:
+            case event if isinstance(event, events.ExecutionEvent):
                 state = self.executions.get(event.execution)
                 if state is not None:
                     state.apply(event, recorded.at)
+            case event:
+                self.kept.apply(event, recorded.at)
 
 
 def run(settings: config.Configuration) -> int:
@@ -133,27 +152,35 @@ class Parts:
     tasks: registry.Registry
     work: dispatcher.Dispatcher
     hub: stream.Hub
+    vaults: vault_client.Client
 
 
 def _assemble(
-    settings: config.Configuration, records: journal.Journal, archive: index.Index, pool: processes.Processes
+    settings: config.Configuration,
+    lines: journal.Journal,
+    archive: index.Index,
+    state: kept.Kept,
+    pool: processes.Processes,
 ) -> Parts:
     """Put the rooms together; nothing is started yet."""
     source = _source(settings)
     tasks = registry.installed()
+    vaults = vault_client.Client()
+    known = masks.Masks()
     synchroniser = sync_loop.Synchroniser(
         source,
         settings.state_directory,
-        publications=Publications(records),
+        publications=Publications(lines),
         commits_in_use=lambda: work.commits_in_use(),
         clock=SystemClock(),
     )
+    flows, folder = synchroniser.flows, settings.state_directory
+    stores = contents.Contents(blobs.Blobs(folder / "blobs"), sealed.Sealed(folder / "sealed", known), known)
     work = dispatcher.Dispatcher(
-        live.Ledger(records, blobs.Blobs(settings.state_directory / "blobs")),
+        live.Ledger(lines, stores, archive),
         archive,
-        synchroniser.flows,
-        tasks,
-        files.Files(settings.state_directory / "files"),
+        state,
+        dispatcher.Outside(flows, tasks, synchroniser.authoring, vaults),
         pool,
         clock=SystemClock(),
         new_id=ids.new_id,
@@ -161,9 +188,24 @@ def _assemble(
             max_running=settings.run_max_running,
             cancel_grace_s=settings.run_cancel_grace_s,
             allow_local_files=source.developer,
+            workspace=settings.identity_workspace,
+            environment=settings.identity_environment,
         ),
     )
-    return Parts(source, synchroniser, tasks, work, stream.Hub(records))
+    encrypted = age.Keys(settings.secrets_age_identity, os.environ, lambda name: _encrypted(source, flows, name))
+    work.keeper.use(secrets.Secrets(os.environ, known, work.keeper.vault_access, vaults, encrypted))
+    return Parts(source, synchroniser, tasks, work, stream.Hub(lines), vaults)
+
+
+def _encrypted(source: sync_source.Source, flows: ports.Flows, name: str) -> bytes:
+    """Return an encrypted file of the folder ``secrets`` as it is published now."""
+    commit = flows.current().commit
+    if not commit:
+        raise errors.NotFound("no commit is published yet")
+    try:
+        return (flows.snapshot(commit) / source.folder / "secrets" / name).read_bytes()
+    except OSError as error:
+        raise errors.NotFound(f"there is no secrets/{name} in the repository: {error.strerror}") from None
 
 
 async def _live(settings: config.Configuration) -> int:
@@ -172,16 +214,16 @@ async def _live(settings: config.Configuration) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with _records(settings.state_directory) as (records, archive, unfinished), asyncio.TaskGroup() as group:
-        watch_disk = group.create_task(_raise_when_done(records.failed), name="journal")
+    async with _records(settings.state_directory) as (lines, archive, unfinished), asyncio.TaskGroup() as group:
+        watch_disk = group.create_task(_raise_when_done(lines.failed), name="journal")
         pool = processes.Processes(SystemClock(), idle_max=settings.run_max_running)
         await pool.start()
         watch_pool = group.create_task(_raise_when_done(pool.failed), name="fork server")
-        parts = _assemble(settings, records, archive, pool)
+        parts = _assemble(settings, lines, archive, unfinished.kept, pool)
         source, synchroniser, work = parts.source, parts.synchroniser, parts.work
         await synchroniser.start(unfinished.published.get(source.name))
         started = events.DaemonStarted(version=__version__, pid=os.getpid(), unfinished=len(unfinished.executions))
-        records.append(started)
+        lines.append(started)
         work.start(group, list(unfinished.executions.values()))
         syncing = group.create_task(synchroniser.run(), name="sync")
         token = access.client_token(settings.state_directory)
@@ -208,9 +250,10 @@ async def _live(settings: config.Configuration) -> int:
         await http.stop()
         syncing.cancel()
         await parts.tasks.aclose()
+        await parts.vaults.aclose()
         watch_pool.cancel()
         await pool.stop()
-        records.append(events.DaemonStopped(reason="asked to stop"))
+        lines.append(events.DaemonStopped(reason="asked to stop"))
         watch_disk.cancel()
     log.info("daemon.stopped")
     return 0
@@ -225,12 +268,12 @@ async def _records(state: Path) -> AsyncIterator[tuple[journal.Journal, index.In
     if recovered.torn_bytes:
         log.warning("journal.tail_dropped", bytes=recovered.torn_bytes, hint="it was never acknowledged")
     archive = await index.Index.open(state / "index.db", directory, recovered)
-    records = await journal.Journal.open(directory, SystemClock(), recovered=recovered)
-    records.subscribe(archive.absorb)
+    lines = await journal.Journal.open(directory, SystemClock(), recovered=recovered)
+    lines.subscribe(archive.absorb)
     try:
-        yield records, archive, unfinished
+        yield lines, archive, unfinished
     finally:
-        await records.close()
+        await lines.close()
         await archive.close()
 
 
@@ -251,6 +294,8 @@ def _source(settings: config.Configuration) -> sync_source.Source:
         known_hosts=settings.source_known_hosts,
         token_file=settings.source_token_file,
         user=settings.source_user,
+        write_back=settings.source_write_back,
+        folders=settings.source_folders,
     )
 
 
@@ -259,9 +304,16 @@ def _front(settings: config.Configuration, parts: Parts, archive: index.Index) -
     work, synchroniser, flows = parts.work, parts.synchroniser, parts.synchroniser.flows
     # Behind a proxy the whole world arrives from loopback.
     anonymous = settings.listen_address.loopback and not settings.listen_behind_proxy
-    hooks = webhooks.Webhooks(work, flows, allow_anonymous=anonymous)
+    hooks = webhooks.Webhooks(work, work.keeper, allow_anonymous=anonymous)
     interface = api.Api(work, archive, flows, parts.tasks, synchroniser, parts.hub)
-    return interface.table() + hooks.table() + pages.Pages(work, archive, flows, synchroniser).table()
+    return [
+        *interface.table(),
+        *records.Records(work.keeper, work.locking).table(),
+        *messages.Messages(work.asking).table(),
+        *authoring.Authoring(flows, synchroniser.authoring).table(),
+        *hooks.table(),
+        *pages.Pages(work, archive, flows, synchroniser).table(),
+    ]
 
 
 def _greet(url: str, login_token: str, settings: config.Configuration) -> None:

@@ -270,6 +270,12 @@ class Configuration:
     identity_environment: str = _setting(
         "identity.environment", "", Kind("text", _name), "what flows learn from get_env_name(), such as production"
     )
+    secrets_age_identity: str = _setting(
+        "secrets.age_identity",
+        "",
+        Kind("file", _file),
+        "identity that decrypts secrets/*.age of the repository; empty: the credential age-identity",
+    )
     state_directory: Path = _setting(  # noqa: RUF009 - as above
         "state.directory", ".headrace", Kind("directory", _directory, str), "where everything the daemon keeps lies"
     )

@@ -58,6 +58,7 @@ class ExecutionCreated(Event, frozen=True, tag="execution.created"):
     inputs_blob: Blob | None = None
     inputs_sealed: str = ""
     webhook: bool = False  # the inputs are a webhook's delivery
+    outside: bool = False  # it, or an execution above it, was started by a webhook
     parent: str = ""
     parent_call: int = 0
     depth: int = 0
@@ -158,6 +159,8 @@ class ExecutionSaved(Event, frozen=True, tag="execution.saved"):
     by: str = ""  # the execution whose call this was, when it is another one
     message: str | None = None
     name: str | None = None
+    description: str | None = None
+    retention_time_s: float | msgspec.UnsetType | None = msgspec.UNSET
     output: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET  # replaces the whole output
     output_blob: Blob | None = None
     output_sealed: str = ""

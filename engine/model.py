@@ -17,6 +17,7 @@ import msgspec
 from . import errors, events, values
 from .lifecycle import ENDING, Status, next_status
 
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sealed:
     """A value that holds a secret: ``shown`` is what people see, the file called ``id`` keeps the true one."""
@@ -72,6 +73,7 @@ class Execution:
     script: events.Blob | None
     inputs: Value
     webhook: bool
+    outside: bool
     parent: str
     parent_call: int
     depth: int
@@ -85,6 +87,7 @@ class Execution:
     retention_time_s: float | None
     output: Output = None
     message: str = ""
+    description: str = ""
     reason: str = ""
     failure: events.Failure | None = None
     started_at: str | None = None
@@ -95,7 +98,7 @@ class Execution:
     pause_requested: bool = False
     deleted: bool = False
     answer: events.WebhookAnswered | None = None  # for the caller of the webhook that started it
-    logged: list[msgspec.Raw] = dataclasses.field(default_factory=list)  # by this.log, in order, as far as there is room
+    logged: list[msgspec.Raw] = dataclasses.field(default_factory=list)  # by this.log, in order
     logged_bytes: int = 0
     calls: int = 0  # the highest call number recorded
     pending: dict[int, PendingCall] = dataclasses.field(default_factory=dict)
@@ -116,6 +119,7 @@ class Execution:
             script=event.script_blob,
             inputs=value(event.inputs, event.inputs_blob, event.inputs_sealed),
             webhook=event.webhook,
+            outside=event.outside,
             parent=event.parent,
             parent_call=event.parent_call,
             depth=event.depth,
@@ -204,6 +208,10 @@ class Execution:
             self.message = event.message
         if event.name is not None:
             self.name = event.name
+        if event.description is not None:
+            self.description = event.description
+        if event.retention_time_s is not msgspec.UNSET:
+            self.retention_time_s = event.retention_time_s
         if event.output is not msgspec.UNSET or event.output_blob is not None:
             self.output = _opened(event.output, event.output_blob, event.output_sealed)
         if event.output_keys or event.output_key_blobs:

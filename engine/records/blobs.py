@@ -43,6 +43,19 @@ class Blobs:
             tail.sync_directory(directory)
         return blob
 
+    def writer(self) -> Writer:
+        """Begin a value that comes in pieces."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Writer(self, self._directory / f"{secrets.token_hex(8)}.tmp")
+
+    def take(self, temporary: Path, blob: events.Blob) -> None:
+        """Move a file that is complete and durable to where ``blob`` says; durable on return."""
+        path = self._path(blob)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary.replace(path)
+        for directory in (path.parent, path.parent.parent, self._directory, self._directory.parent):
+            tail.sync_directory(directory)
+
     def get(self, blob: events.Blob) -> bytes:
         """Return what was put. Raises ``NotFound`` if it is gone, ``JournalCorrupt`` if it has changed."""
         path = self._path(blob)
@@ -85,3 +98,51 @@ class Blobs:
             raise
         finally:
             os.close(fd)
+
+
+class Writer:
+    """A value that comes in pieces: kept after ``finish``, forgotten after ``abort``. Raises ``NotAccepting`` when
+    the disk is full."""
+
+    def __init__(self, store: Blobs, temporary: Path) -> None:
+        self._store = store
+        self._temporary = temporary
+        self._fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
+        self._hash = hashlib.sha256()
+        self._bytes = 0
+
+    def write(self, chunk: bytes) -> None:
+        """Add bytes."""
+        try:
+            tail.write_all(self._fd, chunk)
+        except OSError as error:
+            raise self._refused(error) from error
+        self._hash.update(chunk)
+        self._bytes += len(chunk)
+
+    def finish(self) -> events.Blob:
+        """Make it durable and return its reference."""
+        blob = events.Blob(self._hash.hexdigest(), self._bytes)
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise self._refused(error) from error
+        self._close()
+        self._store.take(self._temporary, blob)
+        return blob
+
+    def abort(self) -> None:
+        """Forget it; harmless after ``finish``."""
+        self._close()
+        with contextlib.suppress(OSError):
+            self._temporary.unlink()
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _refused(self, error: OSError) -> Exception:
+        if error.errno in _NO_ROOM:
+            return errors.NotAccepting(f"no room to keep {self._bytes:,} bytes", hint="free disk space")
+        return error

@@ -118,7 +118,7 @@ class Index:
                 recorded
                 for extent in listing.extents(connection, execution)
                 for recorded in reading.extent(self._records, *extent)
-                if not isinstance(recorded.event, events.DaemonEvent) and recorded.event.execution == execution
+                if isinstance(recorded.event, events.ExecutionEvent) and recorded.event.execution == execution
             ]
 
         return await self._read(read)

@@ -9,15 +9,31 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
 
 import structlog
 
 from .. import errors, events, model, ports
 from ..lifecycle import Status
-from ..records import index
+from ..records import index, listing
 from ..workers import processes
-from . import calls, flow_run, live, slots, task_run
+from . import (
+    asking,
+    calls,
+    child_calls,
+    files,
+    flow_run,
+    keeper,
+    kept,
+    live,
+    locking,
+    own_calls,
+    record_calls,
+    shared_calls,
+    slots,
+    task_run,
+)
 
 log = structlog.get_logger()
 
@@ -40,6 +56,18 @@ class Options:
     max_running: int = 32
     cancel_grace_s: float = 10.0
     allow_local_files: bool = False
+    workspace: str = "headrace"
+    environment: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outside:
+    """What lies beyond the engine, as far as executions need it."""
+
+    flows: ports.Flows
+    tasks: ports.Tasks
+    authoring: ports.Authoring
+    vaults: ports.Vaults
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,9 +85,8 @@ class Dispatcher:
         self,
         ledger: live.Ledger,
         archive: index.Index,
-        flows: ports.Flows,
-        tasks: ports.Tasks,
-        files: ports.Files,
+        state: kept.Kept,
+        outside: Outside,
         pool: processes.Processes,
         *,
         clock: ports.Clock,
@@ -69,8 +96,7 @@ class Dispatcher:
         self.ledger = ledger
         self.new_id = new_id
         self._archive = archive
-        self._flows = flows
-        self._files = files
+        self._flows = outside.flows
         self._options = options
         self._clock = clock
         self._flow_queue: deque[live.Live] = deque()
@@ -81,15 +107,35 @@ class Dispatcher:
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        journal, contents = ledger.journal, ledger.contents
+        self.keeper = keeper.Keeper(state.store, journal, contents, outside.flows, clock=clock, new_id=new_id)
+        self.asking = asking.Asking(state.messages, journal, contents, new_id)
+        self.locking = locking.Locking(state.locks, journal, contents, self._waits_for)
         self._around = flow_run.Surroundings(
             ledger=ledger,
-            flows=flows,
+            flows=outside.flows,
             processes=pool,
             slots=self._flow_slots,
-            answer=calls.Calls(ledger, self, flows, tasks, clock).answer,
+            answer=self._calls(outside).answer,
             cancel=self.request_cancel,
             cancel_grace_s=options.cancel_grace_s,
+            system={"workspace": options.workspace, "environment": options.environment or options.workspace},
         )
+
+    def _calls(self, outside: Outside) -> calls.Calls:
+        """Bring together who answers what."""
+        ledger, flows = self.ledger, outside.flows
+        children = child_calls.ChildCalls(ledger, self, flows, outside.tasks, self.keeper, self.locking.circle)
+        own = own_calls.OwnCalls(ledger, self, self._clock)
+        shared = shared_calls.SharedCalls(ledger, self.asking, self.locking)
+        records = record_calls.RecordCalls(
+            ledger, self.keeper, self.asking, self.locking, self, flows, outside.authoring, outside.vaults
+        )
+        return calls.Calls(ledger, children.table(), own.table(), shared.table(), records.table())
+
+    def _waits_for(self, execution: str) -> Iterable[str]:
+        subject = self.ledger.find(execution)
+        return subject.supervision.waits_for() if subject is not None and subject.supervision is not None else ()
 
     # -- start and stop ---------------------------------------------------------------------------------------------
 
@@ -100,11 +146,19 @@ class Dispatcher:
             subject = self.ledger.add(state)
             if state.cancel_requested:
                 self._end_unrun(subject, Status.ENDED_CANCELLED, "cancelled; the daemon ended while it was unfinished")
-            elif state.type == "FLOW" and state.status is Status.QUEUED:
+            elif (state.type == "FLOW" and state.status is Status.QUEUED) or (
+                state.type == "SCRIPT" and state.status is Status.QUEUED
+            ):
                 self._flow_queue.append(subject)
             elif not (state.status is Status.NEW and not state.parent):
                 self._end_unrun(subject, Status.ENDED_ERROR, "interrupted: the daemon ended while it was unfinished")
+        self.locking.settle(self._is_live)
+        self.asking.settle(self._is_live)
         self._admit_flows()
+
+    def _is_live(self, execution: str) -> bool:
+        subject = self.ledger.find(execution)
+        return subject is not None and not subject.state.status.ended
 
     async def stop(self, grace_s: float) -> None:
         """Take nothing more, let running executions end for ``grace_s`` seconds, then interrupt the rest.
@@ -190,34 +244,54 @@ class Dispatcher:
         return execution
 
     async def _create(self, request: model.Submission) -> str:
-        flow = self._flows.find(request.flow)
+        what = await self._of_script(request) if request.script else self._of_flow(request.flow)
+        held = await self.ledger.contents.store(request.inputs, patient=False)
+        event = events.ExecutionCreated(
+            execution=self.new_id(),
+            created_by=request.created_by,
+            key=request.key,
+            key_digest=request.key_digest,
+            queued=request.queued,
+            webhook=request.webhook,
+            outside=request.webhook,
+            **(what | ({"name": request.name} if request.name else {})),
+            **held.twins("inputs"),
+        )
+        subject = await self.ledger.submit(event)
+        if request.queued:
+            self._enqueue(subject)
+        return event.execution
+
+    def _of_flow(self, name: str) -> dict[str, Any]:
+        flow = self._flows.find(name)
         if not flow.runnable:
             why = f": {flow.broken.reason} ({flow.broken.file}:{flow.broken.line})" if flow.broken else ""
             raise errors.Conflict(
                 f"flow {flow.name!r} has no version that runs{why}", hint="push a commit that mends it"
             )
-        inputs, blob = await self.ledger.stored(request.inputs, patient=False)
-        event = events.ExecutionCreated(
-            execution=self.new_id(),
-            name=request.name or flow.name,
-            flow_id=flow.id,
-            flow_name=flow.name,
-            commit=flow.commit,
-            path=flow.path,
-            inputs=inputs or events.EMPTY_OBJECT,
-            inputs_blob=blob,
-            created_by=request.created_by,
-            key=request.key,
-            key_digest=request.key_digest,
-            queued=request.queued,
-            timeout_s=flow.metadata.timeout_s,
-            reuse=flow.metadata.reuse,
-        )
-        at = await self.ledger.journal.submit(event)
-        subject = self.ledger.add(model.Execution.created(event, at))
-        if request.queued:
-            self._enqueue(subject)
-        return event.execution
+        return {
+            "name": flow.name,
+            "flow_id": flow.id,
+            "flow_name": flow.name,
+            "commit": flow.commit,
+            "path": flow.path,
+            "timeout_s": flow.metadata.timeout_s,
+            "reuse": flow.metadata.reuse,
+        }
+
+    async def _of_script(self, request: model.Submission) -> dict[str, Any]:
+        """A script runs as if it lay in what is published now."""
+        commit = self._flows.current().commit
+        if not commit:
+            raise errors.NotAccepting("no commit is published yet")
+        blob = await child_calls.script(self.ledger.contents, request.script)
+        return {
+            "type": "SCRIPT",
+            "name": "script",
+            "flow_id": f"script {blob.sha256}",
+            "commit": commit,
+            "script_blob": blob,
+        }
 
     def cancel(self, execution: str, by: str) -> None:
         """Ask an execution to end; raises ``NotFound`` and, if it has ended, ``Conflict``."""
@@ -225,6 +299,35 @@ class Dispatcher:
         if subject is None or subject.state.status.ended:
             raise errors.Conflict(f"execution {execution} has ended already")
         self.request_cancel(execution, by)
+
+    def pause(self, execution: str, by: str) -> None:
+        """Ask an execution to stand still; raises ``Conflict`` if it has ended or is a task."""
+        subject = self.ledger.find(execution)
+        if subject is None or subject.state.status.ended:
+            raise errors.Conflict(f"execution {execution} has ended already")
+        if subject.state.type == "TASK":
+            raise errors.Conflict("a task cannot be paused", hint="cancel it, or pause the flow that waits for it")
+        self.request_pause(execution, by)
+
+    def resume(self, execution: str, by: str) -> None:
+        """Let an execution go on; raises ``Conflict`` if it has ended or was not asked to pause."""
+        subject = self.ledger.find(execution)
+        if subject is None or not (subject.state.pause_requested or subject.state.status is Status.PAUSED):
+            raise errors.Conflict(f"execution {execution} is not paused")
+        self.request_resume(execution, by)
+
+    async def delete_execution(self, execution: str, by: str) -> None:
+        """Show an ended execution no more; raises ``NotFound``, and ``Conflict`` if it has not ended."""
+        state = await self.load(execution)
+        if not state.status.ended or self.ledger.find(state.id) is not None:
+            raise errors.Conflict(f"execution {execution} has not ended", hint="cancel it first")
+        self.ledger.forget(state)
+        self.ledger.journal.append(events.ExecutionDeleted(execution=state.id, by=by))
+        await self.ledger.journal.durable()
+
+    async def page(self, query: listing.Query) -> listing.Page:
+        """List executions, newest first."""
+        return await self._archive.query(query)
 
     async def load(self, execution: str) -> model.Execution:
         """Return an execution's state, live or from the records; raises ``NotFound``."""
@@ -239,7 +342,7 @@ class Dispatcher:
                 state = model.Execution.created(line.event, line.at)
             elif state is not None and isinstance(line.event, events.ExecutionEvent):
                 state.apply(line.event, line.at)
-        if state is None:
+        if state is None or state.deleted:
             raise errors.NotFound(f"there is no execution {execution!r}", hint="`headrace executions` lists them")
         return state
 
@@ -269,6 +372,8 @@ class Dispatcher:
             self._enqueue(subject)
         elif (parent := self.ledger.find(event.parent)) is not None:
             parent.unrun.append(event.execution)
+        if not event.orphan and (parent := self.ledger.find(event.parent)) is not None:
+            parent.dependents.append(event.execution)
         return subject
 
     def start_created(self, subject: live.Live) -> None:
@@ -286,6 +391,26 @@ class Dispatcher:
             subject.supervision.cancel()
         else:
             self._end_unrun(subject, Status.ENDED_CANCELLED, "cancelled before it ran")
+        for child in subject.dependents:
+            self.request_cancel(child, execution)
+
+    def request_pause(self, execution: str, by: str) -> None:
+        """Ask a live flow execution to stand still; nothing happens if it has ended or was asked before."""
+        subject = self.ledger.find(execution)
+        if subject is None or subject.state.status.ended or subject.state.pause_requested:
+            return
+        self.ledger.record(subject, events.PauseRequested(execution=execution, by=by))
+        if subject.supervision is not None:
+            subject.supervision.pause()
+
+    def request_resume(self, execution: str, by: str) -> None:
+        """Let an execution go on; nothing happens if it does."""
+        subject = self.ledger.find(execution)
+        if subject is None or subject.state.status.ended or not subject.state.pause_requested:
+            return
+        self.ledger.record(subject, events.ExecutionResumed(execution=execution, by=by))
+        if subject.supervision is not None:
+            subject.supervision.resume()
 
     # -- admission --------------------------------------------------------------------------------------------------
 
@@ -308,7 +433,9 @@ class Dispatcher:
             subject = self._task_queue.popleft()
             if not subject.state.status.ended:
                 assert subject.prepared is not None
-                context = task_run.Context(subject, self.ledger, self._files, self._options.allow_local_files)
+                actor = keeper.Actor(subject.state.created_by, subject.state.id)
+                stored = files.TaskFiles(self.keeper, self.ledger.contents.blobs, actor)
+                context = task_run.Context(subject, self.ledger, stored, self._options.allow_local_files)
                 self._supervise(subject, task_run.TaskRun(context, subject.prepared), self._task_slots)
 
     def _supervise(self, subject: live.Live, run: flow_run.FlowRun | task_run.TaskRun, room: slots.Slots) -> None:
@@ -351,6 +478,8 @@ class Dispatcher:
     async def _conclude(self, subject: live.Live) -> None:
         """Say once, in the log, how it ended; then let it go when that is durable."""
         state = subject.state
+        self.locking.ended(state.id)
+        self.asking.ended(state.id)
         for execution in subject.unrun:
             child = self.ledger.find(execution)
             if child is not None and child.state.status is Status.NEW:

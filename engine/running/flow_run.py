@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 import structlog
 
 from .. import errors, events, ports, values
 from ..lifecycle import Status
+from ..state import masks
 from ..workers import flow_process, processes, protocol
-from . import live, slots, views
+from . import failures, live, slots, views
 
 log = structlog.get_logger()
 
@@ -29,14 +30,6 @@ _LINE_BYTES_MAX = 64 * 1024
 _UNWRITTEN_BYTES_MAX = 256 * 1024
 #: How long a killed process may take to vanish before its end is recorded all the same.
 _BURIAL_S = 10.0
-
-
-class Cancelled(Exception):
-    """The execution was asked to end while its handler sat in a call."""
-
-
-class Interrupted(Exception):
-    """The process is being killed: there is nobody to answer any more."""
 
 
 AnswerCall = Callable[["FlowRun", protocol.Call], Awaitable[bytes]]
@@ -53,6 +46,7 @@ class Surroundings:
     answer: AnswerCall
     cancel: Callable[[str, str], None]  # execution id, who
     cancel_grace_s: float
+    system: dict[str, str]  # workspace, environment
 
 
 class FlowRun:
@@ -62,6 +56,8 @@ class FlowRun:
         self.live = subject
         self.state = subject.state
         self.met_cancel = False  # the handler was told, in a call
+        self.saved_flows: set[str] = set()  # by the handler: it means those it saved when it runs them
+        self.needs: tuple[str, ...] = ()  # executions that must all end before its current call does
         self._around = around
         self._loop = asyncio.get_running_loop()
         self._process: flow_process.FlowProcess | None = None
@@ -69,7 +65,11 @@ class FlowRun:
         self._held_children: tuple[str, ...] = ()
         self._killed_because = ""
         self._timers: list[asyncio.TimerHandle] = []
+        self._limit: asyncio.TimerHandle | None = None  # of its whole time; it stands still while paused
+        self._left_s = 0.0
+        self._resumption: asyncio.Future[None] | None = None
         self._output = {"stdout": bytearray(), "stderr": bytearray()}
+        self._clean = {name: masks.Stream(around.ledger.contents.masks, _LINE_BYTES_MAX) for name in self._output}
         self._output_bytes = 0
         self._unwritten_bytes = 0
         self._resuming: set[asyncio.Task[None]] = set()
@@ -82,14 +82,10 @@ class FlowRun:
             self.live, events.ExecutionStarted(execution=self.state.id, attempt=self.state.attempt + 1)
         )
         if self.state.timeout_s is not None:
-            self._timers.append(self._loop.call_later(self.state.timeout_s, self._expire))
+            self._limit = self._loop.call_later(self.state.timeout_s, self._expire)
         if self.state.parent:  # one from outside is durable already
             await self._around.ledger.journal.durable()
-        frame = protocol.start(
-            await views.start(self._around.ledger, self.state),
-            self.state.path,
-            str(self._around.flows.snapshot(self.state.commit)),
-        )
+        frame = await self._frame()
         kind = (self.state.flow_id, self.state.commit)
         process = self._process = self._around.processes.take(kind, fresh=not self.state.reuse)
         process.listen(self._take_output)
@@ -111,10 +107,26 @@ class FlowRun:
             event = self._cut_off(str(error))
         finally:
             process.listen(None)
-            for timer in self._timers:
-                timer.cancel()
+            for timer in (*self._timers, self._limit):
+                if timer is not None:
+                    timer.cancel()
         self._flush_output()
         self._around.ledger.record(self.live, event)
+
+    async def _frame(self) -> bytes:
+        """Return what makes a process run it."""
+        contents = self._around.ledger.contents
+        script = self.state.script
+        return protocol.start(
+            protocol.Start(
+                execution=msgspec.Raw(await views.start(self._around.ledger, self.state)),
+                path=self.state.path,
+                snapshot=str(self._around.flows.snapshot(self.state.commit)),
+                script=msgspec.UNSET if script is None else await contents.shown(script),
+                webhook=self.state.webhook,
+                system={"user": self.state.created_by, **self._around.system},
+            )
+        )
 
     async def _converse(self, process: flow_process.FlowProcess) -> protocol.Ended:
         """Answer the handler's calls until it has ended; raises ``EOFError`` when the process is gone."""
@@ -131,7 +143,7 @@ class FlowRun:
                 case protocol.Call():
                     try:
                         process.send(await self._around.answer(self, said))
-                    except Interrupted:
+                    except failures.Interrupted:
                         continue
                 case protocol.Ended():
                     process.drain()
@@ -150,15 +162,37 @@ class FlowRun:
         """Wait for ``hold`` on behalf of the handler's current call, without occupying a slot.
 
         Raises ``Cancelled`` when the execution is cancelled and ``Interrupted`` when its process is killed meanwhile.
+        A pause that began meanwhile is waited for too: what came is handed on when the execution is resumed.
         """
         self._hold, self._held_children = hold, children
         self._around.slots.leave(self.state.id)
         try:
+            if self.state.pause_requested:
+                self._stop_here()
             await hold
+            await self._until_resumed()
         finally:
             self._hold, self._held_children = None, ()
             if not self._killed_because:
                 await self._around.slots.come_back(self.state.id)
+
+    async def stand_still(self) -> None:
+        """Between two calls: wait here if the execution was asked to pause. Raises as ``hold`` does."""
+        if self.state.pause_requested:
+            await self.hold(_done(self.future()))
+
+    def _stop_here(self) -> None:
+        """The pause begins."""
+        if self.state.status is not Status.PAUSED:
+            self._around.ledger.record(self.live, events.ExecutionPaused(execution=self.state.id))
+            if self._limit is not None:
+                self._left_s = max(0.0, self._limit.when() - self._loop.time())
+                self._limit.cancel()
+
+    async def _until_resumed(self) -> None:
+        while self.state.pause_requested:
+            self._hold = self._resumption = self.future()
+            await self._resumption
 
     def future(self) -> asyncio.Future[None]:
         """Return something to ``hold`` on to."""
@@ -169,7 +203,23 @@ class FlowRun:
     def cancel(self) -> None:
         """Let the handler meet ``ExecutionCancel`` now or at its next call, and kill it after its grace time."""
         self._timers.append(self._loop.call_later(self._around.cancel_grace_s, self._kill, "cancelled"))
-        self._release(Cancelled())
+        self._release(failures.Cancelled())
+
+    def pause(self) -> None:
+        """Stand still now if it sits in a call, else at its next one."""
+        if self._hold is not None and not self._hold.done():
+            self._stop_here()
+
+    def resume(self) -> None:
+        """Go on."""
+        if self._limit is not None and self._limit.cancelled():
+            self._limit = self._loop.call_later(self._left_s, self._expire)
+        if self._resumption is not None and not self._resumption.done():
+            self._resumption.set_result(None)
+
+    def waits_for(self) -> Iterable[str]:
+        """See ``live.Supervision``."""
+        return self.needs
 
     def interrupt(self) -> None:
         """The daemon stops: kill it; the end says so."""
@@ -187,7 +237,7 @@ class FlowRun:
         self._killed_because = self._killed_because or because
         if self._process is not None:
             self._process.kill()
-        self._release(Interrupted())
+        self._release(failures.Interrupted())
 
     def _release(self, error: Exception) -> None:
         """End the waiting of the current call, and of the children it waits for."""
@@ -200,18 +250,19 @@ class FlowRun:
     # -- what it writes ---------------------------------------------------------------------------------------------
 
     async def _take_log(self, said: protocol.Log) -> None:
-        args, args_blob = await self._around.ledger.stored(said.args)
-        kwargs, kwargs_blob = await self._around.ledger.stored(said.kwargs)
+        contents = self._around.ledger.contents
+        masked = contents.masks.json  # one way: nobody reads a log back but people
+        args = await contents.store(masked(said.args))
+        kwargs = await contents.store(masked(said.kwargs))
         self._around.ledger.record(
             self.live,
             events.LogWritten(
                 execution=self.state.id,
                 call=said.call,
                 level=said.level[:16],
-                args=args or events.EMPTY_LIST,
-                args_blob=args_blob,
-                kwargs=kwargs or events.EMPTY_OBJECT,
-                kwargs_blob=kwargs_blob,
+                stream=said.stream,
+                **args.twins("args"),
+                **kwargs.twins("kwargs"),
             ),
         )
         self._unwritten_bytes += 200 + len(bytes(said.args)) + len(bytes(said.kwargs))
@@ -238,7 +289,7 @@ class FlowRun:
         if room <= 0:
             return True  # dropped; the marker stands in the record
         pending = self._output[stream]
-        pending += chunk[:room]
+        pending += self._clean[stream].feed(chunk[:room])
         full = room <= len(chunk)
         self._record_output(stream, len(pending) if full or len(pending) >= _LINE_BYTES_MAX else _lines_end(pending))
         if full:
@@ -266,6 +317,7 @@ class FlowRun:
 
     def _flush_output(self) -> None:
         for stream, pending in self._output.items():
+            pending += self._clean[stream].flush()
             self._record_output(stream, len(pending))
 
     # -- how it ended -----------------------------------------------------------------------------------------------
@@ -285,16 +337,15 @@ class FlowRun:
             return self._end(Status.ENDED_ERROR, failure.message, failure=failure)
         if ended.outcome == "error":
             return self._end(Status.ENDED_ERROR, ended.message or "the flow marked itself as failed")
-        output: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-        blob: events.Blob | None = None
+        twins = {}
         if ended.returned is not msgspec.UNSET and self.state.output is None:
-            output, blob = await self._around.ledger.stored(ended.returned)
+            store = self._around.ledger.contents.store
+            twins = (await store(ended.returned, protect=self.state.protect_outputs)).twins("output")
         return events.ExecutionEnded(
             execution=self.state.id,
             status=Status.ENDED_SUCCESS,
             message=values.shortened(ended.message, values.TEXT_CHARACTERS_MAX),
-            output=output,
-            output_blob=blob,
+            **twins,
         )
 
     def _cut_off(self, how: str) -> events.ExecutionEnded:
@@ -321,3 +372,9 @@ class FlowRun:
 
 def _lines_end(pending: bytearray) -> int:
     return pending.rfind(b"\n") + 1
+
+
+def _done(future: asyncio.Future[None]) -> asyncio.Future[None]:
+    """Return ``future`` with nothing left to wait for."""
+    future.set_result(None)
+    return future

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-import msgspec
+from .. import events, model, ports
+from . import contents
 
-from .. import errors, events, model, ports, values
-from ..records import blobs
-
-#: How often a value that found no room on the disk is tried again.
-_ROOM_RETRY_S = 0.5
 #: Executions that ended lately are answered for from memory: most questions come right after the end.
 _RECENT_MAX = 100
 
@@ -31,11 +27,27 @@ class Supervision(Protocol):
     def interrupt(self) -> None:
         """The daemon stops: end at once."""
 
+    def pause(self) -> None:
+        """It was asked to stand still."""
+
+    def resume(self) -> None:
+        """It may go on."""
+
+    def waits_for(self) -> Iterable[str]:
+        """The executions of which it needs every one to end before it goes on, and without a deadline."""
+
+
+class Archive(Protocol):
+    """The records of all executions, durable ones."""
+
+    async def events_of(self, execution: str) -> list[events.Recorded]:
+        """Return the record of one execution, in order; empty if there is none."""
+
 
 class Live:
     """An execution that has not ended, or whose end is not durable yet."""
 
-    __slots__ = ("ended", "prepared", "state", "supervision", "unrun", "watchers")
+    __slots__ = ("dependents", "ended", "prepared", "state", "supervision", "unrun", "watchers")
 
     def __init__(self, state: model.Execution) -> None:
         self.state = state
@@ -44,14 +56,16 @@ class Live:
         self.supervision: Supervision | None = None
         self.prepared: ports.PreparedTask | None = None  # of a task
         self.unrun: list[str] = []  # children that were only created
+        self.dependents: list[str] = []  # children that shall not go on when it is cancelled
 
 
 class Ledger:
     """All live executions, and the one way to change them."""
 
-    def __init__(self, journal: ports.Journal, store: blobs.Blobs) -> None:
+    def __init__(self, journal: ports.Journal, store: contents.Contents, archive: Archive) -> None:
         self.journal = journal
-        self._blobs = store
+        self.contents = store
+        self._archive = archive
         self._live: dict[str, Live] = {}
         self._recent: OrderedDict[str, model.Execution] = OrderedDict()
 
@@ -69,6 +83,10 @@ class Ledger:
         """Return an execution that ended lately, durably, or None: the records know about it then."""
         return self._recent.get(execution)
 
+    def forget(self, state: model.Execution) -> None:
+        """Answer no more for an execution that ended."""
+        self._recent.pop(state.id, None)
+
     def add(self, state: model.Execution) -> Live:
         """Take up an execution whose creation is recorded."""
         live = self._live[state.id] = Live(state)
@@ -76,10 +94,21 @@ class Ledger:
 
     def create(self, event: events.ExecutionCreated) -> Live:
         """Record a new execution and take it up."""
+        event = self.contents.masks.event(event)
         return self.add(model.Execution.created(event, self.journal.append(event)))
 
+    async def submit(self, event: events.ExecutionCreated) -> Live:
+        """The same for a request from outside: durable on return, or refused with ``NotAccepting``."""
+        event = self.contents.masks.event(event)
+        return self.add(model.Execution.created(event, await self.journal.submit(event)))
+
+    async def events_of(self, execution: str) -> list[events.Recorded]:
+        """Return the record of an execution, in order, as far as it is durable; empty if there is none."""
+        return await self._archive.events_of(execution)
+
     def record(self, live: Live, event: events.ExecutionEvent) -> None:
-        """Write ``event`` down and apply it."""
+        """Write ``event`` down, without secrets, and apply it."""
+        event = self.contents.masks.event(event)
         live.state.apply(event, self.journal.append(event))
         if live.state.status.ended:
             for watcher in live.watchers:
@@ -95,28 +124,3 @@ class Ledger:
             self._recent.popitem(last=False)
         if not live.ended.done():
             live.ended.set_result(None)
-
-    async def stored(
-        self, value: bytes | msgspec.Raw, *, inline: bool = True, patient: bool = True
-    ) -> tuple[msgspec.Raw | msgspec.UnsetType, events.Blob | None]:
-        """Return a value as an event holds it: itself, or a reference to the file it was put in.
-
-        On a full disk this waits for room, as the journal does with what has happened already; one that is not
-        ``patient``, because nothing was promised yet, raises ``NotAccepting``.
-        """
-        text = bytes(value)
-        if inline and len(text) <= values.INLINE_BYTES_MAX:
-            return msgspec.Raw(text), None
-        while True:
-            try:
-                return msgspec.UNSET, await asyncio.to_thread(self._blobs.put, text)
-            except errors.NotAccepting:
-                if not patient:
-                    raise
-                await asyncio.sleep(_ROOM_RETRY_S)
-
-    async def opened(self, value: msgspec.Raw | events.Blob) -> msgspec.Raw:
-        """Return the value itself, from its file if need be."""
-        if isinstance(value, events.Blob):
-            return msgspec.Raw(await asyncio.to_thread(self._blobs.get, value))
-        return value

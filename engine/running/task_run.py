@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Iterable
+from typing import Any
 
 from .. import errors, events, ports
 from ..lifecycle import Status
@@ -46,6 +48,16 @@ class TaskRun:
         if self._work is not None:
             self._work.cancel()
 
+    def pause(self) -> None:
+        """A task cannot stand still; nobody may ask it to."""
+
+    def resume(self) -> None:
+        """It never stood still."""
+
+    def waits_for(self) -> Iterable[str]:
+        """No execution."""
+        return ()
+
     def interrupt(self) -> None:
         """The daemon stops: stop the work; the end says so."""
         self._interrupted = True
@@ -85,22 +97,23 @@ class TaskRun:
             return events.ExecutionEnded(execution=execution, status=Status.ENDED_CANCELLED, message="cancelled")
         error = work.exception()
         if error is None:
-            output, blob = await self._ledger.stored(work.result())
-            return events.ExecutionEnded(
-                execution=execution, status=Status.ENDED_SUCCESS, output=output, output_blob=blob
-            )
+            twins = await self._output(work.result())
+            return events.ExecutionEnded(execution=execution, status=Status.ENDED_SUCCESS, **twins)
         if not isinstance(error, errors.HeadraceError):
             raise error  # a defect of the task's code: the dispatcher's seam records and reports it
-        output, blob = await self._ledger.stored(error.output if isinstance(error, errors.TaskFailed) else b"{}")
+        twins = await self._output(error.output if isinstance(error, errors.TaskFailed) else b"{}")
         kind = error.kind if isinstance(error, errors.TaskFailed) else type(error).__name__
         return events.ExecutionEnded(
             execution=execution,
             status=Status.ENDED_ERROR,
             message=error.message,
-            output=output,
-            output_blob=blob,
             failure=events.Failure(type=kind, message=error.message),
+            **twins,
         )
+
+    async def _output(self, output: bytes) -> dict[str, Any]:
+        held = await self._ledger.contents.store(output, protect=self._live.state.protect_outputs)
+        return held.twins("output")
 
 
 def _failed(execution: str, kind: str, text: str, *, reason: str) -> events.ExecutionEnded:

@@ -6,15 +6,17 @@ are read here.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
-from .. import errors, model, values
+from .. import errors, events, model, values
+from ..lifecycle import Status
 from ..records import listing
 from . import live
 
-_EMPTY = msgspec.Raw(b"{}")
+Opened = Callable[[model.Value], Awaitable[msgspec.Raw]]
 
 #: Field of the flow contract -> attribute of ``model.Execution``.
 _PLAIN = {
@@ -31,30 +33,76 @@ _PLAIN = {
     "flow_id": "flow_id",
     "flow_name": "flow_name",
     "commit": "commit",
+    "description": "description",
+    "protect_inputs": "protect_inputs",
+    "protect_outputs": "protect_outputs",
+    "retention_time": "retention_time_s",
 }
 #: What a flow may ask of an execution.
-FIELDS = (*_PLAIN, "parent_execution_id", "input_value", "output_value", "is_paused")
+FIELDS = (*_PLAIN, "parent_execution_id", "input_value", "output_value", "is_paused", "modified_at", "modified_by")
 #: What a handle gets of an execution that has ended: everything, for it will not change any more.
 _ENDED_FIELDS = tuple(field for field in FIELDS if field != "input_value")
 
 
-async def for_flow(ledger: live.Ledger, state: model.Execution, fields: tuple[str, ...]) -> dict[str, Any]:
-    """Return the ``fields`` of an execution; raises ``InvalidRequest`` for a name that is not one."""
+async def for_flow(
+    ledger: live.Ledger, state: model.Execution, fields: tuple[str, ...], *, for_people: bool = False
+) -> dict[str, Any]:
+    """Return the ``fields`` of an execution; raises ``InvalidRequest`` for a name that is not one.
+
+    ``for_people``: the same without what people may not see."""
     shown: dict[str, Any] = {}
+    opened = ledger.contents.shown if for_people else ledger.contents.true
     for field in fields:
-        if field in _PLAIN:
-            shown[field] = getattr(state, _PLAIN[field])
-        elif field == "parent_execution_id":
-            shown[field] = state.parent or None
-        elif field == "input_value":
-            shown[field] = await ledger.opened(state.inputs)
-        elif field == "output_value":
-            shown[field] = await output(ledger, state)
-        elif field == "is_paused":
-            shown[field] = False
-        else:
-            raise errors.InvalidRequest(f"an execution has no field {field!r}", hint=f"there are {', '.join(FIELDS)}")
+        match field:
+            case _ if field in _PLAIN:
+                shown[field] = getattr(state, _PLAIN[field])
+            case "parent_execution_id":
+                shown[field] = state.parent or None
+            case "input_value":
+                shown[field] = await opened(state.inputs)
+            case "output_value":
+                shown[field] = await _output_with_logging(ledger, state, opened)
+            case "is_paused":
+                shown[field] = state.status is Status.PAUSED
+            case "modified_at":
+                shown[field] = state.ended_at or state.started_at or state.created_at
+            case "modified_by":
+                shown[field] = state.created_by
+            case _:
+                raise errors.InvalidRequest(
+                    f"an execution has no field {field!r}", hint=f"there are {', '.join(FIELDS)}"
+                )
     return shown
+
+
+async def true_output(ledger: live.Ledger, state: model.Execution) -> Any:
+    """Return the output as it truly is, the members of an object unopened."""
+    return await _output(state, ledger.contents.true)
+
+
+async def _output_with_logging(ledger: live.Ledger, state: model.Execution, opened: Opened) -> Any:
+    """The output with what ``this.log`` recorded, as flows read it; an output that is no object stays what it is."""
+    whole = await _output(state, opened)
+    if not state.logged_bytes or not isinstance(whole, dict):
+        return whole
+    logged = state.logged
+    if state.logged_bytes > model.LOGGED_BYTES_MAX:
+        logged = [raw for line in await ledger.events_of(state.id) for raw in await _logged(ledger, line.event)]
+    listed: list[Any] = []
+    for raw in logged:
+        said = values.decode(raw)
+        if isinstance(said, list):
+            listed += said
+        elif said:
+            listed.append(said)
+    return {**whole, "logging": listed}
+
+
+async def _logged(ledger: live.Ledger, event: events.AnyEvent) -> list[msgspec.Raw]:
+    if not isinstance(event, events.LogWritten) or event.stream:
+        return []
+    pair = (event.args_blob or event.args, event.kwargs_blob or event.kwargs)
+    return [await ledger.contents.shown(value) for value in pair]
 
 
 async def ended_for_flow(ledger: live.Ledger, state: model.Execution) -> bytes:
@@ -97,11 +145,13 @@ def summary(state: model.Execution | listing.Summary) -> dict[str, Any]:
 async def for_people(ledger: live.Ledger, state: model.Execution) -> dict[str, Any]:
     """Return everything people see of one execution."""
     return summary(state) | {
-        "input_value": await ledger.opened(state.inputs),
+        "description": state.description,
+        "input_value": await ledger.contents.shown(state.inputs),
         "output_value": await output(ledger, state),
         "attempt": state.attempt,
         "cancel_requested": state.cancel_requested,
-        "is_paused": False,
+        "pause_requested": state.pause_requested,
+        "is_paused": state.status is Status.PAUSED,
         "error": state.failure,
         "waiting_for": [
             {"call": call.number, "kind": call.kind, "target": call.target, "children": call.children}
@@ -112,9 +162,15 @@ async def for_people(ledger: live.Ledger, state: model.Execution) -> dict[str, A
 
 
 async def output(ledger: live.Ledger, state: model.Execution) -> Any:
-    """Return the output with every part of it in place; an empty object if there is none."""
+    """Return the output as people see it, every part of it in place; an empty object if there is none."""
+    return await _output(state, ledger.contents.shown)
+
+
+async def _output(state: model.Execution, opened: Opened) -> Any:
     if state.output is None:
-        return _EMPTY
+        return {}
     if isinstance(state.output, dict):
-        return {key: await ledger.opened(value) for key, value in state.output.items()}
-    return await ledger.opened(state.output)
+        return {key: await opened(value) for key, value in state.output.items()}
+    whole = await opened(state.output)
+    members = values.members(whole)
+    return whole if members is None else members

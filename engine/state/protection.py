@@ -18,7 +18,7 @@ from .. import errors, values
 from . import kinds
 
 MARKER = "[protected]"
-_REFERENCE = re.compile(r"secret\.(?:env|credential|file)\([^()\n]+\)|vault\.secret\([^()\n]+\)")
+_REFERENCE = re.compile(r"secret\.(?:env|credential|file|age)\([^()\n]+\)|vault\.secret\([^()\n]+\)")
 #: Keys of a connection that hold a credential, in small letters and without ``-``, ``_`` and blanks.
 _CALLED = frozenset({"key", "dsn", "authorization", "proxyauthorization", "httpcookie", "cookie", "pin", "pwd"})
 _CALLED_LIKE = (
@@ -72,6 +72,18 @@ def restored(given: msgspec.Raw, seen: msgspec.Raw, true: msgspec.Raw) -> msgspe
         return given if meant == value else msgspec.Raw(values.encode(meant))
     except RecursionError:
         raise errors.InvalidRequest("the value is nested too deeply") from None
+
+
+def without_credentials(inputs: bytes) -> bytes:
+    """Return a task's inputs, an object's text, with ``[protected]`` in place of what is called like a credential.
+
+    The inputs themselves alone: what lies inside of one is data that is sent."""
+    members = values.members(inputs)
+    if members is None or not any(_is_credential(key) for key in members):
+        return inputs
+    return values.encode(
+        {key: _concealed(values.decode(raw)) if _is_credential(key) else raw for key, raw in members.items()}
+    )
 
 
 def _rule(type: str, name: str, key: str) -> Callable[[Any], Any] | None:  # noqa: A002

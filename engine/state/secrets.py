@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +80,11 @@ class Secrets:
         self._vaults = vaults
         self._age = age
 
-    async def resolved(self, inputs: bytes) -> bytes:
+    async def resolved(self, inputs: bytes, untrusted: bytes = b"") -> bytes:
         """Return the JSON text ``inputs`` with secrets in place of references; the same object if there are none.
+
+        A reference that stands in ``untrusted`` too stays as it is: whoever may send a webhook could otherwise have
+        any secret looked up by naming it.
 
         A string that is one reference becomes what the secret is, text or not; inside of a longer text it becomes text.
         Keys stay, and so does what a secret itself holds. Raises ``NotFound``, ``NotAllowed``, ``InvalidRequest`` and
@@ -89,6 +92,7 @@ class Secrets:
         if b"secret" not in inputs or not _BEGINNING.search(inputs.decode()):
             return inputs
         read: _Read = {}
+        untouched = {match[0] for match in _REFERENCE.finditer(untrusted.decode())}
         root = [_decoder.decode(inputs)]
         open_: list[tuple[Any, str]] = [(root, "")]
         while open_:
@@ -98,7 +102,7 @@ class Secrets:
                 if isinstance(member, dict | list):
                     open_.append((member, place))
                 elif isinstance(member, str):
-                    node[key] = await self._replaced(member, place, read)
+                    node[key] = await self._replaced(member, place, read, untouched)
         return values.encode(root[0], "an input with its secrets")
 
     async def value(self, reference: str) -> Any:
@@ -132,8 +136,10 @@ class Secrets:
         self._masks.learn([access.token, access.secret_id])
         return access
 
-    async def _replaced(self, text: str, place: str, read: _Read) -> Any:
+    async def _replaced(self, text: str, place: str, read: _Read, untouched: Collection[str]) -> Any:
         references = list(_REFERENCE.finditer(text))
+        if untouched and any(match[0] in untouched for match in references):
+            return text
         if len(references) < sum(1 for _ in _BEGINNING.finditer(text)):
             raise errors.InvalidRequest(f"the input {place!r} holds an unfinished reference to a secret", hint=_FORMS)
         pieces, at = [], 0

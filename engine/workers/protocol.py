@@ -32,6 +32,7 @@ class Log(msgspec.Struct, frozen=True, tag_field="op", tag="log"):
     level: str
     args: msgspec.Raw
     kwargs: msgspec.Raw
+    stream: Literal["", "logging"] = ""  # Python's logging, or this.log
 
 
 class Output(msgspec.Struct, frozen=True, tag_field="op", tag="out"):
@@ -85,6 +86,17 @@ def refusal(call: int, kind: str, message: str, execution: bytes | None = None) 
     return frames.pack(values.encode({"call": call, "failure": failure}))
 
 
-def start(execution: bytes, path: str, snapshot: str) -> bytes:
-    """Return the frame that makes a flow process run ``execution`` (its fields, an object's text)."""
-    return frames.pack(values.encode({"execution": msgspec.Raw(execution), "path": path, "snapshot": snapshot}))
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """What makes a flow process run an execution: its fields (an object's text) and its code."""
+
+    execution: msgspec.Raw
+    snapshot: str
+    path: str = ""  # of the flow below the snapshot
+    script: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET  # a JSON string, for an execution of type SCRIPT
+    webhook: bool = False  # the inputs are a webhook's delivery
+    system: dict[str, str]  # user, workspace, environment
+
+
+def start(said: Start) -> bytes:
+    """Return the frame of ``said``."""
+    return frames.pack(values.encode(said))

@@ -1,0 +1,43 @@
+"""Why a call is refused, beside the errors of the project: what the handler meets instead of a result."""
+
+from __future__ import annotations
+
+from .. import errors, model
+
+
+class Cancelled(Exception):
+    """The execution was asked to end while its handler sat in a call."""
+
+
+class Interrupted(Exception):
+    """The process is being killed: there is nobody to answer any more."""
+
+
+class DependencyFailed(Exception):
+    """An execution that was waited for did not succeed."""
+
+    def __init__(self, state: model.Execution) -> None:
+        super().__init__(f"{state.type.lower()} {state.name!r} ended {state.status}: {state.message}".rstrip(": "))
+        self.state = state
+
+
+class Refused(Exception):
+    """The handler meets the exception called ``kind``."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def flow_side(error: errors.HeadraceError) -> str:
+    """Return the name of the exception a flow meets for an error of ours."""
+    match error:
+        case errors.InputRefused():
+            return error.kind
+        case errors.NotFound():
+            return "ResourceNotFoundError"
+        case errors.NotAllowed():
+            return "PermissionDenied"
+        case errors.InvalidRequest() | errors.TooLarge() | errors.Conflict():
+            return "InvalidInputError"
+    return "InternalError"

@@ -1,0 +1,32 @@
+"""What flows keep and share, all of it: stored records, locks and messages, folded from the journal."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import assert_never
+
+from .. import events
+from ..state import locks, messages, store
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Kept:
+    """The state in memory. It changes by ``apply`` alone, live and at recovery alike."""
+
+    store: store.Store = dataclasses.field(default_factory=store.Store)
+    locks: locks.Locks = dataclasses.field(default_factory=locks.Locks)
+    messages: messages.Messages = dataclasses.field(default_factory=messages.Messages)
+
+    def apply(self, event: events.StateEvent, at: str) -> None:
+        """Change the state as ``event`` says."""
+        match event:
+            case events.RecordSaved() | events.RecordDeleted() | events.RecordSuperseded():
+                self.store.apply(event, at)
+            case events.LockTaken() | events.LockReleased():
+                self.locks.apply(event, at)
+            case (
+                events.MessageCreated() | events.MessageAnswered() | events.MessageWithdrawn() | events.MessageDeleted()
+            ):
+                self.messages.apply(event, at)
+            case _:
+                assert_never(event)
