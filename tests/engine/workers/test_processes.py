@@ -6,12 +6,18 @@ import os
 import subprocess
 import time
 
+import msgspec
 import pytest
 
 from headrace.engine import errors
 from headrace.engine.guest import fork_server
 from headrace.engine.workers import processes, protocol
 from tests.support.daemons import processes_matching, until
+
+
+def start_frame(name, snapshot):
+    execution = msgspec.Raw(b'{"id":"e1","input_value":{}}')
+    return protocol.start(protocol.Start(execution=execution, path=name, snapshot=str(snapshot), system={}))
 
 
 class Clock:
@@ -36,7 +42,7 @@ def run(pool, tmp_path):
         )
         (tmp_path / name).write_text(text)
         process = pool.take((name, "c"))
-        process.send(protocol.start(b'{"id":"e1","input_value":{}}', name, str(tmp_path)))
+        process.send(start_frame(name, tmp_path))
         while True:
             said = protocol.decode(await process.receive())
             if isinstance(said, protocol.Ended):
@@ -156,7 +162,7 @@ async def test_memory_limits_are_the_flows_problem_alone(tmp_path):
     await pool.start()
     (tmp_path / "hog.py").write_text("def handler(system, this):\n    x = 'x' * 10**9\n")
     process = pool.take(("hog", "c"))
-    process.send(protocol.start(b'{"id":"e1","input_value":{}}', "hog.py", str(tmp_path)))
+    process.send(start_frame("hog.py", tmp_path))
     said = protocol.decode(await process.receive())
     assert isinstance(said, protocol.Ended) and said.failure.type == "MemoryError"
     await pool.stop()
