@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 
+from tests.contract.browser import Browser
 from tests.contract.loopback import Loopback
 from tests.support.daemons import Daemon, until
+from tests.support.vault_server import VaultServer
 
 #: The child that most tests run: gives back its inputs, sleeps and fails as they say.
 CHILD = """
@@ -258,4 +260,17 @@ def refused(workshop: Workshop) -> Callable[..., str]:
 def loopback() -> Iterator[Loopback]:
     """A web server that tasks talk to."""
     with Loopback() as server:
+        yield server
+
+
+@pytest.fixture
+def browser(workshop: Workshop) -> Browser:
+    """A browser without script, logged in."""
+    return Browser(workshop.daemon.url).logged_in(workshop.token)
+
+
+@pytest.fixture(scope="session")
+def vault() -> Iterator[VaultServer]:
+    """A vault that speaks the key-value engine version 2."""
+    with VaultServer() as server:
         yield server
