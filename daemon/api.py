@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import hashlib
+import urllib.parse
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -15,7 +18,7 @@ from ..engine import errors, events, model, ports, values
 from ..engine.records import index, listing
 from ..engine.running import dispatcher, views
 from ..sync import loop as sync_loop
-from . import access, answers, routes, stream
+from . import access, answers, routes, stream, typings
 
 #: Inputs of a run; larger data belongs into files.
 BODY_BYTES_MAX = values.VALUE_BYTES_MAX
@@ -30,9 +33,10 @@ class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ExecutionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of ``POST /executions``."""
+    """The body of ``POST /executions``: a flow's name, or the text of a script that is no flow of the repository."""
 
-    flow: str
+    flow: str = ""
+    script: str = ""
     inputs: msgspec.Raw = events.EMPTY_OBJECT
     name: str = ""
 
@@ -66,14 +70,18 @@ class Api:
             route("GET", f"{v1}/flows", "read", self.list_flows, "the catalogue"),
             route("GET", v1 + "/flows/{name}", "read", self.show_flow, "one flow with its source"),
             route("POST", v1 + "/flows/{name}/run", "run", self.run_flow, "run a flow"),
-            route("POST", f"{v1}/executions", "run", self.create_execution, "run the flow named in the body"),
+            route("POST", f"{v1}/executions", "run", self.create_execution, "run the flow or script in the body"),
             route("GET", f"{v1}/executions", "read", self.list_executions, "executions, newest first"),
             route("GET", execution, "read", self.show_execution, "one execution"),
             route("GET", execution + "/log", "read", self.show_log, "its log, followed live as an event stream"),
             route("GET", execution + "/events", "read", self.show_events, "its record, followed live likewise"),
+            route("DELETE", execution, "edit", self.delete_execution, "forget an ended one"),
             route("POST", execution + "/cancel", "run", self.cancel_execution, "ask it to end"),
+            route("POST", execution + "/pause", "run", self.pause_execution, "have it stand still at its next call"),
+            route("POST", execution + "/resume", "run", self.resume_execution, "let it go on"),
             route("GET", f"{v1}/tasks", "read", self.list_tasks, "all task types"),
             route("GET", v1 + "/tasks/{type}", "read", self.show_task, "one task type with its inputs and outputs"),
+            route("GET", f"{v1}/typings", "read", self.show_typings, "what editors learn of flow_api"),
             route("GET", f"{v1}/sync", "read", self.show_sync, "what is published, and how the source is doing"),
             route("POST", f"{v1}/sync", "run", self.sync_now, "look for new commits now"),
         ]
@@ -97,13 +105,21 @@ class Api:
     async def list_flows(self, request: web.Request) -> web.Response:
         """All flows by name."""
         flows = self._flows.current().flows
-        return answers.json_answer({"items": [_flow(flows[name]) for name in sorted(flows)]})
+        return answers.json_answer({"items": [flow_view(flows[name]) for name in sorted(flows)]})
 
     async def show_flow(self, request: web.Request) -> web.Response:
-        """One flow, with the source of the version that runs."""
+        """One flow, with the source of the version that runs, and of a newer one that does not."""
         flow = self._flows.find(request.match_info["name"])
-        source = self._flows.snapshot(flow.commit) / flow.path
-        return answers.json_answer(_flow(flow) | {"script": source.read_text("utf-8", "replace")})
+        shown = flow_view(flow) | {"script": self._script(flow.commit, flow.path)}
+        if flow.broken is not None:
+            shown["newest_script"] = self._script(self._flows.current().commit, flow.broken.file)
+        return answers.json_answer(shown, headers={"ETag": flow_tag(flow)})
+
+    def _script(self, commit: str, path: str) -> str:
+        try:
+            return (self._flows.snapshot(commit) / path).read_text("utf-8", "replace")
+        except OSError:  # left out of the snapshot, or cleaned away this moment
+            return ""
 
     # -- running ----------------------------------------------------------------------------------------------------
 
@@ -117,6 +133,10 @@ class Api:
         """The same, with the flow named in the body."""
         body = await answers.body_of(request, BODY_BYTES_MAX)
         asked = answers.decoded(body, ExecutionRequest)
+        if bool(asked.flow) == bool(asked.script):
+            raise errors.InvalidRequest("give either `flow`, the name of a flow, or `script`, the text of one")
+        if asked.script and "edit" not in request[routes.PRINCIPAL].scopes:
+            raise errors.NotAllowed("running a script of one's own needs the scope 'edit'")
         return await self._run(request, asked.flow, asked, body)
 
     async def _run(
@@ -131,6 +151,7 @@ class Api:
         accepted = await self._work.submit(
             model.Submission(
                 flow=flow,
+                script=asked.script if isinstance(asked, ExecutionRequest) else "",
                 inputs=inputs,
                 name=asked.name[:200],
                 created_by=who,
@@ -164,11 +185,27 @@ class Api:
 
     async def cancel_execution(self, request: web.Request) -> web.Response:
         """Ask it to end; the answer does not wait for that."""
+        return await self._act(request, self._work.cancel)
+
+    async def pause_execution(self, request: web.Request) -> web.Response:
+        """Ask it to stand still; likewise."""
+        return await self._act(request, self._work.pause)
+
+    async def resume_execution(self, request: web.Request) -> web.Response:
+        """Let it go on; likewise."""
+        return await self._act(request, self._work.resume)
+
+    async def _act(self, request: web.Request, act: Callable[[str, str], None]) -> web.Response:
         execution = request.match_info["id"]
         await self._work.load(execution)
-        self._work.cancel(execution, request[routes.PRINCIPAL].name)
+        act(execution, request[routes.PRINCIPAL].name)
         state = await self._work.load(execution)
         return answers.json_answer(await views.for_people(self._work.ledger, state), status=202)
+
+    async def delete_execution(self, request: web.Request) -> web.Response:
+        """Have it not listed or shown any more."""
+        await self._work.delete_execution(request.match_info["id"], request[routes.PRINCIPAL].name)
+        return web.Response(status=204)
 
     async def show_log(self, request: web.Request) -> web.StreamResponse:
         """What it logged and wrote, a JSON object a line; or an event stream."""
@@ -218,6 +255,10 @@ class Api:
                 return answers.json_answer(found)
         raise errors.NotFound(f"there is no task type {name!r}", hint="`headrace tasks` lists what there is")
 
+    async def show_typings(self, request: web.Request) -> web.Response:
+        """Stubs for editors and type checkers: path below a flows repository → text."""
+        return answers.json_answer(await asyncio.to_thread(typings.files))
+
     async def show_sync(self, request: web.Request) -> web.Response:
         """What is published and how the source is doing."""
         return answers.json_answer(self._synchroniser.status())
@@ -231,7 +272,17 @@ async def _render_event(recorded: events.Recorded) -> tuple[str, bytes] | None:
     return str(recorded.event.__struct_config__.tag), stream.line(recorded)
 
 
-def _flow(flow: model.Flow) -> dict[str, Any]:
+def flow_tag(flow: model.Flow) -> str:
+    """Return the ETag of a flow: git's sha of the file that runs, and the commit of a newer one that does not."""
+    return f'"{flow.blob}-{flow.broken.commit[:12]}"' if flow.broken is not None else f'"{flow.blob}"'
+
+
+def flow_address(flow: model.Flow) -> str:
+    """Return where a flow is found."""
+    return f"/api/v1/flows/{urllib.parse.quote(flow.name, safe='')}"
+
+
+def flow_view(flow: model.Flow) -> dict[str, Any]:
     """A flow as the API shows it. The reference of a webhook's secret is not shown."""
     hook = flow.metadata.webhook
     return {

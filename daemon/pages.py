@@ -101,6 +101,7 @@ class Pages:
         inputs = "{}"
         if like := request.query.get("like"):
             given = (await self._work.load(like)).inputs
+            given = given.shown if isinstance(given, model.Sealed) else given  # what was secret is typed again
             inputs = "{}" if isinstance(given, events.Blob) else wording.indented(bytes(given))
         return await self._flow_page(request, inputs)
 

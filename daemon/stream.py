@@ -138,8 +138,8 @@ async def log_line(ledger: live.Ledger, recorded: events.Recorded) -> dict[str, 
     event = recorded.event
     if not isinstance(event, events.LogWritten):
         return None
-    args = await ledger.opened(event.args_blob or event.args)
-    kwargs = await ledger.opened(event.kwargs_blob or event.kwargs)
+    args = await ledger.contents.shown(event.args_blob or event.args)
+    kwargs = await ledger.contents.shown(event.kwargs_blob or event.kwargs)
     return {
         "seq": recorded.seq,
         "at": recorded.at,

@@ -3,50 +3,44 @@
     raw body → who is it for, and is it really from them → known delivery? → recorded and durable → answer
 
 An unknown webhook and a wrong credential look the same to the sender. A delivery that was seen before is answered with
-the execution it made, and runs nothing.
+the execution it made, and runs nothing. What the flow gets is ``deliveries``' business, what it answers ``replies``'.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import os
-import urllib.parse
-from typing import Any
 
-import msgspec
 import structlog
 from aiohttp import web
 
-from ..engine import errors, model, ports, values
-from ..engine.running import dispatcher, views
-from ..engine.state import secrets
-from . import access, answers, routes, signatures
+from ..engine import errors, events, model, values
+from ..engine.running import dispatcher, keeper, views
+from . import access, answers, deliveries, replies, routes, signatures
 
 log = structlog.get_logger()
 
 BODY_BYTES_MAX = 25 * 1024 * 1024  # what GitHub may send
 #: A caller who does not say how long to wait is kept this long, then told where to look.
 _WAIT_S = 60.0
-_FORM = "application/x-www-form-urlencoded"
-#: Credentials stay out of what flows and records see.
-_HIDDEN_HEADERS = frozenset({"authorization", "x-api-key", "cookie", "proxy-authorization"})
+#: This address says "call" after the name, and only then the path.
+_OLD_PREFIX = "/api/latest/webhook/"
+_OLD_CALL = "call"
+#: Folders that the name of a webhook may have in an address that leaves its slashes as they are.
+_FOLDERS_MAX = 8
 _REFUSED = errors.Unauthenticated("there is no such webhook, or the credentials are wrong")
 
 
 class Webhooks:
     """Answers webhook calls."""
 
-    def __init__(self, work: dispatcher.Dispatcher, flows: ports.Flows, *, allow_anonymous: bool) -> None:
+    def __init__(self, work: dispatcher.Dispatcher, records: keeper.Keeper, *, allow_anonymous: bool) -> None:
         self._work = work
-        self._flows = flows
+        self._keeper = records
         self._allow_anonymous = allow_anonymous
-        self._seen: model.Catalogue | None = None
-        self._by_name: dict[str, model.Flow] = {}
 
     def table(self) -> list[routes.Route]:
         """Return the routes."""
-        paths = ("/api/v1/webhook/{name}", "/api/latest/webhook/{name}", "/webhook/{name}")
+        paths = ("/api/v1/webhook/{name}", _OLD_PREFIX + "{name}", "/webhook/{name}")
         return [
             routes.Route("*", path + tail, access.PUBLIC, self.call, "call a webhook")
             for path in paths
@@ -55,30 +49,62 @@ class Webhooks:
 
     async def call(self, request: web.Request) -> web.Response:
         """Take one delivery."""
-        name = request.match_info["name"]
         body = await answers.body_of(request, BODY_BYTES_MAX)
-        flow = self._find(name)
-        hook = flow.metadata.webhook if flow is not None else None
-        if flow is None or hook is None:
-            log.info("webhook.refused", webhook=name, reason="unknown")
-            raise _REFUSED
-        content = _content(request, body)
-        if reason := self._refusal(request, hook, body, content):
-            log.info("webhook.refused", webhook=name, reason=reason)
-            raise _REFUSED
-        if request.method not in hook.methods and not (request.method == "HEAD" and "GET" in hook.methods):
-            raise web.HTTPMethodNotAllowed(request.method, hook.methods)
-        delivery = signatures.delivery_id(request.headers)
+        try:
+            hook, secret, path = await self._find(request)
+            delivery = _delivery(request, path, body)
+            said = deliveries.content(delivery) if _is_keyed_inside(request, hook) else None
+            self._verify(request, hook, secret, body, said.key if said else "")
+        except errors.HeadraceError as error:  # no such webhook, no such secret, a wrong one, nothing to find it in
+            log.info("webhook.refused", webhook=request.match_info["name"], reason=error.message)
+            raise _REFUSED from None
+        if delivery.method not in hook.methods and not (delivery.method == "HEAD" and "GET" in hook.methods):
+            raise web.HTTPMethodNotAllowed(delivery.method, hook.methods)
+        inputs = deliveries.inputs(delivery, said or deliveries.content(delivery), keyed=hook.auth in ("key", "none"))
+        id_ = signatures.delivery_id(request.headers)
         accepted = await self._work.submit(
             model.Submission(
-                flow=flow.id,
-                inputs=values.encode(_inputs(request, body, content)),
+                flow=hook.flow,
+                inputs=values.encode(inputs),
+                webhook=True,
                 created_by=f"webhook {hook.name}",
-                key=f"webhook:{hook.name}:{delivery}" if delivery else "",
-                key_digest=hashlib.sha256(body).hexdigest() if delivery else "",
+                key=f"webhook:{hook.name}:{id_}" if id_ else "",
+                key_digest=hashlib.sha256(delivery.body).hexdigest() if id_ else "",
             )
         )
         return await self._answer(request, accepted)
+
+    async def _find(self, request: web.Request) -> tuple[model.Webhook, str, str]:
+        """Return the webhook of an address, its secret, and the path behind its name; raises like the keeper.
+
+        A name may have slashes, and senders leave them as they are: then it is looked for in the path, too."""
+        name, tail = request.match_info["name"], request.match_info.get("tail", "")
+        folders = tail.split("/")[:_FOLDERS_MAX] if tail else []
+        unknown: errors.NotFound | None = None
+        for count in range(len(folders) + 1):
+            try:
+                hook, secret = await self._keeper.webhook("/".join([name, *folders[:count]]))
+            except errors.NotFound as error:
+                unknown = unknown or error
+            else:
+                return hook, secret, _path(request, tail.split("/")[count:])
+        assert unknown is not None
+        raise unknown
+
+    def _verify(self, request: web.Request, hook: model.Webhook, secret: str, body: bytes, inside: str) -> None:
+        """Raise ``Unauthenticated`` with the reason unless this delivery is really from whoever may send it."""
+        match hook.auth:
+            case "none":
+                if not self._allow_anonymous:
+                    raise errors.Unauthenticated("a webhook without credentials is only served on loopback")
+            case "github":
+                if not signatures.github(body, request.headers, secret):
+                    raise errors.Unauthenticated("wrong signature")
+            case "key":
+                if not signatures.key(_key(request) or inside, secret):
+                    raise errors.Unauthenticated("wrong key")
+            case other:
+                raise errors.Unauthenticated(f"auth {other!r} is not known")
 
     async def _answer(self, request: web.Request, accepted: dispatcher.Accepted) -> web.Response:
         headers = {"Location": f"/api/v1/executions/{accepted.execution}"}
@@ -88,76 +114,46 @@ class Webhooks:
         state = await self._work.wait(accepted.execution, 0 if later else answers.wait_s(request, _WAIT_S) or 0)
         if later or not state.status.ended:
             return answers.json_answer({"id": state.id, "status": state.status}, status=202, headers=headers)
+        if state.answer is not None:
+            return await self._reply(state.id, state.answer)
         shown = await views.for_people(self._work.ledger, state)
         del shown["input_value"]  # the caller sent it
         status = 200 if state.status == "ENDED_SUCCESS" else 500
         return answers.json_answer(shown, status=status, headers=headers)
 
-    def _find(self, name: str) -> model.Flow | None:
-        catalogue = self._flows.current()
-        if catalogue is not self._seen:
-            self._by_name = {f.metadata.webhook.name: f for f in catalogue.flows.values() if f.metadata.webhook}
-            self._seen = catalogue
-        return self._by_name.get(name)
-
-    def _refusal(self, request: web.Request, hook: model.Webhook, body: bytes, content: dict[str, Any]) -> str:
-        """Return why this delivery is not taken, or nothing if it is."""
-        if hook.auth == "none":
-            return "" if self._allow_anonymous else "a webhook without credentials is only served on loopback"
-        try:
-            secret = secrets.resolve(hook.secret, os.environ)
-        except errors.HeadraceError as error:
-            return error.message
-        if hook.auth == "github":
-            return "" if signatures.github(body, request.headers, secret) else "wrong signature"
-        if hook.auth == "key":
-            return "" if signatures.key(_key(request, content), secret) else "wrong key"
-        return f"auth {hook.auth!r} is not known"
+    async def _reply(self, execution: str, answer: events.WebhookAnswered) -> web.Response:
+        """Send what the flow said. Its own headers alone: that Headrace runs it is not the caller's business."""
+        reply = replies.reply(answer, await self._work.ledger.contents.shown(answer.body_blob or answer.body))
+        if reply.refused:
+            log.warning("webhook.headers_dropped", execution=execution, headers=reply.refused)
+        return web.Response(status=reply.status, headers=reply.headers, body=reply.body)
 
 
-def _key(request: web.Request, content: dict[str, Any]) -> str:
-    """Find the key where senders put it: query, header, bearer token, JSON field."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    field = content.get("key")
-    return (
-        request.query.get("key")
-        or request.headers.get("x-api-key")
-        or (token.strip() if scheme.lower() == "bearer" else "")
-        or (field if isinstance(field, str) else "")
+def _path(request: web.Request, parts: list[str]) -> str:
+    """Return what follows the webhook's name; the old address has "call" between the two."""
+    if request.path.startswith(_OLD_PREFIX) and parts[:1] == [_OLD_CALL]:
+        parts = parts[1:]
+    return "/".join(parts)
+
+
+def _delivery(request: web.Request, path: str, body: bytes) -> deliveries.Delivery:
+    return deliveries.Delivery(
+        method=request.method,
+        path=path,
+        query=tuple(request.query.items()),
+        headers=tuple(request.headers.items()),
+        content_type=request.content_type,
+        body=body,
     )
 
 
-def _content(request: web.Request, body: bytes) -> dict[str, Any]:
-    """Return the parsed body: a JSON object's or a form's fields; anything else is empty and in ``body`` only.
-
-    The content type decides the parser once. Called before the signature is looked at only because a key may be one
-    of the fields; signed schemes look at the raw bytes."""
-    if request.content_type == _FORM:
-        return dict(urllib.parse.parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
-    if not body or not request.content_type.endswith("json"):
-        return {}
-    try:
-        parsed = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise errors.InvalidRequest(f"the body is not JSON, though it says so: {error}") from None
-    return parsed if isinstance(parsed, dict) else {}
+def _key(request: web.Request) -> str:
+    """Find the key where senders put it: query, header, bearer token."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    bearer = token.strip() if scheme.lower() == "bearer" else ""
+    return request.query.get(deliveries.KEY) or request.headers.get("x-api-key") or bearer
 
 
-def _inputs(request: web.Request, body: bytes, content: dict[str, Any]) -> dict[str, Any]:
-    """Return what the flow gets as ``input_value``."""
-    inputs: dict[str, Any] = {
-        "method": request.method,
-        "path": request.match_info.get("tail", ""),
-        "query": {name: value for name, value in request.query.items() if name != "key"},
-        "headers": {n.lower(): v for n, v in request.headers.items() if n.lower() not in _HIDDEN_HEADERS},
-        "json": {name: value for name, value in content.items() if name != "key"},
-    }
-    if "key" in content:  # the body as it came would carry it
-        plain = {name: value for name, value in content.items() if name != "key"}
-        form = request.content_type == _FORM
-        body = urllib.parse.urlencode(plain).encode() if form else values.encode(plain)
-    try:
-        inputs["body"] = body.decode()
-    except UnicodeDecodeError:
-        inputs |= {"body": base64.b64encode(body).decode(), "body_encoding": "base64"}
-    return inputs
+def _is_keyed_inside(request: web.Request, hook: model.Webhook) -> bool:
+    """Whether the body has to be read before its sender is known: a key may be one of its fields."""
+    return hook.auth == "key" and not _key(request)

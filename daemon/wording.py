@@ -93,14 +93,19 @@ def pretty(value: model.Output) -> str:
     """Return a value as indented JSON, or nothing for an empty object; what lies in a file is named by its size."""
     if value is None:
         return ""
-    if isinstance(value, events.Blob):
-        return _size(value)
     if isinstance(value, dict):
-        parts = {key: _size(part) if isinstance(part, events.Blob) else part for key, part in value.items()}
+        parts = {key: _size(part) if isinstance(part, events.Blob) else part for key, part in _seen(value).items()}
         text = msgspec.json.encode(parts)
     else:
-        text = bytes(value)
+        seen = value.shown if isinstance(value, model.Sealed) else value
+        if isinstance(seen, events.Blob):
+            return _size(seen)
+        text = bytes(seen)
     return "" if text == b"{}" else values.shortened(indented(text), JSON_CHARACTERS_MAX)
+
+
+def _seen(members: dict[str, model.Value]) -> dict[str, msgspec.Raw | events.Blob]:
+    return {key: part.shown if isinstance(part, model.Sealed) else part for key, part in members.items()}
 
 
 def _size(blob: events.Blob) -> str:

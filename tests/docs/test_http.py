@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.daemon import answers, api, login, pages, webhooks
+from headrace.daemon import answers, api, authoring, login, messages, pages, records, webhooks
 from headrace.engine import errors
 from tests.support.daemons import Daemon
 
@@ -43,7 +43,9 @@ def ask(daemon):
 def test_every_route_stands_in_a_table_with_what_it_needs():
     documented = set(re.findall(r"^\| (GET|POST|PUT|PATCH|DELETE) \| `([^`]+)` \| (\w+) \|", DOCUMENT, re.MULTILINE))
     table = api.Api(*[None] * 6).table() + login.Login(None).table() + pages.Pages(*[None] * 4).table()
-    served = {(r.method, r.path, "nothing" if r.scope == "public" else r.scope) for r in table}
+    table += records.Records(None, None).table() + messages.Messages(None).table()
+    table += authoring.Authoring(None, None).table()
+    served = {(r.method, r.path.replace(":.+}", "}"), "nothing" if r.scope == "public" else r.scope) for r in table}
     assert documented == served
 
 
@@ -102,7 +104,8 @@ def test_titles_and_statuses_of_errors_are_those_of_the_code():
     rows = set(re.findall(r"^\| (\d{3}) \| ([\w ]+) \|", DOCUMENT, re.MULTILINE)) - {("405", "Invalid request")}
     kinds = (
         *(errors.InvalidRequest, errors.Unauthenticated, errors.NotAllowed, errors.NotFound, errors.Conflict),
-        *(errors.TooLarge, errors.NotAccepting, errors.HeadraceError),
+        *(errors.TooLarge, errors.NotAccepting, errors.HeadraceError, errors.AnswerRefused),
+        authoring.PreconditionFailed,
     )
     assert rows == {(str(kind.http_status), answers._title(kind("x"))) for kind in kinds}
     assert f"{answers.WAIT_S_MAX:g} seconds at most" in DOCUMENT

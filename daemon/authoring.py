@@ -1,0 +1,150 @@
+"""The HTTP API that changes flows: each change is a commit in the repository they come from.
+
+Owns: guarding a change against an older view (``If-Match`` with the flow's ``ETag``), and waiting a moment for the
+catalogue, so that who changed a flow sees at once what became of it. Where flows are written is ``sync``'s business.
+Called by ``app`` for the route table.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import ClassVar
+
+import msgspec
+from aiohttp import web
+
+from ..engine import errors, model, ports
+from . import answers, api, routes
+
+#: How long an answer waits for the catalogue to have the change.
+PUBLICATION_S = 5.0
+BODY_BYTES_MAX = 16 * 1024 * 1024
+#: What a flow that nobody wrote yet looks like.
+TEMPLATE = """import flow_api
+
+
+def handler(system: flow_api.System, this: flow_api.Execution, inputs: dict):
+    # TODO: write your automation
+    return this.success('all done')
+"""
+
+
+class PreconditionFailed(errors.Conflict):
+    """The flow is not any more as its sender saw it."""
+
+    http_status: ClassVar[int] = 412
+
+
+class NewFlow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of ``POST /flows``; what is not given has a default."""
+
+    name: str = ""
+    script: str = TEMPLATE
+    message: str = ""
+
+
+class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of ``PUT /flows/{name}``: the new text, and what the commit says."""
+
+    script: str
+    message: str = ""
+
+
+class Renaming(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of ``PATCH /flows/{name}``."""
+
+    name: str
+    message: str = ""
+
+
+class Authoring:
+    """The handlers, the catalogue and who writes to the repository."""
+
+    def __init__(self, flows: ports.Flows, repository: ports.Authoring) -> None:
+        self._flows = flows
+        self._repository = repository
+
+    def table(self) -> list[routes.Route]:
+        """Return the routes."""
+        route, flow = routes.Route, "/api/v1/flows/{name}"
+        return [
+            route("POST", "/api/v1/flows", "edit", self.create, "make a flow"),
+            route("PUT", flow, "edit", self.save, "change the script of a flow, or make it"),
+            route("PATCH", flow, "edit", self.rename, "give a flow another name"),
+            route("DELETE", flow, "edit", self.delete, "delete a flow"),
+        ]
+
+    async def create(self, request: web.Request) -> web.Response:
+        """Make a flow; one that is there already is a conflict."""
+        asked = answers.decoded(await answers.body_of(request, BODY_BYTES_MAX), NewFlow)
+        name = asked.name or f"new flow {datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"
+        if self._known(name) is not None:
+            raise errors.Conflict(f"there is a flow {name!r} already", hint="PUT changes it")
+        return await self._saved(request, name, asked.script, asked.message, status=201)
+
+    async def save(self, request: web.Request) -> web.Response:
+        """Make the script what the flow is; commits even a script that does not run, which marks the flow broken."""
+        asked = answers.decoded(await answers.body_of(request, BODY_BYTES_MAX), Script)
+        name = request.match_info["name"]
+        known = self._guarded(request, name)
+        return await self._saved(
+            request, known.name if known else name, asked.script, asked.message, status=200 if known else 201
+        )
+
+    async def rename(self, request: web.Request) -> web.Response:
+        """Move its file; the flow keeps its id."""
+        asked = answers.decoded(await answers.body_of(request, BODY_BYTES_MAX), Renaming)
+        flow = self._guarded(request, self._flows.find(request.match_info["name"]).name)
+        assert flow is not None
+        who = request[routes.PRINCIPAL].name
+        await self._repository.rename_flow(flow.name, asked.name, author=who, message=asked.message)
+        return await self._published(asked.name, 200)
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """Remove its file."""
+        flow = self._guarded(request, self._flows.find(request.match_info["name"]).name)
+        assert flow is not None
+        message = request.query.get("message", "")
+        await self._repository.delete_flow(flow.name, author=request[routes.PRINCIPAL].name, message=message)
+        await self._repository.published(PUBLICATION_S)
+        return web.Response(status=204)
+
+    async def _saved(self, request: web.Request, name: str, script: str, message: str, *, status: int) -> web.Response:
+        await self._repository.save_flow(name, script, author=request[routes.PRINCIPAL].name, message=message)
+        return await self._published(name, status)
+
+    async def _published(self, name: str, status: int) -> web.Response:
+        """Answer with the flow as the catalogue has it now; 202 if it has not got it yet."""
+        is_there = await self._repository.published(PUBLICATION_S)
+        flow = self._known(name)
+        if not is_there or flow is None:
+            return answers.json_answer({"name": name, "published": False}, status=202)
+        headers = {"ETag": api.flow_tag(flow), "Location": api.flow_address(flow)}
+        return answers.json_answer(api.flow_view(flow), status=status, headers=headers)
+
+    def _known(self, name: str) -> model.Flow | None:
+        try:
+            return self._flows.find(name)
+        except errors.NotFound:
+            return None
+
+    def _guarded(self, request: web.Request, name: str) -> model.Flow | None:
+        """Return the flow if there is one; raises ``PreconditionFailed`` if it is not what the sender says it is."""
+        flow = self._known(name)
+        wanted, unwanted = request.headers.get("If-Match"), request.headers.get("If-None-Match")
+        if wanted is not None and not _matches(wanted, flow):
+            raise PreconditionFailed(
+                f"flow {name!r} was changed meanwhile" if flow else f"there is no flow {name!r}",
+                hint="read it again, and send the ETag it has now",
+            )
+        if unwanted is not None and _matches(unwanted, flow):
+            raise PreconditionFailed(f"there is a flow {name!r} already")
+        return flow
+
+
+def _matches(header: str, flow: model.Flow | None) -> bool:
+    """Whether a list of ETags (RFC 9110) names the flow as it is; ``*`` means any, so that it exists."""
+    if flow is None:
+        return False
+    tags = {tag.strip().removeprefix("W/") for tag in header.split(",")}
+    return bool(tags & {"*", api.flow_tag(flow), api.flow_tag(flow).strip('"')})

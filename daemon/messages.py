@@ -1,0 +1,56 @@
+"""The HTTP API of messages: what flows ask people, and the one answer each gets.
+
+Parses, asks, renders. Whether an answer fits its form is decided where it is taken. Called by ``app`` for the route
+table.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from ..engine import errors, values
+from ..engine.running import asking
+from . import answers, routes
+
+#: Answers are typed by people.
+BODY_BYTES_MAX = 4 * 1024 * 1024
+_FLAGS = {"": False, "0": False, "false": False, "1": True, "true": True}
+
+
+class Messages:
+    """The handlers, and who has the messages."""
+
+    def __init__(self, questions: asking.Asking) -> None:
+        self._asking = questions
+
+    def table(self) -> list[routes.Route]:
+        """Return the routes."""
+        route, message = routes.Route, "/api/v1/messages/{id}"
+        return [
+            route("GET", "/api/v1/messages", "read", self.list_messages, "messages, newest first"),
+            route(
+                "GET", message, "read", self.show_message, "one message with its form and, if there is one, its answer"
+            ),
+            route("POST", message + "/response", "run", self.answer, "answer it"),
+        ]
+
+    async def list_messages(self, request: web.Request) -> web.Response:
+        """All of them; with ``pending`` those that wait for somebody."""
+        pending = _FLAGS.get(request.query.get("pending", "").lower())
+        if pending is None:
+            raise errors.InvalidRequest(f"pending={request.query['pending']} is neither true nor false")
+        found = self._asking.all(pending=pending)
+        return answers.json_answer({"items": [await self._asking.for_people(message) for message in found]})
+
+    async def show_message(self, request: web.Request) -> web.Response:
+        """Everything about one."""
+        message = self._asking.find(request.match_info["id"])
+        return answers.json_answer(await self._asking.for_people(message))
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """Give the answer; the first one that fits its form counts."""
+        body = await answers.body_of(request, BODY_BYTES_MAX)
+        response = values.checked(body.strip() or b"{}", "the answer")
+        id_ = request.match_info["id"]
+        await self._asking.answer(id_, response, request[routes.PRINCIPAL].name)
+        return answers.json_answer(await self._asking.for_people(self._asking.find(id_)))
