@@ -33,11 +33,11 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 class Company(Workshop):
     """The daemon with the company's flows in it."""
 
-    def begin(self, flow: str, name: str = "", **inputs: Any) -> str:
+    def begin(self, flow: str, /, name: str = "", **inputs: Any) -> str:
         """Run a flow and return the execution's id at once."""
         return str(self.daemon.client.run(flow, inputs, name=name)["id"])
 
-    def ends(self, flow: str, status: str = "ENDED_SUCCESS", **inputs: Any) -> dict[str, Any]:
+    def ends(self, flow: str, /, status: str = "ENDED_SUCCESS", **inputs: Any) -> dict[str, Any]:
         """Run a flow and return the execution, which has to end so."""
         return self.ended_as(self.begin(flow, **inputs), status)
 
@@ -370,6 +370,8 @@ def test_a_worker_gives_up_on_a_lock_that_somebody_else_holds(company):
 def test_wrappers_retry_delay_limit_and_tell(company, office):
     ended = company.ends("wrappers/wrapped things", key="first", gateway=office.url, quick_seconds=0.1)
     output = ended["output_value"]
+    logged = output["retried"].pop("logging")  # what it logged, as flows read it
+    assert logged[:2] == ["attempt 1 failed", {"message": "RuntimeError: not yet, this was call 1"}]
     assert output["retried"] == {"calls": 3, "payload": ["kept", {"as": "it is"}], "attempts": 3}
     assert output["retried_message"] == "unsteady thing succeeded at attempt 3"
     assert output["delayed_at_once"] is False and output["delayed"]["calls"] == 4
@@ -584,17 +586,17 @@ def test_a_secret_goes_to_the_vault_and_back_and_into_tasks_that_never_show_it(c
     secret = "correct-horse-battery-staple"
     office.passwords["flows"] = secret
     with vault_server.VaultServer() as vault:
+        vault.put("new/password", {"password": secret})
         vault.role("the role", "the secret id of the role")
         company.api(
             "PUT",
             "/vault_configs/office%20vault",
             {"url": vault.url, "role_id": "the role", "secret_id": "the secret id of the role"},
         )
-        ended = company.ends("provisioning/vault round trip", base_url=office.url, user="flows", password=secret)
+        inputs = {"base_url": office.url, "user": "flows", "take_from": "new/password"}
+        ended = company.ends("provisioning/vault round trip", **inputs)
         assert vault.data("apps/crm") == {"user": "flows", "password": secret, "serial": 1}
-        again = company.ends(
-            "provisioning/vault round trip", base_url=office.url, user="flows", password=secret, rotate_existing=True
-        )
+        again = company.ends("provisioning/vault round trip", rotate_existing=True, **inputs)
         assert again["message"] == "rotated 2 times"
     output = ended["output_value"]
     assert output["contacts"] == {"contacts": [{"name": "Ada"}], "via": "token"} and output["via"] == "connection"
@@ -607,7 +609,7 @@ def test_a_secret_goes_to_the_vault_and_back_and_into_tasks_that_never_show_it(c
     assert asked[0]["x-api-token"] == secret
     assert base64.b64decode(asked[1]["authorization"].removeprefix("Basic ")).decode() == f"flows:{secret}"
     records = b"".join(segment.read_bytes() for segment in company.daemon.state.glob("records/*.jsonl"))
-    assert b"the secret id of the role" not in records
+    assert b"the secret id of the role" not in records and secret.encode() not in records
 
 
 # -- reports ----------------------------------------------------------------------------------------------------------
@@ -853,7 +855,7 @@ def test_snippets_of_a_setting_run_as_scripts(company):
     ended = company.ends("deployment/ad hoc scripts", inputs={"number": 12})
     assert ended["output_value"] == {
         "square": {"square": 144},
-        "status": {"processors": 4},
+        "status": {"processors": 4, "logging": ["a snippet runs", {"name": "snippet status"}]},
         "broken": "ValueError: this snippet is broken",
     }
     assert {child["type"] for child in company.children(ended["id"])} == {"SCRIPT"}

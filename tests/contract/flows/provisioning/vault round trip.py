@@ -10,7 +10,11 @@ def handler(system, this, inputs):
     path = inputs.get('path', 'apps/crm')
     old = vault.read_secret(path) if inputs.get('rotate_existing') else {}
     alphabet = string.ascii_letters + string.digits
-    password = inputs.get('password') or ''.join(secrets.choice(alphabet) for _ in range(24))
+    if 'take_from' in inputs:
+        # somebody else made it
+        password = vault.read_secret(inputs['take_from'])['password']
+    else:
+        password = ''.join(secrets.choice(alphabet) for _ in range(24))
     vault.write_secret(path, {'user': inputs['user'], 'password': password, 'serial': old.get('serial', 0) + 1})
 
     again = vault.read_secret(path)
