@@ -16,7 +16,7 @@ from aiohttp import web
 
 from ..engine import errors, values
 from ..engine.running import keeper, locking
-from ..engine.state import kinds
+from ..engine.state import kinds, protection
 from . import answers, routes
 
 #: Segment of the address → type of the records below it.
@@ -27,6 +27,8 @@ TYPES = {
     "webhooks": "webhook",
     "schedules": "schedule",
 }
+#: Fields that are shown and say nothing when they come back.
+_KEPT = kinds.KEPT | {"is_declared"}
 BODY_BYTES_MAX = values.VALUE_BYTES_MAX
 #: Files are what flows and people put there: no browser may take one for a page of ours.
 _FILE_HEADERS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox", "Cache-Control": "no-cache"}
@@ -69,6 +71,8 @@ class Records:
             name = request.match_info["name"]
             fields = _fields(type_, name, await answers.body_of(request, BODY_BYTES_MAX))
             is_new = not self._keeper.exists(type_, name)
+            if is_new:
+                _refuse_markers(fields)
             await self._keeper.save(type_, name, fields, _actor(request))
             await self._keeper.durable()
             return answers.json_answer(await self._keeper.show(type_, name), status=201 if is_new else 200)
@@ -147,7 +151,17 @@ def _fields(type_: str, name: str, body: bytes) -> dict[str, msgspec.Raw]:
         raise errors.InvalidRequest(
             f"the {type_} {name!r} cannot be given another name here", hint="PUT it under its new name, DELETE the old"
         )
-    return {field: value for field, value in given.items() if field not in kinds.KEPT}
+    return {field: value for field, value in given.items() if field not in _KEPT}
+
+
+def _refuse_markers(fields: dict[str, msgspec.Raw]) -> None:
+    """Raise ``InvalidRequest`` if a new record has a marker for a secret: a copy would have that text for its key."""
+    marker = values.encode(protection.MARKER)
+    if marked := [field for field, raw in fields.items() if marker in bytes(raw)]:
+        raise errors.InvalidRequest(
+            f"{', '.join(marked)}: {protection.MARKER} stands for a secret that is kept, and this record is new",
+            hint="write the secret itself, or a reference such as secret.env(NAME)",
+        )
 
 
 def content_type(path: str) -> str:

@@ -62,9 +62,8 @@ def handler(system: flow_api.System, this: flow_api.Execution):
 '''
 
 _SETTING = """# The value of the setting `example`. Flows read it with system.setting('example').get('value').
-# Changed at run time it counts until this file changes.
-value:
-  greeting: Hello
+# What is saved at run time counts until this file changes.
+greeting: Hello
 """
 
 _PYPROJECT = """# For editors and type checkers alone: what `import flow_api` means. Headrace does not read this file.

@@ -168,9 +168,9 @@ def _show_sync(state: JSON) -> None:
         ("flows", str(state["flows"])),
         ("error", (state["error"] or "", "bold red")),
     ])  # fmt: skip
-    if state["broken"]:
+    if state["broken"] or state.get("problems"):
         render.heading("Broken")
-    for each in state["broken"]:
+    for each in [*state["broken"], *state.get("problems", [])]:
         render.line((each.get("name") or each["file"], "bold"), ": ", *_broken(each))
     _show_warnings(state["warnings"])
 

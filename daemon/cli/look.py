@@ -103,6 +103,7 @@ def show(client: Client, execution: str, *, as_json: bool) -> None:
         ("name", found["name"]),
         ("status", render.status(found)),
         ("cancel", stopping),
+        ("pause", "asked for" if found.get("pause_requested") and found["status"] != "PAUSED" else ""),
         ("message", found["message"]),
         ("reason", found["reason"]),
         ("flow", found["flow_name"]),

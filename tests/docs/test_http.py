@@ -9,7 +9,8 @@ import pytest
 
 from headrace.daemon import answers, api, authoring, login, messages, pages, records, webhooks
 from headrace.engine import errors
-from tests.support.daemons import Daemon
+from headrace.engine.state import kinds
+from tests.support.daemons import Daemon, until
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "http.md").read_text()
@@ -83,6 +84,29 @@ def test_every_filter_of_a_list_is_described_and_works(ask):
     assert set(re.findall(r"'(\w+)'", problem["hint"])) == {
         name for row in re.findall(r"^\| (`[^|]*) \|", filters, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
     }
+
+
+def test_a_setting_a_lock_and_a_message_look_as_shown(daemon, ask):
+    status, setting, _ = ask("PUT", "/api/v1/settings/limits", {"value": {"max": 3}, "description": "how much"})
+    assert (status, list(setting)) == (201, list(EXAMPLES["setting"]))
+    script = (
+        "def handler(system, this):\n    with this.lock('deployment'):\n"
+        "        this.message('Deploy?', request='reason')\n"
+    )
+    execution = ask("POST", "/api/v1/executions", {"script": script})[1]["id"]
+    (message,) = until(lambda: ask("GET", "/api/v1/messages?pending=true")[1]["items"], "it asks")
+    assert list(message) == list(EXAMPLES["message"])
+    (lock,) = ask("GET", "/api/v1/locks")[1]["items"]
+    assert (list(lock), lock["execution_id"]) == (list(EXAMPLES["lock"]), execution)
+    daemon.client.cancel(execution)
+
+
+def test_every_field_of_a_record_is_described():
+    rows = dict(re.findall(r"^\| (\w+) \| (`.*) \|$", DOCUMENT.partition("| record | fields")[2], re.MULTILINE))
+    for type_, kind in kinds.KINDS.items():
+        if type_ != "file":
+            described = {*re.findall(r"`(\w+)`", rows[type_]), "description"}
+            assert kind.fields.keys() - described == set()
 
 
 def test_a_delivery_and_its_answers_look_as_shown(daemon):
