@@ -18,29 +18,40 @@ class Channel:
 
     def __init__(self, connection: frames.BlockingFrames) -> None:
         self._connection = connection
-        self._owner = threading.get_ident()
-        self._call = 0
+        self.begin("")
 
-    def begin(self) -> None:
+    def begin(self, execution: str) -> None:
         """Start counting anew, for the next execution in this process."""
         self._owner = threading.get_ident()
         self._call = 0
+        self._execution = execution
+        self._cancelled = False
+        self.met_cancel = False  # the handler was told
 
     def call(self, kind: str, target: str = "", **args: Any) -> Any:
         """Ask the daemon and wait for the answer; raises what the daemon says happened."""
         number = self._next()
         self._send({"op": "call", "call": number, "kind": kind, "target": target, "args": args})
-        answer = self._connection.receive()
+        answer = self._receive()
         if "failure" not in answer:
             return answer.get("result")
         failure = answer["failure"]
         error = exceptions.from_wire(failure["type"], failure.get("message", ""))
         if isinstance(error, exceptions.DependencyFailedError):
             error.execution = failure.get("execution")
+        self.met_cancel = self.met_cancel or isinstance(error, exceptions.ExecutionCancel)
         raise error
 
     def log(self, level: str, args: list[Any], labels: dict[str, Any]) -> None:
-        """Record a log line; nobody waits for it."""
+        """Record a log line; nobody waits for it.
+
+        A handler that only logs has to learn of a cancel too; here it does so once, so that it can tell of its cleaning
+        up."""
+        while (frame := self._connection.poll()) is not None:
+            self._take_notice(frame)
+        if self._cancelled and not self.met_cancel:
+            self.met_cancel = True
+            raise exceptions.ExecutionCancel("the execution was cancelled")
         self._send({"op": "log", "call": self._next(), "level": level, "args": args, "kwargs": labels})
 
     def note(self, level: str, text: str, labels: dict[str, Any]) -> None:
@@ -55,7 +66,20 @@ class Channel:
         """Return when the daemon has taken up everything sent so far. No call: it changes nothing and has no number."""
         if threading.get_ident() == self._owner:
             self._connection.send({"op": "settle"})
-            self._connection.receive()
+            self._receive()
+
+    def _receive(self) -> dict[str, Any]:
+        """Return the next answer."""
+        while self._take_notice(frame := self._connection.receive()):
+            pass
+        return frame
+
+    def _take_notice(self, frame: dict[str, Any]) -> bool:
+        """Return whether ``frame`` is no answer, but tells that an execution is cancelled; perhaps an earlier one."""
+        if "cancel" not in frame:
+            return False
+        self._cancelled = self._cancelled or frame["cancel"] == self._execution
+        return True
 
     def _next(self) -> int:
         if threading.get_ident() != self._owner:

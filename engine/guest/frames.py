@@ -79,16 +79,29 @@ class BlockingFrames:
         except OSError as error:
             raise ChannelClosed(str(error)) from None
 
+    def poll(self) -> dict[str, Any] | None:
+        """Return the next frame if it is there; raises ``ChannelClosed``."""
+        while not self._ready:
+            try:
+                self._take(self._connection.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT))
+            except BlockingIOError:
+                return None
+            except OSError as error:
+                raise ChannelClosed(str(error)) from None
+        return self.receive()
+
+    def _take(self, chunk: bytes) -> None:
+        if not chunk:
+            raise ChannelClosed("the daemon closed the channel")
+        self._buffer += chunk
+        self._ready = split(self._buffer)
+
     def receive(self) -> dict[str, Any]:
         """Return the next frame, waiting for it; raises ``ChannelClosed``."""
         while not self._ready:
             try:
-                chunk = self._connection.recv(_RECEIVE_BYTES)
+                self._take(self._connection.recv(_RECEIVE_BYTES))
             except OSError as error:
                 raise ChannelClosed(str(error)) from None
-            if not chunk:
-                raise ChannelClosed("the daemon closed the channel")
-            self._buffer += chunk
-            self._ready = split(self._buffer)
         frame: dict[str, Any] = json.loads(self._ready.pop(0))
         return frame

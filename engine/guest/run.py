@@ -76,6 +76,8 @@ class FlowProcess:
                 frame = self._connection.receive()
             except frames.ChannelClosed:
                 return
+            if "cancel" in frame:
+                continue  # too late: that execution has ended
             if not self._snapshot:
                 imports.serve_snapshot(frame["snapshot"])
                 self.stand_on(frame["snapshot"])
@@ -106,7 +108,7 @@ class FlowProcess:
         """Run one execution and tell how it ended."""
         os.chdir(self._snapshot)
         environment = _environment().copy()
-        self._channel.begin()
+        self._channel.begin(frame["execution"]["id"])
         self._logs.begin()
         outcome = running.Outcome()
         this = flow_api.Execution(self._channel, frame["execution"], outcome, webhook=frame.get("webhook", False))
@@ -115,6 +117,7 @@ class FlowProcess:
         ended = self._handle(frame, system, this, outcome)
         streams.flush()
         ended["dirty"] = self._dirt(environment)
+        ended["met_cancel"] = self._channel.met_cancel
         self._connection.send(ended)
 
     def _handle(

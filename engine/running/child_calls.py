@@ -6,6 +6,7 @@ what is published now. What a task gets in place of references to secrets is in 
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
@@ -315,8 +316,8 @@ class ChildCalls:
 
 
 async def script(store: contents.Contents, text: str) -> events.Blob:
-    """Keep the text of a script; raises ``InvalidRequest`` for one that is no Python."""
-    return await store.store_file(values.encode(text))
+    """Keep the text of a script; one that stands indented in the flow it is written in may stay so."""
+    return await store.store_file(values.encode(textwrap.dedent(text)))
 
 
 def _descent(run: flow_run.FlowRun, call: protocol.Call, args: arguments.Child) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from ..state import masks, protection, sealed
 
 #: How often a value that found no room on the disk is tried again.
 _ROOM_RETRY_S = 0.5
+#: Longer texts are data; certificates and keys are shorter.
+_SECRET_CHARACTERS_MAX = 8 * 1024
 _PROTECTED = msgspec.Raw(values.encode(protection.MARKER))
 _T = TypeVar("_T")
 
@@ -68,7 +70,10 @@ class Contents:
         text = bytes(value)
         seen = text if shown is None else bytes(shown)
         if protect and (members := values.members(seen)) is not None and not members.keys().isdisjoint(protect):
-            self.masks.learn([values.decode(members[key]) for key in protect if key in members])
+            given = values.members(text) or {}
+            for key in protect:
+                if key in given:
+                    self.learn_protected(given[key])
             seen = values.encode({key: _PROTECTED if key in protect else raw for key, raw in members.items()})
         if self.masks.knows():
             seen = self.masks.json(seen)
@@ -78,6 +83,14 @@ class Contents:
         if inline and len(seen) <= values.INLINE_BYTES_MAX:
             return Held(msgspec.Raw(seen), None, seal)
         return Held(msgspec.UNSET, await self._put(lambda: self.blobs.put(seen), patient=patient), seal)
+
+    def learn_protected(self, value: msgspec.Raw) -> None:
+        """Mask a value that was asked to be protected wherever else it turns up: if it looks like a secret.
+
+        The leaves of an object and the lines of a page do not: masking those would hide half of what is recorded."""
+        text = values.decode(value)
+        if isinstance(text, str) and len(text) <= _SECRET_CHARACTERS_MAX and ("\n" not in text or "-----BEGIN" in text):
+            self.masks.learn(text)
 
     async def store_hidden(self, value: bytes) -> Held:
         """Return a value of which people see nothing but that it is there."""

@@ -318,8 +318,8 @@ class Dispatcher:
 
     async def delete_execution(self, execution: str, by: str) -> None:
         """Show an ended execution no more; raises ``NotFound``, and ``Conflict`` if it has not ended."""
-        state = await self.load(execution)
-        if not state.status.ended or self.ledger.find(state.id) is not None:
+        state = await self.wait(execution, 0)
+        if not state.status.ended:
             raise errors.Conflict(f"execution {execution} has not ended", hint="cancel it first")
         self.ledger.forget(state)
         self.ledger.journal.append(events.ExecutionDeleted(execution=state.id, by=by))
@@ -387,6 +387,8 @@ class Dispatcher:
         if subject is None or subject.state.status.ended or subject.state.cancel_requested:
             return
         self.ledger.record(subject, events.CancelRequested(execution=execution, by=by))
+        if subject.state.pause_requested:
+            self.ledger.record(subject, events.ExecutionResumed(execution=execution, by=by))
         if subject.supervision is not None:
             subject.supervision.cancel()
         else:

@@ -22,6 +22,7 @@ class TaskFiles:
         self._blobs = store
         self._actor = actor
         self._loop = asyncio.get_running_loop()
+        records.adopt()
 
     def read(self, path: str) -> bytes:
         """Return the content; raises ``NotFound``."""

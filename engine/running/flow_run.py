@@ -203,6 +203,8 @@ class FlowRun:
     def cancel(self) -> None:
         """Let the handler meet ``ExecutionCancel`` now or at its next call, and kill it after its grace time."""
         self._timers.append(self._loop.call_later(self._around.cancel_grace_s, self._kill, "cancelled"))
+        if self._process is not None:
+            self._process.send(protocol.cancelled(self.state.id))
         self._release(failures.Cancelled())
 
     def pause(self) -> None:
@@ -324,7 +326,9 @@ class FlowRun:
 
     async def _described(self, ended: protocol.Ended) -> events.ExecutionEnded:
         """The end of a handler that left by itself."""
-        if self.met_cancel:  # also when the handler swallowed it: what it was asked to do, it did not do to the end
+        if (
+            self.met_cancel or ended.met_cancel
+        ):  # also when the handler swallowed it: what it was asked to do, it did not do to the end
             return self._end(Status.ENDED_CANCELLED, "cancelled")
         if ended.failure is not None:
             failure = msgspec.structs.replace(

@@ -69,6 +69,11 @@ class Keeper:
     @property
     def _store(self) -> store.Store:
         """The records, with what the repository declares now."""
+        self.adopt()
+        return self._state
+
+    def adopt(self) -> None:
+        """Take up what the repository declares now."""
         current = self._flows.current()
         if current is not self._seen:
             self._seen = current
@@ -76,7 +81,6 @@ class Keeper:
             for type_, name in self._state.declare(current.declared, at):
                 self._record(events.RecordSuperseded(type=type_, name=name, commit=current.commit))
                 log.info("record.superseded", type=type_, name=name, commit=current.commit)
-        return self._state
 
     def _record(self, event: events.RecordEvent) -> None:
         event = self._contents.masks.event(event)

@@ -147,7 +147,7 @@ class OwnCalls:
             text = values.checked(bytes(value), f"output {key!r}")
             room -= len(key) + len(text)
             if key in protect:
-                self._contents.masks.learn(values.decode(text))
+                self._contents.learn_protected(msgspec.Raw(text))
                 held = await self._contents.store_hidden(text)
             else:
                 held = await self._contents.store(text, inline=room > 0)

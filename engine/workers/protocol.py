@@ -54,6 +54,7 @@ class Ended(msgspec.Struct, frozen=True, tag_field="op", tag="ended"):
     returned: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     failure: events.Failure | None = None
     dirty: str = ""
+    met_cancel: bool = False  # the handler was told that it is cancelled, whatever it made of that
 
 
 Said = Call | Log | Output | Settle | Ended
@@ -71,6 +72,11 @@ def decode(text: bytes) -> Said:
 def settled() -> bytes:
     """Return the frame that answers ``Settle``."""
     return frames.pack(b"{}")
+
+
+def cancelled(execution: str) -> bytes:
+    """Return the frame that tells a handler which makes no call that waits."""
+    return frames.pack(values.encode({"cancel": execution}))
 
 
 def answer(call: int, result: bytes | None) -> bytes:
