@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import datetime
 import itertools
 import json
 import re
@@ -165,7 +166,8 @@ def test_a_scheduled_loop_starts_a_flow_at_the_times_of_a_rule(company):
     for at, child in zip(times, children, strict=True):
         company.ended_as(child["id"])
         assert company.execution(child["id"])["input_value"] == {"planned_for": at}
-        assert child["created_at"][17:19] == at[17:19]  # in that second, neither before nor long after
+        planned, created = (datetime.datetime.fromisoformat(text) for text in (at, child["created_at"]))
+        assert datetime.timedelta(0) <= created - planned < datetime.timedelta(seconds=5)
 
 
 def test_a_form_is_made_by_one_execution_and_waited_for_by_another(company):
@@ -179,8 +181,8 @@ def test_a_form_is_made_by_one_execution_and_waited_for_by_another(company):
     )
     following = company.output(waiting, "next")
     assert re.fullmatch(r"\d{4}-\d\d-01T07:15:00\+02:00", following)
-    shown = company.execution(waiting)
-    assert shown["name"] == "Monthly start of operations/heartbeat" and shown["status"] == "WAITING"
+    shown = company.until_status(waiting, "WAITING")
+    assert shown["name"] == "Monthly start of operations/heartbeat"
     company.api("POST", f"/executions/{waiting}/cancel")
     company.ended_as(waiting, "ENDED_CANCELLED")
 
@@ -197,7 +199,7 @@ def test_a_job_is_polled_until_it_is_done_and_progress_is_seen(company, office):
 def test_an_escalation_goes_on_while_nobody_answers_and_ends_when_somebody_takes_it(company, office):
     before = len(office.sent("/pager"))
     execution = company.begin(
-        "operations/on-call escalation", incident="the shop is down", gateway=office.url, patience_seconds=0.3
+        "operations/on-call escalation", incident="the shop is down", gateway=office.url, patience_seconds=1
     )
     second = until(
         lambda: next(
@@ -259,7 +261,7 @@ def test_a_maintenance_window_pauses_what_runs_and_lets_it_go_on(company):
     other = company.begin("operations/batch step", name="other", steps=5, seconds=0.05)
     for batch in batches:
         company.output(batch, "step")
-    window = company.begin("operations/maintenance window", window_seconds=0.6, poll_seconds=0.02)
+    window = company.begin("operations/maintenance window", window_seconds=1.2, poll_seconds=0.02)
     until(lambda: company.execution(window)["message"] == "maintenance", "the window")
     paused = [company.execution(batch) for batch in batches]
     assert [one["is_paused"] for one in paused] == [True, True]
@@ -652,7 +654,7 @@ def test_all_pages_are_fetched_although_asking_is_limited(company, office):
     output = ended["output_value"]
     assert output["count"] == len(ORDERS) and output["complete"] is True
     assert sum(output["cents"].values()) == sum(order["cents"] for order in ORDERS)
-    assert output["pauses"], "it was never told to slow down"
+    assert len(output["pauses"]) == 2
     assert any(line["level"] == "WARNING" for line in company.log(ended["id"]))
 
 
@@ -859,6 +861,33 @@ def test_snippets_of_a_setting_run_as_scripts(company):
         "broken": "ValueError: this snippet is broken",
     }
     assert {child["type"] for child in company.children(ended["id"])} == {"SCRIPT"}
+
+
+def test_the_daemon_had_nothing_to_complain_about(company):
+    lines = company.daemon.log.read_text().splitlines()
+    said = [json.loads(line) for line in lines if line.startswith("{")]
+    assert [line for line in said if line["level"] not in ("info", "debug")] == []
+    assert not any("Traceback" in line for line in lines)
+
+
+def test_what_the_flows_kept_is_still_there_after_a_crash(company):
+    def kept() -> dict[str, dict[str, Any]]:
+        types = ("settings", "files", "connections", "webhooks", "vault_configs", "schedules", "locks", "messages")
+        found = {name: company.api("GET", f"/{name}")["items"] for name in types}
+        found["executions"] = company.daemon.client.all_executions(limit=5000)
+        return {name: {record.get("id", record["name"]): record for record in found[name]} for name in found}
+
+    before = kept()
+    assert all(before[name] for name in before if name != "locks")
+    company.daemon.kill()
+    company.daemon.start()
+    company.address = urllib.parse.urlsplit(company.daemon.url)
+    after = kept()
+    for name, records in before.items():
+        assert {
+            record: after[name].get(record) for record in records if after[name].get(record) != records[record]
+        } == {}
+        assert after[name].keys() == records.keys()
 
 
 def test_every_flow_of_the_folder_was_run(company, request):
