@@ -56,4 +56,4 @@ class Browser:
     def submit(self, page: str, typed: dict[str, str]) -> str:
         """Fill in the form of ``page`` that has these fields and send it with its first button."""
         action, fields, buttons = next(form for form in Forms(page).found if typed.keys() <= form[1].keys())
-        return self.get(action, fields | typed | {name: "true" for name in buttons[:1]})
+        return self.get(action, fields | typed | dict.fromkeys(buttons[:1], "true"))

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import io
 import json
 import textwrap
+import tokenize
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,8 +68,7 @@ class Workshop:
         names = [f"body {hashlib.sha256(body.encode()).hexdigest()[:12]}" for body in bodies]
         new = [(name, body) for name, body in zip(names, bodies, strict=True) if name not in self._bodies]
         for name, body in new:
-            lines = textwrap.indent(textwrap.dedent(body).strip("\n"), "    ")
-            self.write(f"{name}.py", f"import flow_api\ndef handler(system, this, inputs):\n{lines}\n")
+            self.write(f"{name}.py", f"import flow_api\ndef handler(system, this, inputs):\n{_indented(body)}\n")
         if new:
             self.daemon.client.sync()
         self._bodies.update(names)
@@ -208,6 +209,15 @@ class Workshop:
         ended = self.ended(execution)
         assert ended["status"] == "ENDED_SUCCESS", ended["message"]
         return ended["output_value"]
+
+
+def _indented(body: str) -> str:
+    """Return a handler's body where it belongs; what stands inside of a text over several lines stays as it is."""
+    body = textwrap.dedent(body).strip("\n")
+    tokens = tokenize.generate_tokens(io.StringIO(f"{body}\n").readline)
+    inside = {line for token in tokens for line in range(token.start[0] + 1, token.end[0] + 1)}
+    lines = enumerate(body.split("\n"), start=1)
+    return "\n".join(line if number in inside else f"    {line}" for number, line in lines)
 
 
 @pytest.fixture(scope="session")

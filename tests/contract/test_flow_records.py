@@ -94,19 +94,27 @@ return system.flow().save().get('name', 'script')
     assert "def handler(system, this" in script
 
 
-@pytest.mark.contract("3.flow.save", "4.raised.InvalidInputError")
-def test_a_text_that_is_no_flow_is_refused_and_changes_nothing(workshop, value):
-    before = (workshop.folder / "child.py").read_text()
+@pytest.mark.contract("3.flow.save")
+def test_a_text_that_is_no_flow_is_saved_and_the_last_good_version_runs(workshop, value):
+    workshop.flow("gets broken", TEXT)
     assert (
         value("""
-try:
-    system.flow('child').save(script='def handler(:')
-except flow_api.InvalidInputError as error:
-    return 'line 1' in str(error) or ':1' in str(error)
+flow = system.flow('gets broken')
+flow.save(script='def handler(:')
+return this.flow('gets broken').get('output_value')
 """)
-        is True
+        == "written by a flow"
     )
-    assert (workshop.folder / "child.py").read_text() == before
+    shown = workshop.api("GET", "/flows/gets%20broken")
+    assert (shown["broken"]["line"], shown["script"]) == (1, TEXT)
+
+
+@pytest.mark.contract("3.flow.save", "4.raised.InvalidInputError")
+@pytest.mark.parametrize("name", ["../outside", "a/../../b", ".hidden/x", "x\ny", "__init__"])
+def test_a_name_that_can_be_no_flow_s_is_refused(refused, name):
+    refused(
+        "system.flow(inputs['name']).save(script='def handler(system, this): pass')", "InvalidInputError", name=name
+    )
 
 
 @pytest.mark.contract("3.flow.denied", "4.raised.PermissionDenied")

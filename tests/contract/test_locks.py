@@ -58,12 +58,12 @@ def test_locks_of_different_names_do_not_hinder_each_other(value):
         value("""
 text = '''
 def handler(system, this, inputs):
-    with this.lock(inputs['name']):
+    with this.lock(inputs['door']):
         this.sleep(0.4)
 '''
 import time
 began = time.monotonic()
-this.wait_for([this.script(text, name=f'door {n}', wait=False) for n in range(4)])
+this.wait_for([this.script(text, door=f'door {n}', wait=False) for n in range(4)])
 return time.monotonic() - began < 1.5
 """)
         is True

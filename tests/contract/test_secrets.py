@@ -19,13 +19,13 @@ config = system.vault_config(inputs['name'])
 config.write_secret('folder/shop', written)
 read = config.read_secret('folder/shop')
 this.log(read)
-return [read == written, len(read['password'])]
+return [read == written, read['password'] == '-'.join(('vault', 'password', 'of', 'the', 'tests'))]
 """,
         name="the vault",
         url=vault.url,
         token=ROOT,
     )
-    assert ended["output_value"] == [True, 30]
+    assert ended["output_value"] == [True, True]
     assert vault.data("folder/shop")["n"] == 7
     assert "vault-password-of-the-tests" not in workshop.seen_by_people(ended["id"])
 
