@@ -230,6 +230,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     daemon = Daemon(home / "s", folder)
     daemon.environment |= {
         "HEADRACE_RUN__CANCEL_GRACE": "1s",
+        "HEADRACE_RUN__STOP_GRACE": "1s",
         "CONTRACT_KEY": KEY,
         "CONTRACT_SECRET": SHARED_SECRET,
     }
