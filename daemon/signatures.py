@@ -1,30 +1,110 @@
 """Who sent this webhook? Pure functions over the raw request, verified before anything is parsed.
 
 Each scheme fails closed: no secret, no header or a header of another form all mean no. Comparisons take the same time
-whatever is compared.
+whatever is compared. A signature that covers its time is good for five minutes around it.
 
-GitHub's scheme: https://docs.github.com/webhooks/using-webhooks/validating-webhook-deliveries
+    github             https://docs.github.com/webhooks/using-webhooks/validating-webhook-deliveries
+    gitlab             https://docs.gitlab.com/user/project/integrations/webhooks/ (a token, sent as it is)
+    gitea              https://docs.gitea.com/usage/webhooks (also Forgejo and Gogs, under their own names)
+    bitbucket          https://support.atlassian.com/bitbucket-cloud/docs/manage-webhooks/
+    slack              https://docs.slack.dev/authentication/verifying-requests-from-slack
+    stripe             https://docs.stripe.com/webhooks#verify-manually
+    standard-webhooks  https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+    hmac               ours: ``X-Signature``, the HMAC-SHA256 in hex, with or without ``sha256=`` before it
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-_GITHUB_PREFIX = "sha256="
+TOLERANCE_S = 300.0
+_PREFIX = "sha256="
+_STANDARD_SECRET = "whsec_"  # noqa: S105 - what secrets of that scheme begin with
+
+#: Body, headers, secret, now (seconds since the epoch) → whether they belong together.
+Scheme = Callable[[bytes, Mapping[str, str], str, float], bool]
 
 
-def github(body: bytes, headers: Mapping[str, str], secret: str) -> bool:
+def github(body: bytes, headers: Mapping[str, str], secret: str, now_s: float = 0) -> bool:
     """Whether ``X-Hub-Signature-256`` is the HMAC-SHA256 of the raw body under ``secret``."""
-    given = headers.get("X-Hub-Signature-256", "")
-    if not secret or not given.startswith(_GITHUB_PREFIX):
+    return _prefixed(body, headers.get("X-Hub-Signature-256", ""), secret)
+
+
+def gitlab(body: bytes, headers: Mapping[str, str], secret: str, now_s: float = 0) -> bool:
+    """Whether ``X-Gitlab-Token`` is the secret."""
+    return key(headers.get("X-Gitlab-Token", ""), secret)
+
+
+def gitea(body: bytes, headers: Mapping[str, str], secret: str, now_s: float = 0) -> bool:
+    """Whether ``X-Gitea-Signature`` (or Forgejo's, or Gogs') is the HMAC-SHA256 of the raw body."""
+    names = ("X-Gitea-Signature", "X-Forgejo-Signature", "X-Gogs-Signature")
+    given = next((headers[name] for name in names if name in headers), "")
+    return bool(secret) and _same(given, github_signature(body, secret))
+
+
+def bitbucket(body: bytes, headers: Mapping[str, str], secret: str, now_s: float = 0) -> bool:
+    """Whether ``X-Hub-Signature`` is the HMAC-SHA256 of the raw body."""
+    return _prefixed(body, headers.get("X-Hub-Signature", ""), secret)
+
+
+def slack(body: bytes, headers: Mapping[str, str], secret: str, now_s: float) -> bool:
+    """Whether ``X-Slack-Signature`` covers time and body, and the time is now."""
+    at = headers.get("X-Slack-Request-Timestamp", "")
+    expected = "v0=" + github_signature(f"v0:{at}:".encode("utf-8", "replace") + body, secret)
+    return bool(secret) and _is_now(at, now_s) and _same(headers.get("X-Slack-Signature", ""), expected)
+
+
+def stripe(body: bytes, headers: Mapping[str, str], secret: str, now_s: float) -> bool:
+    """Whether a ``v1`` signature of ``Stripe-Signature`` covers its time and the body, and the time is now."""
+    pairs = [part.strip().partition("=") for part in headers.get("Stripe-Signature", "").split(",")]
+    at = next((value for name, _, value in pairs if name == "t"), "")
+    expected = github_signature(f"{at}.".encode("utf-8", "replace") + body, secret)
+    given = [value for name, _, value in pairs if name == "v1"]
+    return bool(secret) and _is_now(at, now_s) and any(_same(value, expected) for value in given)
+
+
+def standard(body: bytes, headers: Mapping[str, str], secret: str, now_s: float) -> bool:
+    """Whether one of the ``v1`` signatures covers id, time and body, and the time is now.
+
+    The secret is base64 after ``whsec_``, or the key itself without that."""
+    id_, at = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+    try:
+        secret_key = (
+            base64.b64decode(secret.removeprefix(_STANDARD_SECRET)) if _is_standard(secret) else secret.encode()
+        )
+    except (binascii.Error, ValueError):
         return False
-    return _same(given.removeprefix(_GITHUB_PREFIX), github_signature(body, secret))
+    signed = f"{id_}.{at}.".encode("utf-8", "replace") + body
+    expected = "v1," + base64.b64encode(hmac.new(secret_key, signed, hashlib.sha256).digest()).decode()
+    given = headers.get("webhook-signature", "").split()
+    return bool(secret_key) and bool(id_) and _is_now(at, now_s) and any(_same(value, expected) for value in given)
+
+
+def plain(body: bytes, headers: Mapping[str, str], secret: str, now_s: float = 0) -> bool:
+    """Whether ``X-Signature`` is the HMAC-SHA256 of the raw body."""
+    given = headers.get("X-Signature", "").removeprefix(_PREFIX)
+    return bool(secret) and _same(given, github_signature(body, secret))
+
+
+#: What ``auth`` of a webhook may say beside ``none`` and ``key``.
+SCHEMES: Mapping[str, Scheme] = {
+    "github": github,
+    "gitlab": gitlab,
+    "gitea": gitea,
+    "bitbucket": bitbucket,
+    "slack": slack,
+    "stripe": stripe,
+    "standard-webhooks": standard,
+    "hmac": plain,
+}
 
 
 def github_signature(body: bytes, secret: str) -> str:
-    """Return the hex digest GitHub sends for ``body``."""
+    """Return the hex digest GitHub and others send for ``body``."""
     return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
@@ -33,13 +113,25 @@ def key(given: str, secret: str) -> bool:
     return bool(secret) and bool(given) and _same(given, secret)
 
 
-def _same(given: str, expected: str) -> bool:
-    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode())
-
-
 def delivery_id(headers: Mapping[str, str]) -> str:
     """Return what names this delivery for good, so that a repeated one is known; empty if nothing does."""
-    for name in ("X-GitHub-Delivery", "webhook-id", "Idempotency-Key"):
-        if value := headers.get(name, ""):
-            return value[:200]
-    return ""
+    names = ("X-GitHub-Delivery", "X-Gitea-Delivery", "X-Forgejo-Delivery", "webhook-id", "Idempotency-Key")
+    return next((headers[name][:200] for name in names if headers.get(name)), "")
+
+
+def _prefixed(body: bytes, given: str, secret: str) -> bool:
+    if not secret or not given.startswith(_PREFIX):
+        return False
+    return _same(given.removeprefix(_PREFIX), github_signature(body, secret))
+
+
+def _is_now(at: str, now_s: float) -> bool:
+    return at.isascii() and at.isdecimal() and len(at) <= 12 and abs(now_s - int(at)) <= TOLERANCE_S
+
+
+def _is_standard(secret: str) -> bool:
+    return secret.startswith(_STANDARD_SECRET)
+
+
+def _same(given: str, expected: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode())

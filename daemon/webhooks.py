@@ -9,12 +9,14 @@ the execution it made, and runs nothing. What the flow gets is ``deliveries``' b
 from __future__ import annotations
 
 import hashlib
+import time
+from collections.abc import Callable
 
 import structlog
 from aiohttp import web
 
 from ..engine import errors, events, model, values
-from ..engine.running import dispatcher, keeper, views
+from ..engine.running import dispatcher, keeper, reception, views
 from . import access, answers, deliveries, replies, routes, signatures
 
 log = structlog.get_logger()
@@ -33,9 +35,17 @@ _REFUSED = errors.Unauthenticated("there is no such webhook, or the credentials 
 class Webhooks:
     """Answers webhook calls."""
 
-    def __init__(self, work: dispatcher.Dispatcher, records: keeper.Keeper, *, allow_anonymous: bool) -> None:
+    def __init__(
+        self,
+        work: dispatcher.Dispatcher,
+        records: keeper.Keeper,
+        *,
+        allow_anonymous: bool,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._work = work
         self._keeper = records
+        self._clock = clock  # the wall's: senders sign theirs
         self._allow_anonymous = allow_anonymous
 
     def table(self) -> list[routes.Route]:
@@ -97,16 +107,16 @@ class Webhooks:
             case "none":
                 if not self._allow_anonymous:
                     raise errors.Unauthenticated("a webhook without credentials is only served on loopback")
-            case "github":
-                if not signatures.github(body, request.headers, secret):
-                    raise errors.Unauthenticated("wrong signature")
+            case scheme if scheme in signatures.SCHEMES:
+                if not signatures.SCHEMES[scheme](body, request.headers, secret, self._clock()):
+                    raise errors.Unauthenticated("wrong signature, or an old one")
             case "key":
                 if not signatures.key(_key(request) or inside, secret):
                     raise errors.Unauthenticated("wrong key")
             case other:
                 raise errors.Unauthenticated(f"auth {other!r} is not known")
 
-    async def _answer(self, request: web.Request, accepted: dispatcher.Accepted) -> web.Response:
+    async def _answer(self, request: web.Request, accepted: reception.Accepted) -> web.Response:
         headers = {"Location": f"/api/v1/executions/{accepted.execution}"}
         if accepted.repeated:
             headers["Idempotency-Replayed"] = "true"
