@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -61,28 +62,25 @@ class Webhooks:
         """Take one delivery."""
         body = await answers.body_of(request, BODY_BYTES_MAX)
         try:
-            hook, secret, path = await self._find(request)
-            delivery = _delivery(request, path, body)
-            said = deliveries.content(delivery) if _is_keyed_inside(request, hook) else None
-            self._verify(request, hook, secret, body, said.key if said else "")
+            hook, delivery, said = await self._verified(request, body)
         except errors.HeadraceError as error:  # no such webhook, no such secret, a wrong one, nothing to find it in
             log.info("webhook.refused", webhook=request.match_info["name"], reason=error.message)
             raise _REFUSED from None
         if delivery.method not in hook.methods and not (delivery.method == "HEAD" and "GET" in hook.methods):
             raise web.HTTPMethodNotAllowed(delivery.method, hook.methods)
         inputs = deliveries.inputs(delivery, said or deliveries.content(delivery), keyed=hook.auth in ("key", "none"))
-        id_ = signatures.delivery_id(request.headers)
-        accepted = await self._work.submit(
-            model.Submission(
-                flow=hook.flow,
-                inputs=values.encode(inputs),
-                webhook=True,
-                created_by=f"webhook {hook.name}",
-                key=f"webhook:{hook.name}:{id_}" if id_ else "",
-                key_digest=hashlib.sha256(delivery.body).hexdigest() if id_ else "",
-            )
-        )
+        accepted = await self._work.submit(_submission(hook, delivery, signatures.delivery_id(request.headers), inputs))
         return await self._answer(request, accepted)
+
+    async def _verified(
+        self, request: web.Request, body: bytes
+    ) -> tuple[model.Webhook, deliveries.Delivery, deliveries.Content | None]:
+        """Return the webhook that this is surely meant for, and what of the body had to be read to know."""
+        hook, secret, path = await self._find(request)
+        delivery = _delivery(request, path, body)
+        said = deliveries.content(delivery) if _is_keyed_inside(request, hook) else None
+        self._verify(request, hook, secret, body, said.key if said else "")
+        return hook, delivery, said
 
     async def _find(self, request: web.Request) -> tuple[model.Webhook, str, str]:
         """Return the webhook of an address, its secret, and the path behind its name; raises like the keeper.
@@ -137,6 +135,20 @@ class Webhooks:
         if reply.refused:
             log.warning("webhook.headers_dropped", execution=execution, headers=reply.refused)
         return web.Response(status=reply.status, headers=reply.headers, body=reply.body)
+
+
+def _submission(
+    hook: model.Webhook, delivery: deliveries.Delivery, id_: str, inputs: dict[str, Any]
+) -> model.Submission:
+    """Return the run that a delivery asks for; one whose sender named it is run once."""
+    return model.Submission(
+        flow=hook.flow,
+        inputs=values.encode(inputs),
+        webhook=True,
+        created_by=f"webhook {hook.name}",
+        key=f"webhook:{hook.name}:{id_}" if id_ else "",
+        key_digest=hashlib.sha256(delivery.body).hexdigest() if id_ else "",
+    )
 
 
 def _path(request: web.Request, parts: list[str]) -> str:

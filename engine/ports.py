@@ -150,6 +150,9 @@ class TaskContext(Protocol):
     def log(self, level: str, text: str) -> None:
         """Write a line into the task's record."""
 
+    def hide(self, secret: Any) -> None:
+        """Mask a secret the task has to do with, every text in it, in all records from now on."""
+
 
 class PreparedTask(Protocol):
     """A task whose inputs are known to be good and that has not begun."""
@@ -165,6 +168,10 @@ class PreparedTask(Protocol):
     @property
     def idempotent(self) -> bool:
         """Whether it may simply be repeated when it was cut off midway."""
+
+    @property
+    def secret_inputs(self) -> frozenset[str]:
+        """Inputs that no record shows, whatever they are called."""
 
     async def run(self, context: TaskContext) -> bytes:
         """Do it and return the output, a JSON object's text; raises ``TaskFailed``. Cancelling really stops it."""

@@ -27,7 +27,9 @@ Declared = Mapping[str, Mapping[str, model.Declared]]
 _CRON = re.compile(r"@[a-z]+|[\w*/,?#-]+(?:\s+[\w*/,?#-]+){4}")
 _ZONE = re.compile(r"[A-Za-z][\w+-]*(?:/[\w+-]+)*")
 _URL = re.compile(r"https?://[^\s/]+.*")
-_REFERENCE = re.compile(r"(vault\.secret\()?[^:()\s][^:()]*:[^()]+\.[^().]+(?(1)\))")
+_REFERENCE = re.compile(r"(vault\.secret\()?[^:()\s][^:()]*:[^()]+(?(1)\))")
+#: One secret, whose keys the connection's value refers to as ``vault.secret(key)``.
+_SECRET = re.compile(r"[^:()\s][^:()\n]*:[^:()\s][^:()\n]*")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -189,7 +191,9 @@ def _is_literal(value: object) -> bool:
     return isinstance(value, str) and value != "" and not shapes.is_secret_reference(value)
 
 
-def _references(value: object) -> dict[str, str]:
+def _references(value: object) -> dict[str, str] | str:
+    if isinstance(value, str) and _SECRET.fullmatch(value):
+        return value
     checked = {}
     for key, reference in shapes.table(value).items():
         if not isinstance(reference, str) or not _REFERENCE.fullmatch(reference):

@@ -77,6 +77,8 @@ class TaskDefinition(Generic[I]):
     check: Callable[[I], None] = _accept
     aliases: tuple[str, ...] = ()
     description: str = ""
+    #: Inputs that no record shows; those called like a password or a token are hidden without being named here.
+    secret_inputs: frozenset[str] = frozenset()
     #: Other names of inputs, as flows in the wild write them.
     input_aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
     #: Lets go of what the type keeps open between runs.

@@ -60,6 +60,11 @@ class Prepared:
         """Whether it may simply be repeated when it was cut off midway."""
         return self._inputs.retry_interrupted or self._definition.idempotent(self._inputs)
 
+    @property
+    def secret_inputs(self) -> frozenset[str]:
+        """Inputs that no record shows, whatever they are called."""
+        return self._definition.secret_inputs
+
     async def run(self, context: ports.TaskContext) -> bytes:
         """Do it and return the output; raises ``TaskFailed``, also when there is more output than may be recorded."""
         output = await self._definition.run(self._inputs, context)

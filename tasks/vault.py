@@ -177,7 +177,11 @@ async def _run(
     vaults: client.Client, pacing: retry.Pacing, inputs: VaultInputs, context: ports.TaskContext
 ) -> VaultOutput:
     backoff = retry.chosen(inputs.retry_backoff, repeatable=inputs.repeatable)
-    return await retry.attempts(functools.partial(_attempt, vaults, inputs), backoff, context, pacing)
+    context.hide(inputs.data)
+    output = await retry.attempts(functools.partial(_attempt, vaults, inputs), backoff, context, pacing)
+    if inputs.wanted == "read" and isinstance(output.result, dict):
+        context.hide((output.result.get("data") or {}).get("data"))
+    return output
 
 
 def definition(settings: definitions.Settings) -> definitions.TaskDefinition[VaultInputs]:
@@ -193,6 +197,7 @@ def definition(settings: definitions.Settings) -> definitions.TaskDefinition[Vau
         run=functools.partial(_run, vaults, settings.pacing),
         idempotent=lambda inputs: inputs.wanted in SAFE,
         check=check,
+        secret_inputs=frozenset({"data"}),
         input_aliases={"url": "host"},
         close=vaults.aclose,
     )

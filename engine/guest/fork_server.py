@@ -89,7 +89,10 @@ class ForkServer:
 
     def _take_request(self) -> bool:
         """Serve one request; False when the daemon is gone."""
-        message, descriptors, _flags, _address = socket.recv_fds(self._control, MESSAGE_BYTES_MAX, 3)
+        try:
+            message, descriptors, _flags, _address = socket.recv_fds(self._control, MESSAGE_BYTES_MAX, 3)
+        except ConnectionResetError:  # it died with something of ours unread
+            return False
         if not message:
             return False
         request = json.loads(message)

@@ -6,6 +6,7 @@ what is published now. What a task gets in place of references to secrets is in 
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Collection, Mapping
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from .waiting import ReturnWhen, Verdict, judge
 #: Deeper chains of children than this are taken for a flow that calls itself without end.
 DEPTH_MAX = 200
 _CREATE_ONLY, _START = "create", "start"
+_KEY_ALONE = re.compile(r"vault\.secret\(([^():\n]+)\)")
 _PROTECTIONS = ("protect_inputs", "protect_outputs")
 
 
@@ -138,10 +140,7 @@ class ChildCalls:
         kind = args.connection_type
         if call.target:
             record = await self._keeper.fields("connection", call.target)
-            stored = values.decode(record["value"])
-            for name, reference in values.decode(record["vault_secrets"]).items():
-                whole = isinstance(reference, str) and not reference.startswith("vault.secret(")
-                stored[name] = f"vault.secret({reference})" if whole else reference
+            stored = _with_references(values.decode(record["value"]), values.decode(record["vault_secrets"]))
             kind = kind or values.decode(record["connection_type"])
         if not kind:
             raise errors.InputRefused(
@@ -159,7 +158,8 @@ class ChildCalls:
         untrusted = bytes(await self._contents.true(run.state.inputs)) if run.state.outside else b""
         resolved = await self._keeper.resolved(given, untrusted)
         prepared = self._tasks.prepare(kind, resolved)
-        held = await self._held_inputs(args.inputs, args.init.protect_inputs, credentials=True)
+        protect = {*args.init.protect_inputs, *prepared.secret_inputs}
+        held = await self._held_inputs(args.inputs, protect, credentials=True)
         created = events.ExecutionCreated(
             execution=self._executions.new_id(),
             type="TASK",
@@ -318,6 +318,28 @@ class ChildCalls:
 async def script(store: contents.Contents, text: str) -> events.Blob:
     """Keep the text of a script; one that stands indented in the flow it is written in may stay so."""
     return await store.store_file(values.encode(textwrap.dedent(text)))
+
+
+def _with_references(stored: dict[str, Any], vault_secrets: dict[str, str] | str) -> dict[str, Any]:
+    """Return a connection's inputs with whole references to its secrets.
+
+    ``vault_secrets`` names a reference for each input, or one secret of which ``vault.secret(key)`` in the inputs means
+    a key."""
+    if isinstance(vault_secrets, dict):
+        named = {name: said.removeprefix("vault.secret(").removesuffix(")") for name, said in vault_secrets.items()}
+        return stored | {name: f"vault.secret({reference})" for name, reference in named.items()}
+
+    def whole(value: Any) -> Any:
+        match value:
+            case str():
+                return _KEY_ALONE.sub(lambda key: f"vault.secret({vault_secrets}.{key[1].strip()})", value)
+            case dict():
+                return {name: whole(member) for name, member in value.items()}
+            case list():
+                return [whole(item) for item in value]
+        return value
+
+    return {name: whole(value) for name, value in stored.items()} if vault_secrets else stored
 
 
 def _descent(run: flow_run.FlowRun, call: protocol.Call, args: arguments.Child) -> dict[str, Any]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any
 
 import structlog
 
@@ -29,6 +28,7 @@ from . import (
     live,
     locking,
     own_calls,
+    reception,
     record_calls,
     shared_calls,
     slots,
@@ -45,8 +45,6 @@ QUEUE_MAX = 1_000_000
 _DURABLE_SOON_S = 5.0
 #: How long interrupted executions may take to record their end when the daemon stops.
 _INTERRUPTED_S = 30.0
-#: Keys of the latest requests, kept until the index surely knows them.
-_RECENT_KEYS_MAX = 10_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,14 +68,6 @@ class Outside:
     vaults: ports.Vaults
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Accepted:
-    """The answer to a request: the execution, and whether an earlier request with the same key had made it."""
-
-    execution: str
-    repeated: bool
-
-
 class Dispatcher:
     """All executions of this daemon, from request to end."""
 
@@ -96,14 +86,13 @@ class Dispatcher:
         self.ledger = ledger
         self.new_id = new_id
         self._archive = archive
-        self._flows = outside.flows
         self._options = options
         self._clock = clock
         self._flow_queue: deque[live.Live] = deque()
         self._task_queue: deque[live.Live] = deque()
         self._flow_slots = slots.Slots(options.max_running, self._admit_flows)
         self._task_slots = slots.Slots(TASKS_RUNNING_MAX, self._admit_tasks)
-        self._keys: OrderedDict[str, asyncio.Future[tuple[str, str]]] = OrderedDict()
+        self._reception = reception.Reception(ledger, archive, outside.flows, new_id, self._enqueue)
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -146,9 +135,7 @@ class Dispatcher:
             subject = self.ledger.add(state)
             if state.cancel_requested:
                 self._end_unrun(subject, Status.ENDED_CANCELLED, "cancelled; the daemon ended while it was unfinished")
-            elif (state.type == "FLOW" and state.status is Status.QUEUED) or (
-                state.type == "SCRIPT" and state.status is Status.QUEUED
-            ):
+            elif state.type != "TASK" and state.status is Status.QUEUED:
                 self._flow_queue.append(subject)
             elif not (state.status is Status.NEW and not state.parent):
                 self._end_unrun(subject, Status.ENDED_ERROR, "interrupted: the daemon ended while it was unfinished")
@@ -203,7 +190,7 @@ class Dispatcher:
 
     # -- requests from outside --------------------------------------------------------------------------------------
 
-    async def submit(self, request: model.Submission) -> Accepted:
+    async def submit(self, request: model.Submission) -> reception.Accepted:
         """Take a request to run a flow; on return it is durable.
 
         Raises ``NotFound``, ``Conflict`` (a flow without a version that runs; a key used with another body), and
@@ -213,85 +200,7 @@ class Dispatcher:
             raise errors.NotAccepting("the daemon is stopping")
         if len(self._flow_queue) >= QUEUE_MAX:
             raise errors.NotAccepting(f"{QUEUE_MAX:,} executions are waiting already")
-        if not request.key:
-            return Accepted(await self._create(request), repeated=False)
-        known = self._keys.get(request.key)
-        if known is not None:
-            execution, digest = await asyncio.shield(known)
-        elif (found := self._archive.find_key(request.key)) is not None:
-            execution, digest, _at = found
-        else:
-            return Accepted(await self._create_once(request), repeated=False)
-        if digest != request.key_digest:
-            raise errors.Conflict(f"the key {request.key!r} was used before with another body")
-        return Accepted(execution, repeated=True)
-
-    async def _create_once(self, request: model.Submission) -> str:
-        """Create, making everybody with the same key wait for the same execution."""
-        promise: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
-        self._keys[request.key] = promise
-        try:
-            execution = await self._create(request)
-        except BaseException as error:
-            del self._keys[request.key]
-            given_up = errors.NotAccepting("an earlier request with this key was given up before it was recorded")
-            promise.set_exception(error if isinstance(error, errors.HeadraceError) else given_up)
-            promise.exception()  # retrieved here, for nobody may be waiting
-            raise
-        promise.set_result((execution, request.key_digest))
-        while len(self._keys) > _RECENT_KEYS_MAX:
-            self._keys.popitem(last=False)
-        return execution
-
-    async def _create(self, request: model.Submission) -> str:
-        what = await self._of_script(request) if request.script else self._of_flow(request.flow)
-        held = await self.ledger.contents.store(request.inputs, patient=False)
-        event = events.ExecutionCreated(
-            execution=self.new_id(),
-            created_by=request.created_by,
-            key=request.key,
-            key_digest=request.key_digest,
-            queued=request.queued,
-            webhook=request.webhook,
-            outside=request.webhook,
-            **(what | ({"name": request.name} if request.name else {})),
-            **held.twins("inputs"),
-        )
-        subject = await self.ledger.submit(event)
-        if request.queued:
-            self._enqueue(subject)
-        return event.execution
-
-    def _of_flow(self, name: str) -> dict[str, Any]:
-        flow = self._flows.find(name)
-        if not flow.runnable:
-            why = f": {flow.broken.reason} ({flow.broken.file}:{flow.broken.line})" if flow.broken else ""
-            raise errors.Conflict(
-                f"flow {flow.name!r} has no version that runs{why}", hint="push a commit that mends it"
-            )
-        return {
-            "name": flow.name,
-            "flow_id": flow.id,
-            "flow_name": flow.name,
-            "commit": flow.commit,
-            "path": flow.path,
-            "timeout_s": flow.metadata.timeout_s,
-            "reuse": flow.metadata.reuse,
-        }
-
-    async def _of_script(self, request: model.Submission) -> dict[str, Any]:
-        """A script runs as if it lay in what is published now."""
-        commit = self._flows.current().commit
-        if not commit:
-            raise errors.NotAccepting("no commit is published yet")
-        blob = await child_calls.script(self.ledger.contents, request.script)
-        return {
-            "type": "SCRIPT",
-            "name": "script",
-            "flow_id": f"script {blob.sha256}",
-            "commit": commit,
-            "script_blob": blob,
-        }
+        return await self._reception.take(request)
 
     def cancel(self, execution: str, by: str) -> None:
         """Ask an execution to end; raises ``NotFound`` and, if it has ended, ``Conflict``."""

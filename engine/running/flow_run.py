@@ -291,8 +291,8 @@ class FlowRun:
         if room <= 0:
             return True  # dropped; the marker stands in the record
         pending = self._output[stream]
-        pending += self._clean[stream].feed(chunk[:room])
         full = room <= len(chunk)
+        pending += self._clean[stream].feed(chunk[:room]) + (self._clean[stream].flush() if full else b"")
         self._record_output(stream, len(pending) if full or len(pending) >= _LINE_BYTES_MAX else _lines_end(pending))
         if full:
             text = f"output is cut here: an execution may write {OUTPUT_BYTES_MAX:,} bytes"

@@ -31,6 +31,10 @@ class Context:
         event = events.LogWritten(execution=self.execution_id, level=level, text=text)
         self.ledger.record(self.subject, event)
 
+    def hide(self, secret: Any) -> None:
+        """Mask a secret in all records from now on."""
+        self.ledger.contents.masks.learn(secret)
+
 
 class TaskRun:
     """One task under way."""

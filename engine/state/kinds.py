@@ -31,7 +31,9 @@ _CATCHUP = ("none", "last", "all")
 _CRON = re.compile(r"@(?:yearly|annually|monthly|weekly|daily|midnight|hourly)|[\w*/,?#-]+(?:\s+[\w*/,?#-]+){4}")
 _ZONE = re.compile(r"[A-Za-z][\w+-]*(?:/[\w+-]+)*")
 #: ``configuration:path.key``, also written ``vault.secret(configuration:path.key)``.
-_IN_VAULT = re.compile(r"(vault\.secret\()?[^:()\s][^:()\n]*:[^()\n]+\.[^.()\n]+(?(1)\))")
+_IN_VAULT = re.compile(r"(vault\.secret\()?[^:()\s][^:()\n]*:[^()\n]+(?(1)\))")
+#: ``configuration:path``: one secret whose keys the connection's value refers to as ``vault.secret(key)``.
+_SECRET_IN_VAULT = re.compile(r"[^:()\s][^:()\n]*:[^:()\s][^:()\n]*")
 
 V = TypeVar("V")
 _EMPTY_TEXT, _OBJECT, _TRUE = msgspec.Raw(b'""'), msgspec.Raw(b"{}"), msgspec.Raw(b"true")
@@ -220,7 +222,9 @@ def _methods(value: Any) -> list[str]:
     return methods
 
 
-def _references(value: Any) -> dict[str, Any]:
+def _references(value: Any) -> Any:
+    if isinstance(value, str) and _SECRET_IN_VAULT.fullmatch(value):
+        return value
     for key, reference in _object(value).items():
         if not isinstance(reference, str) or not _IN_VAULT.fullmatch(reference):
             raise _Wrong(f"has no reference at {key!r}")
@@ -254,7 +258,9 @@ KINDS: Mapping[str, Kind] = {
         {
             "connection_type": _texts("the name of a task type"),
             "value": Field("an object with inputs of the task", _object, _OBJECT),
-            "vault_secrets": Field('an object: input → "configuration:path.key"', _references, _OBJECT),
+            "vault_secrets": Field(
+                'an object: input → "configuration:path.key"; or a text "configuration:path"', _references, _OBJECT
+            ),
             "description": _DESCRIPTION,
         },
         aliases={"connector_type": "connection_type"},

@@ -59,6 +59,11 @@ class Context:
     allow_local_files: bool = False
     lines: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
+    hidden: list[object] = dataclasses.field(default_factory=list)
+
+    def hide(self, secret: object) -> None:
+        self.hidden.append(secret)
+
     def log(self, level: str, text: str) -> None:
         self.lines.append((level, text))
 

@@ -408,8 +408,8 @@ def test_of_every_event_it_is_settled_what_people_wrote():
         name for one in every_event() for name in one.__struct_fields__ if name.endswith(("_blob", "_blobs", "_sealed"))
     }
     numbers = {
-        "webhook", "parent_call", "depth", "queued", "timeout_s", "reuse", "orphan", "retention_time_s", "attempt",
-        "pid", "call", "waits", "binary", "owned", "bound", "flows", "broken", "unfinished",
+        "webhook", "outside", "parent_call", "depth", "queued", "timeout_s", "reuse", "orphan", "retention_time_s",
+        "attempt", "pid", "call", "waits", "binary", "owned", "bound", "flows", "broken", "unfinished",
     }  # fmt: skip
     assert {name: left for name, fields in text.items() if (left := fields - data - files - numbers)} == {
         "ExecutionCreated": {"name"},

@@ -1,0 +1,129 @@
+"""Requests from outside: each becomes an execution that is durable before it is acknowledged, and one with a key once.
+
+A key is a webhook's delivery id or an Idempotency-Key. The latest are remembered here, older ones found in the
+index; of two requests with the same key at the same time the second waits for what becomes of the first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from .. import errors, events, model, ports
+from ..records import index
+from . import child_calls, live
+
+#: Keys of the latest requests, kept until the index surely knows them.
+_RECENT_KEYS_MAX = 10_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Accepted:
+    """The answer to a request: the execution, and whether an earlier request with the same key had made it."""
+
+    execution: str
+    repeated: bool
+
+
+class Reception:
+    """Where requests arrive. ``enqueue`` lets an execution run when there is room."""
+
+    def __init__(
+        self,
+        ledger: live.Ledger,
+        archive: index.Index,
+        flows: ports.Flows,
+        new_id: Callable[[], str],
+        enqueue: Callable[[live.Live], None],
+    ) -> None:
+        self._ledger = ledger
+        self._archive = archive
+        self._flows = flows
+        self._new_id = new_id
+        self._enqueue = enqueue
+        self._keys: OrderedDict[str, asyncio.Future[tuple[str, str]]] = OrderedDict()
+
+    async def take(self, request: model.Submission) -> Accepted:
+        """Record the request, unless one with its key was; on return it is durable. Raises as ``Dispatcher.submit``."""
+        if not request.key:
+            return Accepted(await self._create(request), repeated=False)
+        known = self._keys.get(request.key)
+        if known is not None:
+            execution, digest = await asyncio.shield(known)
+        elif (found := self._archive.find_key(request.key)) is not None:
+            execution, digest, _at = found
+        else:
+            return Accepted(await self._create_once(request), repeated=False)
+        if digest != request.key_digest:
+            raise errors.Conflict(f"the key {request.key!r} was used before with another body")
+        return Accepted(execution, repeated=True)
+
+    async def _create_once(self, request: model.Submission) -> str:
+        """Create, making everybody with the same key wait for the same execution."""
+        promise: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
+        self._keys[request.key] = promise
+        try:
+            execution = await self._create(request)
+        except BaseException as error:
+            del self._keys[request.key]
+            given_up = errors.NotAccepting("an earlier request with this key was given up before it was recorded")
+            promise.set_exception(error if isinstance(error, errors.HeadraceError) else given_up)
+            promise.exception()  # retrieved here, for nobody may be waiting
+            raise
+        promise.set_result((execution, request.key_digest))
+        while len(self._keys) > _RECENT_KEYS_MAX:
+            self._keys.popitem(last=False)
+        return execution
+
+    async def _create(self, request: model.Submission) -> str:
+        what = await self._of_script(request) if request.script else self._of_flow(request.flow)
+        held = await self._ledger.contents.store(request.inputs, patient=False)
+        event = events.ExecutionCreated(
+            execution=self._new_id(),
+            created_by=request.created_by,
+            key=request.key,
+            key_digest=request.key_digest,
+            queued=request.queued,
+            webhook=request.webhook,
+            outside=request.webhook,
+            **(what | ({"name": request.name} if request.name else {})),
+            **held.twins("inputs"),
+        )
+        subject = await self._ledger.submit(event)
+        if request.queued:
+            self._enqueue(subject)
+        return event.execution
+
+    def _of_flow(self, name: str) -> dict[str, Any]:
+        flow = self._flows.find(name)
+        if not flow.runnable:
+            why = f": {flow.broken.reason} ({flow.broken.file}:{flow.broken.line})" if flow.broken else ""
+            raise errors.Conflict(
+                f"flow {flow.name!r} has no version that runs{why}", hint="push a commit that mends it"
+            )
+        return {
+            "name": flow.name,
+            "flow_id": flow.id,
+            "flow_name": flow.name,
+            "commit": flow.commit,
+            "path": flow.path,
+            "timeout_s": flow.metadata.timeout_s,
+            "reuse": flow.metadata.reuse,
+        }
+
+    async def _of_script(self, request: model.Submission) -> dict[str, Any]:
+        """A script runs as if it lay in what is published now."""
+        commit = self._flows.current().commit
+        if not commit:
+            raise errors.NotAccepting("no commit is published yet")
+        blob = await child_calls.script(self._ledger.contents, request.script)
+        return {
+            "type": "SCRIPT",
+            "name": "script",
+            "flow_id": f"script {blob.sha256}",
+            "commit": commit,
+            "script_blob": blob,
+        }
