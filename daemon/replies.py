@@ -51,7 +51,8 @@ def reply(said: events.WebhookAnswered, body: msgspec.Raw) -> Reply:
         raise errors.InvalidRequest(
             f"the flow answered with the status {said.status}", hint="webhook_response(status=…) takes 200 to 599"
         )
-    headers = {name: value for name, value in said.headers.items() if _may_go_out(name, value)}
+    last = {name.lower(): name for name in said.headers}  # of one that is spelled in two ways
+    headers = {name: said.headers[name] for name in last.values() if _may_go_out(name, said.headers[name])}
     names = {name.lower() for name in headers}
     if "content-security-policy" not in names:
         headers["Content-Security-Policy"] = SANDBOX
