@@ -164,10 +164,9 @@ return [[setting.get('value') for setting in listing] for _ in range(2)]
 
 # -- any filter against a naive one -----------------------------------------------------------------------------------
 
-VALUES = [None, True, False, 0, 1, 2, 1.0, 1.5, "", "a", "B", "ab", "a_b", "1", [1], {"k": 1}]
-SCALAR = st.sampled_from(VALUES)
+SCALAR = st.sampled_from([None, True, False, 0, 1, 1.0, 2, "", "a", "A", "b", "a_b", [1], {"k": 1}])
 RECORD = st.fixed_dictionaries({"x": SCALAR, "y": SCALAR}) | SCALAR
-FIELD = st.sampled_from(["value.x", "value.y", "value", "value.x.k", "name", "description", "value.missing"])
+FIELD = st.sampled_from(["value.x", "value.x", "value", "value", "value.y", "value.x.k", "name", "value.missing"])
 CONDITION = st.one_of(
     st.fixed_dictionaries(
         {"field": FIELD, "op": st.sampled_from(["eq", "ne", "gt", "ge", "lt", "le"]), "value": SCALAR}
@@ -246,8 +245,8 @@ def matches(record, asked):
 
 
 @pytest.mark.contract("3.filter.eq", "3.filter.in", "3.filter.like", "3.filter.and", "3.filter.or", "3.filter.not")
-@hypothesis.settings(max_examples=30, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
-@hypothesis.given(records=st.lists(RECORD, min_size=1, max_size=6), filters=st.lists(FILTER, min_size=1, max_size=6))
+@hypothesis.settings(max_examples=60, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.given(records=st.lists(RECORD, min_size=4, max_size=10), filters=st.lists(FILTER, min_size=5, max_size=20))
 def test_any_filter_picks_what_a_naive_one_picks(workshop, records, filters):
     known = [
         {"name": f"filter example {n}", "value": record, "description": f"d{n}"} for n, record in enumerate(records)

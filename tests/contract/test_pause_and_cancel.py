@@ -115,6 +115,32 @@ this.clone(depth=inputs.get('depth', 0) + 1)
     assert [workshop.ended(each)["status"] for each in (top, middle, bottom)] == ["ENDED_CANCELLED"] * 3
 
 
+@pytest.mark.contract("2.cancel.waited")
+def test_who_waits_for_a_stranger_does_not_take_it_along(workshop):
+    """Only children end with who waits for them: what others started is theirs."""
+    stranger = workshop.start("this.sleep(60)")
+    waiter = workshop.start("system.execution(inputs['id']).wait()", id=stranger)
+    workshop.until_status(waiter, "WAITING")
+    workshop.daemon.client.cancel(waiter)
+    assert workshop.ended(waiter)["status"] == "ENDED_CANCELLED"
+    assert workshop.execution(stranger)["cancel_requested"] is False
+    workshop.daemon.client.cancel(stranger)
+    assert workshop.ended(stranger)["status"] == "ENDED_CANCELLED"
+
+
+@pytest.mark.contract("2.cancel.waited", "2.using.wraps")
+def test_a_cancel_goes_through_a_wrapper_to_the_child_in_it(workshop):
+    workshop.flow(
+        "wraps and waits", "def handler(system, this, inputs):\n    system.execution(inputs['child_id']).run()\n"
+    )
+    parent = workshop.start("this.using('wraps and waits').flow('child', sleep=60, name='wrapped')")
+    workshop.child(parent, 1)
+    wrapped, wrapper = (each["id"] for each in workshop.children(parent))
+    workshop.until_status(wrapped, "WAITING")
+    workshop.daemon.client.cancel(parent)
+    assert [workshop.ended(each)["status"] for each in (parent, wrapper, wrapped)] == ["ENDED_CANCELLED"] * 3
+
+
 @pytest.mark.contract("2.cancel.orphan-false")
 def test_a_bound_child_ends_too_when_its_parent_is_killed_in_a_cancel(workshop):
     """A parent that swallows the cancel does not save its children."""

@@ -130,7 +130,8 @@ def test_a_declaration_that_cannot_be_read_leaves_the_last_one_in_force(workshop
 #: Interprets operations on handles of settings and tells what it saw of each.
 INTERPRETER = """
 handles, seen = {}, []
-for op, handle, name, value in inputs['operations']:
+for op, handle, value in inputs['operations']:
+    name = handle[0]
     setting = handles.get(handle)
     if setting is None or op == 'open':
         setting = handles[handle] = system.setting(f"{inputs['prefix']} {name}")
@@ -176,9 +177,9 @@ class Model:
         self.stored = {}
         self.handles = {}
 
-    def run(self, op, handle, name, value):
+    def run(self, op, handle, value):
         if handle not in self.handles or op == "open":
-            self.handles[handle] = {"name": name, "known": None, "pending": None}
+            self.handles[handle] = {"name": handle[0], "known": None, "pending": None}
         it = self.handles[handle]
         return getattr(self, op)(it, value)
 
@@ -242,17 +243,17 @@ class Model:
 OPERATIONS = st.lists(
     st.tuples(
         st.sampled_from(["open", "get", "load", "set", "save", "write", "append", "delete", "exists", "list"]),
-        st.sampled_from(["h1", "h2", "h3"]),
-        st.sampled_from(["a", "b"]),
+        st.sampled_from(["a, one way", "a, another way", "b"]),  # two handles of one setting, and one of another
         st.sampled_from([None, 1, "text", [1], {"k": [2]}]),
     ),
-    max_size=30,
+    min_size=10,
+    max_size=60,
 )
 _examples = iter(range(10**6))
 
 
 @pytest.mark.contract("3.record.set-load-save", "3.record.save", "3.record.delete", "3.record.exists")
-@hypothesis.settings(max_examples=60, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.settings(max_examples=120, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
 @hypothesis.given(operations=OPERATIONS)
 def test_any_sequence_of_operations_is_as_the_model_says(workshop, operations):
     prefix = f"model {next(_examples):06}"
