@@ -16,7 +16,7 @@ from aiohttp import web
 
 from ..engine import errors, values
 from ..engine.running import keeper, locking
-from ..engine.state import kinds, protection
+from ..engine.state import kinds
 from . import answers, routes
 
 #: Segment of the address → type of the records below it.
@@ -71,8 +71,6 @@ class Records:
             name = request.match_info["name"]
             fields = _fields(type_, name, await answers.body_of(request, BODY_BYTES_MAX))
             is_new = not self._keeper.exists(type_, name)
-            if is_new:
-                _refuse_markers(fields)
             await self._keeper.save(type_, name, fields, _actor(request))
             await self._keeper.durable()
             return answers.json_answer(await self._keeper.show(type_, name), status=201 if is_new else 200)
@@ -152,16 +150,6 @@ def _fields(type_: str, name: str, body: bytes) -> dict[str, msgspec.Raw]:
             f"the {type_} {name!r} cannot be given another name here", hint="PUT it under its new name, DELETE the old"
         )
     return {field: value for field, value in given.items() if field not in _KEPT}
-
-
-def _refuse_markers(fields: dict[str, msgspec.Raw]) -> None:
-    """Raise ``InvalidRequest`` if a new record has a marker for a secret: a copy would have that text for its key."""
-    marker = values.encode(protection.MARKER)
-    if marked := [field for field, raw in fields.items() if marker in bytes(raw)]:
-        raise errors.InvalidRequest(
-            f"{', '.join(marked)}: {protection.MARKER} stands for a secret that is kept, and this record is new",
-            hint="write the secret itself, or a reference such as secret.env(NAME)",
-        )
 
 
 def content_type(path: str) -> str:

@@ -249,12 +249,27 @@ class Broken(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key: str = ""  # of the metadata, where one is at fault
 
 
+#: How a webhook may know who calls it.
+WEBHOOK_AUTH = (
+    "none",
+    "key",
+    "github",
+    "gitlab",
+    "gitea",
+    "bitbucket",
+    "slack",
+    "stripe",
+    "standard-webhooks",
+    "hmac",
+)
+
+
 class Webhook(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A webhook: which flow a delivery runs. ``secret`` is a reference such as ``secret.env(NAME)``, never a value."""
 
     name: str
     flow: str = ""  # name or id; empty in a flow's own metadata, which stands for that flow
-    auth: str = "none"  # none | key | github
+    auth: str = "none"  # one of WEBHOOK_AUTH
     secret: str = ""
     methods: tuple[str, ...] = ("POST",)
 

@@ -12,12 +12,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from ..engine import model
+
 Check = Callable[[object], Any]
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD")
 _SECRET = re.compile(r"(?:secret\.(?:env|credential|file|age)|vault\.secret)\([^()\s][^()]*\)")
-_AUTH = ("none", "key", "github")
-_AUTH_LATER = ("gitlab", "gitea", "bitbucket", "slack", "stripe", "standard-webhooks", "hmac")
 
 
 class Wrong(Exception):
@@ -114,9 +114,7 @@ def shown(value: object) -> str:
 
 def auth(value: object) -> str:
     """Return ``value`` if it is a way to tell who calls a webhook."""
-    if value in _AUTH_LATER:
-        raise Wrong(f"is {value!r}, which this version does not offer; use {' or '.join(_AUTH)}")
-    return one_of(*_AUTH)(value)
+    return one_of(*model.WEBHOOK_AUTH)(value)
 
 
 def is_secret_reference(value: str) -> bool:

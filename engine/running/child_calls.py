@@ -221,6 +221,7 @@ class ChildCalls:
         self._recorder.started(run, call, (state.id,), waits=waits and not state.status.ended)
         subject = self._ledger.find(state.id)
         if subject is not None and state.status is lifecycle.Status.NEW:
+            run.set_off.add(state.id)
             self._executions.start_created(subject)
         elif subject is not None and state.pause_requested:
             self._executions.request_resume(state.id, run.state.id)

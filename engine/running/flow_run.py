@@ -57,6 +57,7 @@ class FlowRun:
         self.state = subject.state
         self.met_cancel = False  # the handler was told, in a call
         self.saved_flows: set[str] = set()  # by the handler: it means those it saved when it runs them
+        self.set_off: set[str] = set()  # executions that others made and this one started
         self.needs: tuple[str, ...] = ()  # executions that must all end before its current call does
         self._around = around
         self._loop = asyncio.get_running_loop()
@@ -242,12 +243,13 @@ class FlowRun:
         self._release(failures.Interrupted())
 
     def _release(self, error: Exception) -> None:
-        """End the waiting of the current call, and of the children it waits for."""
-        children = self._held_children
+        """End the waiting of the current call, and the children it waits for; others it waits for go on."""
+        waited_for = [self._around.ledger.find(execution) for execution in self._held_children]
         if self._hold is not None and not self._hold.done():
             self._hold.set_exception(error)
-        for child in children:
-            self._around.cancel(child, self.state.id)
+        for subject in waited_for:
+            if subject is not None and (subject.state.parent == self.state.id or subject.state.id in self.set_off):
+                self._around.cancel(subject.state.id, self.state.id)
 
     # -- what it writes ---------------------------------------------------------------------------------------------
 

@@ -220,6 +220,7 @@ class Keeper:
     ) -> dict[str, msgspec.Raw]:
         """Put what people saw as protected, and sent back so, back in place."""
         if current is None:
+            protection.refuse_markers(type_, name, fields)
             return dict(fields)
         raws = {key: await self._contents.shown(value) for key, value in _own(current)}
         seen, _ = protection.shown(type_, name, raws)

@@ -26,7 +26,7 @@ WEBHOOK_SETTING = "client.webhook."
 KEPT = frozenset({"id", "name", "created_at", "modified_at", "created_by", "modified_by"})
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD")
-AUTH = ("none", "key", "github")
+AUTH = model.WEBHOOK_AUTH
 _CATCHUP = ("none", "last", "all")
 _CRON = re.compile(r"@(?:yearly|annually|monthly|weekly|daily|midnight|hourly)|[\w*/,?#-]+(?:\s+[\w*/,?#-]+){4}")
 _ZONE = re.compile(r"[A-Za-z][\w+-]*(?:/[\w+-]+)*")

@@ -86,6 +86,16 @@ def without_credentials(inputs: bytes) -> bytes:
     )
 
 
+def refuse_markers(type: str, name: str, fields: Mapping[str, msgspec.Raw]) -> None:  # noqa: A002
+    """Raise ``InvalidRequest`` for a marker in a new record: a copy of one would have that text for its secret."""
+    for key, raw in fields.items():
+        if _rule(type, name, key) is not None and _marked(values.decode(raw)):
+            raise errors.InvalidRequest(
+                f"{type} {name!r}: {MARKER} in {key!r} stands for a secret that is kept, and this record is new",
+                hint="write the secret itself, or a reference such as secret.env(NAME)",
+            )
+
+
 def _rule(type: str, name: str, key: str) -> Callable[[Any], Any] | None:  # noqa: A002
     """Return how to conceal what is secret in a field, or None if nothing in it is."""
     kind = kinds.KINDS.get(type)

@@ -127,7 +127,7 @@ def test_folder_names_that_cannot_be_meant_are_refused(names):
         ("webhooks/x.yaml", "flow_name: a", 1, "auth", "there is no secret"),
         ("webhooks/x.yaml", "flow_name: a\n\nsecret: hunter2", 3, "secret", "never hold one"),
         ("webhooks/x.yaml", "flow_name: a\nauth: none\nsecret: secret.env(X)", 3, "secret", "would not be asked"),
-        ("webhooks/x.yaml", WEBHOOK + "auth: stripe", 3, "auth", "does not offer"),
+        ("webhooks/x.yaml", WEBHOOK + "auth: digest", 3, "auth", "standard-webhooks"),
         ("webhooks/x.yaml", WEBHOOK + "methods: [TRACE]", 3, "methods", "name some of"),
         ("webhooks/x.yaml", WEBHOOK + "is_enabled: 1", 3, "is_enabled", "write true or false"),
         ("webhooks/x.yaml", WEBHOOK + "key: secret.env(X)", 3, "key", "the same as secret"),

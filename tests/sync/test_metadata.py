@@ -63,7 +63,7 @@ def test_webhooks(value, hook):
         ('{auth = "key", secret = "hunter2"}', "webhook.secret", r"secret\.env\(NAME\)"),
         ('{auth = "key", secret = "secret.env()"}', "webhook.secret", "never hold one"),
         ('{auth = "key", secret = "secret.env(A)", key = "secret.env(A)"}', "webhook.key", "the same as secret"),
-        ('{auth = "stripe", secret = "secret.env(A)"}', "webhook.auth", "does not offer"),
+        ('{auth = "digest", secret = "secret.env(A)"}', "webhook.auth", "standard-webhooks"),
         ('{auth = "magic"}', "webhook.auth", "one of none, key, github"),
         ('{methods = ["TRACE"]}', "webhook.methods", "name some of"),
         ("{methods = []}", "webhook.methods", "name some of"),
