@@ -234,8 +234,8 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
         "CONTRACT_KEY": KEY,
         "CONTRACT_SECRET": SHARED_SECRET,
     }
-    daemon.start()
     try:
+        daemon.start()
         yield Workshop(daemon, folder)
         assert daemon.stop() == 0
     finally:

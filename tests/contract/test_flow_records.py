@@ -27,13 +27,15 @@ def hosted(tmp_path_factory):
     repository.push("First flows")
     writer, reader = Daemon(home / "writer", repository.url), Daemon(home / "reader", repository.url)
     reader.environment["HEADRACE_SOURCE__WRITE_BACK"] = "false"
-    writer.start(wait=False)
-    reader.start()
-    writer.until_ready()
-    yield repository, writer, reader
-    for daemon in (writer, reader):
-        daemon.stop()
-        daemon.kill()
+    try:
+        writer.start(wait=False)
+        reader.start()
+        writer.until_ready()
+        yield repository, writer, reader
+        assert [daemon.stop() for daemon in (writer, reader)] == [0, 0]
+    finally:
+        writer.kill()
+        reader.kill()
 
 
 @pytest.mark.contract("3.flow.reads", "3.record.fields")

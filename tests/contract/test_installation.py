@@ -47,10 +47,12 @@ def small(tmp_path_factory):
         "HEADRACE_SOURCE__FOLDERS": "settings=config, files=attachments",
         "HEADRACE_RUN__MAX_RUNNING": "1",
     }
-    daemon.start()
-    yield daemon
-    daemon.stop()
-    daemon.kill()
+    try:
+        daemon.start()
+        yield daemon
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
 
 
 @pytest.mark.contract("3.own.client", "3.own.environment", "3.declared.folders")
