@@ -75,7 +75,8 @@ class Keeper:
     def adopt(self) -> None:
         """Take up what the repository declares now."""
         current = self._flows.current()
-        if current is not self._seen:
+        # Before anything is published nothing is known, which is not the same as: nothing is declared.
+        if current is not self._seen and current.commit:
             self._seen = current
             at = current.published_at or model.timestamp(self._clock.time())
             for type_, name in self._state.declare(current.declared, at):
