@@ -6,6 +6,8 @@ import datetime
 
 import pytest
 
+from tests.support.daemons import until
+
 FIELDS = (
     "id", "name", "type", "status", "message", "status_message", "input_value", "output_value", "created_at",
     "started_at", "ended_at", "created_by", "parent_execution_id", "flow_id", "flow_name", "commit", "protect_inputs",
@@ -62,7 +64,8 @@ def test_a_message_is_what_people_see_while_it_runs(workshop):
     execution = workshop.start("this.save(message='half way')\nthis.sleep(60)")
     found = workshop.until_status(execution, "WAITING")
     assert (found["message"], found["status"]) == ("half way", "WAITING")
-    assert workshop.daemon.client.executions(q="half way")["items"][0]["id"] == execution
+    found = until(lambda: workshop.daemon.client.executions(q="half way")["items"], "it is found by its message")
+    assert [each["id"] for each in found] == [execution]
     workshop.daemon.client.cancel(execution)
     workshop.ended(execution)
 
