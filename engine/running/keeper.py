@@ -59,6 +59,7 @@ class Keeper:
         self._clock = clock
         self._new_id = new_id
         self._seen: model.Catalogue | None = None
+        self._of_flows: dict[str, model.Webhook] = {}  # webhooks that flows publish in their metadata
         self._turns: weakref.WeakValueDictionary[tuple[str, str], asyncio.Lock] = weakref.WeakValueDictionary()
         self._secrets: secrets.Secrets | None = None
 
@@ -78,6 +79,8 @@ class Keeper:
         # Before anything is published nothing is known, which is not the same as: nothing is declared.
         if current is not self._seen and current.commit:
             self._seen = current
+            hooks = ((flow, flow.metadata.webhook) for flow in current.flows.values())
+            self._of_flows = {hook.name: msgspec.structs.replace(hook, flow=flow.id) for flow, hook in hooks if hook}
             at = current.published_at or model.timestamp(self._clock.time())
             for type_, name in self._state.declare(current.declared, at):
                 self._record(events.RecordSuperseded(type=type_, name=name, commit=current.commit))
@@ -333,11 +336,10 @@ class Keeper:
         return hook, secret
 
     def _of_flow(self, name: str) -> model.Webhook:
-        for flow in self._flows.current().flows.values():
-            hook = flow.metadata.webhook
-            if hook is not None and hook.name == name:
-                return msgspec.structs.replace(hook, flow=flow.id)
-        raise errors.NotFound(f"there is no webhook {name!r}")
+        hook = self._of_flows.get(name)
+        if hook is None:
+            raise errors.NotFound(f"there is no webhook {name!r}")
+        return hook
 
     async def _secret(self, reference: str) -> str:
         if not reference:
