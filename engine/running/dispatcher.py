@@ -235,7 +235,9 @@ class Dispatcher:
         await self.ledger.journal.durable()
 
     async def page(self, query: listing.Query) -> listing.Page:
-        """List executions, newest first."""
+        """List executions, newest first, as they are now: for flows, which may ask for what they did a moment ago."""
+        if not self.ledger.journal.stalled:
+            await self.ledger.journal.durable()
         return await self._archive.query(query)
 
     async def load(self, execution: str) -> model.Execution:

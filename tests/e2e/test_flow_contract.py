@@ -278,7 +278,7 @@ return all(getattr(flow_api, n) is getattr(exceptions, n) for n in names) and fl
         ("this.flow('child', inputs='text')", "InvalidInputError", "inputs are a dict"),
         ("this.flow('child', what=object())", "InvalidInputError", "cannot be written as JSON"),
         ("this.flow('child', wait='soon')", "InvalidInputError", "ALL_ENDED"),
-        ("this.flow('child', protect_inputs=['x'])", "InvalidInputError", "not supported by this version"),
+        ("this.flow('child', init={'colour': 'red'})", "InvalidInputError", "init has no 'colour'"),
         ("this.get('no field')", "InvalidInputError", "no field 'no field'"),
         ("this.save(status='ENDED_SUCCESS')", "InvalidInputError", "cannot be saved"),
         ("this.sleep(-1)", "InvalidInputError", "0 or more"),
