@@ -44,11 +44,11 @@ class Inputs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     ] = False
     protect_inputs: Annotated[
         list[str] | None,
-        msgspec.Meta(description="Names of inputs to redact wherever the record is shown. Refused by this version."),
+        msgspec.Meta(description="Names of inputs that no record shows, besides those called like a credential."),
     ] = None
     protect_outputs: Annotated[
         list[str] | None,
-        msgspec.Meta(description="Names of outputs to redact wherever the record is shown. Refused by this version."),
+        msgspec.Meta(description="Names of outputs that no record shows; the flow gets them all the same."),
     ] = None
 
 

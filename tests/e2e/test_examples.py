@@ -1,11 +1,13 @@
 """The flows a newcomer runs first do what their first lines say."""
 
 import shutil
+import urllib.parse
 from pathlib import Path
 
 import pytest
 
 from headrace.engine.lifecycle import Status
+from tests.support.daemons import until
 from tests.support.repositories import Repository
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "flows.example"
@@ -20,6 +22,20 @@ def daemon(tmp_path_factory):
     daemon = Daemon(home / "s", home / "flows").start()
     yield daemon
     assert daemon.stop() == 0
+
+
+def authorized(daemon):
+    return {"Authorization": f"Bearer {daemon.token()}"}
+
+
+def api(daemon, method, path, body=None):
+    status, answer, _ = daemon.raw(method, f"/api/v1{path}", body, authorized(daemon))
+    assert status < 300, answer
+    return answer
+
+
+def pending(daemon):
+    return api(daemon, "GET", "/messages?pending=true")["items"]
 
 
 def outputs(daemon, flow, **inputs):
@@ -57,6 +73,27 @@ def test_reading_a_repository(daemon, tmp_path):
     assert found == {"sha": commit, "author": "Ada", "subject": "First", "files": ["a.txt"]}
 
 
+def test_a_person_is_asked(daemon):
+    started = daemon.client.run("asks a person")
+    until(lambda: pending(daemon), "it asks")
+    api(daemon, "POST", f"/messages/{pending(daemon)[0]['id']}/response", {"deploy": True})
+    assert daemon.client.execution(started["id"], wait_s=20)["message"] == "deployed to test"
+
+
+def test_a_page_that_a_flow_serves(daemon):
+    page = urllib.parse.urlencode({"name": "Ada <3"}).encode()
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    status, text, headers = daemon.raw("POST", "/webhook/guests", page, kind)
+    assert (status, headers["content-type"].partition(";")[0]) == (200, "text/html")
+    assert "<li>Ada &lt;3" in text and "<li>Ada &lt;3" in daemon.raw("GET", "/webhook/guests")[1]
+
+
+def test_a_report_is_kept(daemon):
+    size = outputs(daemon, "keeps a report")["bytes"]
+    text = daemon.raw("GET", "/api/v1/files/reports/today.txt", headers=authorized(daemon))[1]
+    assert text.splitlines()[1:] == ["cpu: at most 4", "memory_gb: at most 16"] and len(text) == size
+
+
 def test_a_webhook_with_an_answer(daemon):
     status, body, _ = daemon.raw("GET", "/webhook/greet?name=Ada")
     assert (status, body["output_value"]) == (200, {"greeting": "hello Ada"})
@@ -69,4 +106,5 @@ def test_a_helper_module(daemon):
 def test_every_example_is_tried_here(daemon):
     tried = {"hello", "inputs and outputs", "square", "squares in parallel", "fails on purpose", "handles a failure"}
     tried |= {"asks a web service", "reads a repository", "answers a webhook", "uses a helper"}
+    tried |= {"asks a person", "counts visits", "keeps a report"}
     assert {flow["name"] for flow in daemon.client.flows()} == tried
