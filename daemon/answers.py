@@ -21,7 +21,7 @@ WAIT_S_MAX = 600.0
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d+)")
 #: Forms of our pages; larger inputs are for the API.
 _FORM_BYTES_MAX = 4 * 1024 * 1024
-_FORM_FIELDS_MAX = 20
+_FORM_FIELDS_MAX = 600  # a message may ask for 500 things
 _FORM_TYPE = "application/x-www-form-urlencoded"
 _FORM = web.RequestKey("form", dict[str, str])
 _Shape = TypeVar("_Shape", bound=msgspec.Struct)

@@ -35,6 +35,7 @@ from . import (
     config,
     login,
     logs,
+    message_pages,
     messages,
     pages,
     records,
@@ -313,6 +314,7 @@ def _front(settings: config.Configuration, parts: Parts, archive: index.Index) -
         *authoring.Authoring(flows, synchroniser.authoring).table(),
         *hooks.table(),
         *pages.Pages(work, archive, flows, synchroniser).table(),
+        *message_pages.MessagePages(work.asking).table(),
     ]
 
 

@@ -5,7 +5,7 @@
     POST /flows/{name}/run          run it and go to the execution
     GET  /executions                executions by filters, a page at a time
     GET  /executions/{id}           one execution: inputs, outputs, error, calls, log; reloads until it has ended
-    POST /executions/{id}/cancel    ask it to end
+    POST /executions/{id}/cancel    ask it to end; likewise …/pause and …/resume
     GET  /sync · POST /sync         how the source is doing; look now
 
 Like the API each handler parses, calls and renders, and everything goes through the same doors. It decides nothing:
@@ -72,6 +72,8 @@ class Pages:
             row("GET", "/executions", self.list_executions, "the page of executions"),
             row("GET", "/executions/{id}", self.show_execution, "the page of one execution"),
             row("POST", "/executions/{id}/cancel", self.cancel_execution, "cancel it from its page"),
+            row("POST", "/executions/{id}/pause", self.pause_execution, "let it stand still, from its page"),
+            row("POST", "/executions/{id}/resume", self.resume_execution, "let it go on, from its page"),
             row("GET", "/sync", self.show_sync, "the page of the source"),
             row("POST", "/sync", self.sync_now, "look for new commits from its page"),
         ]
@@ -186,6 +188,7 @@ class Pages:
             flow=self._flows.current().flows.get(state.flow_name),
             told=await chronicle.told(self._work.ledger, record),
             children={child.id: child for child in children.items},
+            questions=[one for one in self._work.asking.all(pending=True) if one.execution == execution],
             reload_s=0 if still else 2 if len(record) < _LONG_RECORD else 10,
         )
 
@@ -194,6 +197,18 @@ class Pages:
         execution = request.match_info["id"]
         if not (await self._work.load(execution)).status.ended:
             self._work.cancel(execution, request[routes.PRINCIPAL].name)
+        return templates.redirect(f"/executions/{execution}")
+
+    async def pause_execution(self, request: web.Request) -> web.Response:
+        """Let it stand still and show it again; one that has ended meanwhile is simply shown."""
+        execution = request.match_info["id"]
+        self._work.request_pause(execution, request[routes.PRINCIPAL].name)
+        return templates.redirect(f"/executions/{execution}")
+
+    async def resume_execution(self, request: web.Request) -> web.Response:
+        """Let it go on and show it again; one that does already is simply shown."""
+        execution = request.match_info["id"]
+        self._work.request_resume(execution, request[routes.PRINCIPAL].name)
         return templates.redirect(f"/executions/{execution}")
 
     # -- sync -------------------------------------------------------------------------------------------------------

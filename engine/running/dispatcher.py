@@ -312,6 +312,8 @@ class Dispatcher:
         subject = self.ledger.find(execution)
         if subject is None or subject.state.status.ended or subject.state.pause_requested:
             return
+        if subject.state.type == "TASK":  # it has no calls at which it could stand still
+            return
         self.ledger.record(subject, events.PauseRequested(execution=execution, by=by))
         if subject.supervision is not None:
             subject.supervision.pause()
