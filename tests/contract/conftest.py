@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from tests.contract.browser import Browser
 from tests.contract.loopback import Loopback
+from tests.support.browser import Browser
 from tests.support.daemons import Daemon, until
 from tests.support.vault_server import VaultServer
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.daemon import answers, api, authoring, login, messages, pages, records, webhooks
+from headrace.daemon import answers, api, authoring, login, message_pages, messages, pages, records, webhooks
 from headrace.engine import errors
 from headrace.engine.state import kinds
 from tests.support.daemons import Daemon, until
@@ -45,7 +45,7 @@ def test_every_route_stands_in_a_table_with_what_it_needs():
     documented = set(re.findall(r"^\| (GET|POST|PUT|PATCH|DELETE) \| `([^`]+)` \| (\w+) \|", DOCUMENT, re.MULTILINE))
     table = api.Api(*[None] * 6).table() + login.Login(None).table() + pages.Pages(*[None] * 4).table()
     table += records.Records(None, None).table() + messages.Messages(None).table()
-    table += authoring.Authoring(None, None).table()
+    table += authoring.Authoring(None, None).table() + message_pages.MessagePages(None).table()
     served = {(r.method, r.path.replace(":.+}", "}"), "nothing" if r.scope == "public" else r.scope) for r in table}
     assert documented == served
 

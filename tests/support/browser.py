@@ -41,17 +41,23 @@ class Browser:
         return self
 
     def get(self, path: str, form: dict[str, str] | None = None) -> str:
-        """Open a page and return its text; fails for anything but a page."""
+        """Open a page, or send a form, and return the page's text; fails for anything but a page."""
+        status, text = self.send(path, form)
+        assert status == 200, f"{path}: {status} {text[:500]}"
+        return text
+
+    def send(self, path: str, form: dict[str, str] | None = None) -> tuple[int, str]:
+        """The same, whatever comes back."""
         data = None if form is None else urllib.parse.urlencode(form).encode()
         request = urllib.request.Request(
             urllib.parse.urljoin(self.url, path), data, {"Accept": "text/html", "Origin": self.url}
         )
         try:
             with self._opener.open(request, timeout=30) as answer:
-                return str(answer.read().decode())
+                return answer.status, str(answer.read().decode())
         except urllib.error.HTTPError as error:
             with error:
-                raise AssertionError(f"{path}: {error.code} {error.read().decode()[:500]}") from None
+                return error.code, str(error.read().decode())
 
     def submit(self, page: str, typed: dict[str, str]) -> str:
         """Fill in the form of ``page`` that has these fields and send it with its first button."""
