@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from .. import errors, events, model, ports, values
+from .. import errors, events, model, ports
 from ..state import forms, messages
 from . import contents
 
@@ -129,10 +129,6 @@ class Asking:
         """Return a message; raises ``NotFound``."""
         return self._messages.find(id_)
 
-    def exists(self, id_: str) -> bool:
-        """Return whether there is such a message."""
-        return any(message.id == id_ for message in self._messages.all())
-
     def all(self, *, pending: bool = False) -> list[messages.Message]:
         """Return all messages, or those that want an answer, the newest first."""
         return self._messages.all(pending=pending)
@@ -172,8 +168,3 @@ class Asking:
             "answered_by": message.answered_by or None,
             "withdrawn": message.withdrawn or None,
         }
-
-
-def plain(shown: dict[str, Any]) -> dict[str, Any]:
-    """Return a view with its values opened, for a filter to look into."""
-    return {key: values.decode(values.encode(value)) for key, value in shown.items()}
