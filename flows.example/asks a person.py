@@ -2,14 +2,15 @@
 
 Try:  headrace run 'asks a person' --no-wait
       headrace messages
-      headrace answer latest where=test deploy=true
+      headrace answer latest where=production deploy
+The page of the message, http://127.0.0.1:8420/messages, does as well.
 """
 
 FORM = {
     'type': 'object',
     'properties': {
         'what': {'element': 'markdown', 'description': 'Version 2.1 is ready to go.', 'order': 1},
-        'where': {'element': 'dropdown', 'label': 'Where', 'enum': ['test', 'production'], 'default': 'test', 'order': 2},
+        'where': {'element': 'dropdown', 'enum': ['test', 'production'], 'default': 'test', 'order': 2},
         'note': {'element': 'string', 'label': 'A note', 'example': 'fixes a typo', 'order': 3},
         'deploy': {'element': 'submit', 'label': 'Deploy', 'required': ['where'], 'order': 4},
         'leave': {'element': 'submit', 'label': 'Leave it', 'required': [], 'order': 5},

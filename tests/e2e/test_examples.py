@@ -88,6 +88,14 @@ def test_a_page_that_a_flow_serves(daemon):
     assert "<li>Ada &lt;3" in text and "<li>Ada &lt;3" in daemon.raw("GET", "/webhook/guests")[1]
 
 
+def test_one_at_a_time(daemon):
+    started = [daemon.client.run("one at a time")["id"] for _ in range(4)]
+    said = {daemon.client.wait(execution, 30)["message"] for execution in started}
+    assert said == {f"number {count}" for count in range(1, 5)}
+    assert api(daemon, "GET", "/settings/counter")["value"] == {"runs": 4}
+    assert api(daemon, "GET", "/locks")["items"] == []
+
+
 def test_a_report_is_kept(daemon):
     size = outputs(daemon, "keeps a report")["bytes"]
     text = daemon.raw("GET", "/api/v1/files/reports/today.txt", headers=authorized(daemon))[1]
@@ -106,5 +114,10 @@ def test_a_helper_module(daemon):
 def test_every_example_is_tried_here(daemon):
     tried = {"hello", "inputs and outputs", "square", "squares in parallel", "fails on purpose", "handles a failure"}
     tried |= {"asks a web service", "reads a repository", "answers a webhook", "uses a helper"}
-    tried |= {"asks a person", "counts visits", "keeps a report"}
+    tried |= {"asks a person", "keeps a guest book", "keeps a report", "one at a time"}
     assert {flow["name"] for flow in daemon.client.flows()} == tried
+
+
+def test_every_example_is_named_in_their_table(daemon):
+    text = (EXAMPLES / "README.md").read_text()
+    assert not [flow["name"] for flow in daemon.client.flows() if f"`{flow['name']}`" not in text]
