@@ -158,7 +158,5 @@ def test_the_sealed_values_are_for_the_service_s_user_alone(daemon, world):
     daemon.run("sends", url=f"{world[0].url}/echo", told="secret.env(CANARY)")
     sealed = daemon.state / "sealed"
     assert sealed.stat().st_mode & 0o777 == 0o700
-    assert [path for path in sealed.iterdir()] and all(
-        path.stat().st_mode & 0o777 == 0o600 for path in sealed.iterdir()
-    )
+    assert {path.stat().st_mode & 0o777 for path in sealed.iterdir()} == {0o600}
     assert subprocess.run(["grep", "-rlF", ENV, str(sealed)], capture_output=True, check=False).stdout
