@@ -51,6 +51,14 @@ def test_an_example_ends_as_it_says(daemon, name):
     assert ended["status"] == said(FLOWS[name], "ends", "ENDED_SUCCESS"), ended
 
 
+def test_what_an_example_says_is_recorded_is_recorded(daemon):
+    told = [(name, text) for name in FLOWS for text in re.findall(r"# recorded as: (.*)$", FLOWS[name], re.MULTILINE)]
+    assert told
+    for name, text in told:
+        execution = daemon.run(name.removesuffix(".py"))["id"]
+        assert text in [line.get("text") for line in daemon.record(execution) if line["event"] == "log.written"]
+
+
 def test_no_example_is_broken_or_ignored(daemon):
     flows = {flow["path"]: flow for flow in daemon.client.flows()}
     assert flows.keys() == FLOWS.keys()
