@@ -790,10 +790,13 @@ asyncio.run(main())
 
 
 def until_nobody_works_on(repository: repositories.WorkingRepository) -> None:
-    """Return when the other side of a killed push has ended: it is the remote's process, not ours."""
-    place = str(getattr(repository, "upstream", "nowhere")).encode()
-    while any(place in command for command in commands()):
-        time.sleep(0.01)
+    """Return when the other side of a killed push has ended: it is the remote's process, not ours.
+
+    In developer mode nothing is pushed, and there is nobody to wait for."""
+    if isinstance(repository, repositories.Repository):
+        place = str(repository.upstream).encode()
+        while any(place in command for command in commands()):
+            time.sleep(0.01)
 
 
 def commands() -> Iterator[bytes]:
