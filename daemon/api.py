@@ -185,20 +185,25 @@ class Api:
 
     async def cancel_execution(self, request: web.Request) -> web.Response:
         """Ask it to end; the answer does not wait for that."""
-        return await self._act(request, self._work.cancel)
+        return await self._act(request, self._work.influence.cancel)
 
     async def pause_execution(self, request: web.Request) -> web.Response:
         """Ask it to stand still; likewise."""
-        return await self._act(request, self._work.pause)
+        return await self._act(request, self._work.influence.pause)
 
     async def resume_execution(self, request: web.Request) -> web.Response:
-        """Let it go on; likewise."""
-        return await self._act(request, self._work.resume)
+        """Let it go on; likewise. ``restart=true``: from its beginning."""
+        restart = request.query.get("restart", "false")
+        if restart not in ("true", "false"):
+            raise errors.InvalidRequest(f"restart is true or false, not {restart[:100]!r}")
+        influence = self._work.influence
+        return await self._act(request, influence.restart if restart == "true" else influence.resume)
 
     async def _act(self, request: web.Request, act: Callable[[str, str], None]) -> web.Response:
         execution = request.match_info["id"]
         await self._work.load(execution)
         act(execution, request[routes.PRINCIPAL].name)
+        await self._work.ledger.journal.durable()  # who asked may rely on it, whatever happens now
         state = await self._work.load(execution)
         return answers.json_answer(await views.for_people(self._work.ledger, state), status=202)
 

@@ -22,7 +22,7 @@ import uvloop
 from .. import __version__
 from ..engine import errors, events, ids, model, ports
 from ..engine.records import blobs, index, journal, recovery
-from ..engine.running import contents, dispatcher, kept, live
+from ..engine.running import contents, dispatcher, history, kept, live
 from ..engine.state import age, masks, sealed, secrets
 from ..engine.workers import processes
 from ..sync import loop as sync_loop
@@ -82,14 +82,18 @@ class Unfinished:
         self.executions: dict[str, model.Execution] = {}
         self.kept = kept.Kept()
         self.published: dict[str, events.CommitPublished] = {}
+        #: What the last call of an execution changed, until the call's own line follows.
+        self.loose: dict[str, list[history.Loose]] = {}
 
     def visit(self, recorded: events.Recorded) -> None:
         """Take one event, in the order of the journal."""
+        self._note_loose(recorded.event)
         match recorded.event:
             case events.ExecutionCreated() as event:
                 self.executions[event.execution] = model.Execution.created(event, recorded.at)
             case events.ExecutionEnded() as event:
                 self.executions.pop(event.execution, None)
+                self.loose.pop(event.execution, None)
             case events.CommitPublished() as event:
                 self.published[event.source] = event
             case events.CommitRejected() | events.DaemonStarted() | events.DaemonStopped() | events.ExecutionDeleted():
@@ -100,6 +104,21 @@ class Unfinished:
                     state.apply(event, recorded.at)
             case event:
                 self.kept.apply(event, recorded.at)
+
+    def _note_loose(self, event: events.AnyEvent) -> None:
+        match event:
+            case events.CallStarted() | events.CallEnded() | events.ExecutionRestarted():
+                self.loose.pop(event.execution, None)
+            case events.ExecutionSaved(by=by) if by:
+                self.loose.setdefault(by, []).append(event)
+            case (
+                events.RecordSaved()
+                | events.RecordDeleted()
+                | events.LockTaken()
+                | events.LockReleased()
+                | events.MessageCreated()
+            ) if event.execution in self.executions:
+                self.loose.setdefault(event.execution, []).append(event)
 
 
 def run(settings: config.Configuration) -> int:
@@ -188,6 +207,7 @@ def _assemble(
         options=dispatcher.Options(
             max_running=settings.run_max_running,
             cancel_grace_s=settings.run_cancel_grace_s,
+            hibernate_after_s=settings.run_hibernate_after_s,
             allow_local_files=source.developer,
             workspace=settings.identity_workspace,
             environment=settings.identity_environment,
@@ -225,7 +245,7 @@ async def _live(settings: config.Configuration) -> int:
         await synchroniser.start(unfinished.published.get(source.name))
         started = events.DaemonStarted(version=__version__, pid=os.getpid(), unfinished=len(unfinished.executions))
         lines.append(started)
-        work.start(group, list(unfinished.executions.values()))
+        work.start(group, list(unfinished.executions.values()), unfinished.loose)
         syncing = group.create_task(synchroniser.run(), name="sync")
         token = access.client_token(settings.state_directory)
         people = sessions.Sessions(SystemClock())

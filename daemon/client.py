@@ -249,9 +249,12 @@ class Client:
         """Ask for it to stand still and return it; raises ``Conflict`` if it has ended already."""
         return self._json("POST", f"/executions/{_segment(execution_id)}/pause")
 
-    def resume(self, execution_id: str) -> JSON:
-        """Let it go on and return it; raises ``Conflict`` if it is not paused."""
-        return self._json("POST", f"/executions/{_segment(execution_id)}/resume")
+    def resume(self, execution_id: str, *, restart: bool = False) -> JSON:
+        """Let it go on and return it; raises ``Conflict`` if it is not paused.
+
+        ``restart``: from the beginning of its flow, instead of where it was."""
+        query = [("restart", "true")] if restart else []
+        return self._json("POST", f"/executions/{_segment(execution_id)}/resume", query=query)
 
     def kept(self, plural: str) -> list[JSON]:
         """Return all ``settings``, ``files``, ``connections``, ``webhooks``, ``schedules`` or ``vault_configs``."""

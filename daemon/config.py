@@ -261,6 +261,12 @@ class Configuration:
     run_cancel_grace_s: float = _setting(
         "run.cancel_grace", "10s", _duration(0, 3600), "how long a cancelled flow may take to leave before it is killed"
     )
+    run_hibernate_after_s: float = _setting(
+        "run.hibernate_after",
+        "15s",
+        _duration(0, 86400, or_zero=True),
+        "how long an execution keeps its process while it waits; then it is replayed when it goes on",
+    )
     run_stop_grace_s: float = _setting(
         "run.stop_grace", "20s", _duration(0, 3600), "how long running flows may go on while the daemon stops"
     )

@@ -196,19 +196,19 @@ class Pages:
         """Ask it to end and show it again; one that has ended meanwhile is simply shown."""
         execution = request.match_info["id"]
         if not (await self._work.load(execution)).status.ended:
-            self._work.cancel(execution, request[routes.PRINCIPAL].name)
+            self._work.influence.cancel(execution, request[routes.PRINCIPAL].name)
         return templates.redirect(f"/executions/{execution}")
 
     async def pause_execution(self, request: web.Request) -> web.Response:
         """Let it stand still and show it again; one that has ended meanwhile is simply shown."""
         execution = request.match_info["id"]
-        self._work.request_pause(execution, request[routes.PRINCIPAL].name)
+        self._work.influence.request_pause(execution, request[routes.PRINCIPAL].name)
         return templates.redirect(f"/executions/{execution}")
 
     async def resume_execution(self, request: web.Request) -> web.Response:
         """Let it go on and show it again; one that does already is simply shown."""
         execution = request.match_info["id"]
-        self._work.request_resume(execution, request[routes.PRINCIPAL].name)
+        self._work.influence.request_resume(execution, request[routes.PRINCIPAL].name)
         return templates.redirect(f"/executions/{execution}")
 
     # -- sync -------------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ import datetime
 import enum
 import types
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 from . import exceptions as exceptions
 '''

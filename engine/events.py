@@ -38,6 +38,20 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     execution: str = ""  # the execution that failed, when this tells of another one
 
 
+class Divergence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A replay that is not like the record: what was to come as call ``call``, and what came instead.
+
+    A side is a kind and a target, ``where`` the line of the flow (``file:line``); an empty kind is: nothing."""
+
+    call: int
+    recorded_kind: str = ""
+    recorded_target: str = ""
+    recorded_where: str = ""
+    attempted_kind: str = ""
+    attempted_target: str = ""
+    attempted_where: str = ""
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="event"):
     """One thing that happened. The journal adds ``seq``, ``batch``, ``at`` and the checksum around it."""
 
@@ -72,12 +86,14 @@ class ExecutionCreated(Event, frozen=True, tag="execution.created"):
     protect_inputs: tuple[str, ...] = ()  # keys people do not see
     protect_outputs: tuple[str, ...] = ()
     retention_time_s: float | None = None
+    on_interrupt: str = ""  # resume | restart | fail; empty: resume, or fail if it touched the world by itself
 
 
 class ExecutionQueued(Event, frozen=True, tag="execution.queued"):
-    """An execution that was only created is to be run now."""
+    """An execution that was only created is to be run now; ``by`` is the execution whose call says so."""
 
     execution: str
+    by: str = ""
 
 
 class ExecutionStarted(Event, frozen=True, tag="execution.started"):
@@ -114,17 +130,61 @@ class ExecutionPaused(Event, frozen=True, tag="execution.paused"):
 
     execution: str
     reason: str = ""
+    divergence: Divergence | None = None  # what its handler did instead of what is recorded, if that is why
 
 
 class ExecutionResumed(Event, frozen=True, tag="execution.resumed"):
-    """It may go on: a pause that was asked for or has begun is over."""
+    """It may go on: a pause that was asked for or has begun is over.
+
+    ``queued``: it has no process any more, and waits for room to be replayed."""
 
     execution: str
     by: str = ""
+    queued: bool = False
+
+
+class ExecutionInterrupted(Event, frozen=True, tag="execution.interrupted"):
+    """Its process, or the daemon, is gone; it goes on where it was as soon as its handler has been replayed."""
+
+    execution: str
+    reason: str = ""
+
+
+class ExecutionHibernated(Event, frozen=True, tag="execution.hibernated"):
+    """It waits, and gave its process back meanwhile; its handler is replayed when what it waits for is there."""
+
+    execution: str
+
+
+class ExecutionRestarted(Event, frozen=True, tag="execution.restarted"):
+    """It begins anew: nothing its handler did before this is replayed. ``inputs`` if they are other ones now."""
+
+    execution: str
+    by: str = ""
+    reason: str = ""
+    inputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    inputs_blob: Blob | None = None
+    inputs_sealed: str = ""
+
+
+class EffectNoticed(Event, frozen=True, tag="effect.noticed"):
+    """The handler is about to touch the world by itself, for the first time: ``effect`` is Python's audit event.
+
+    Durable before it happens. ``call`` is the last call before it, ``file`` and ``line`` are the flow's."""
+
+    execution: str
+    effect: str
+    detail: str = ""
+    file: str = ""
+    line: int = 0
+    call: int = 0
 
 
 class CallStarted(Event, frozen=True, tag="call.started"):
-    """The handler made call number ``call``, which is not answered yet; ``waits`` if it sits and waits for it."""
+    """The handler made call number ``call``, which is not answered yet; ``waits`` if it sits and waits for it.
+
+    What it waits for stands here whole (``children`` and ``return_when``, ``message``, ``until``), so that a daemon can
+    go on waiting without asking the handler."""
 
     execution: str
     call: int
@@ -134,6 +194,10 @@ class CallStarted(Event, frozen=True, tag="call.started"):
     args_blob: Blob | None = None
     children: tuple[str, ...] = ()  # executions it created or waits for
     waits: bool = False
+    return_when: str = ""  # of those executions
+    message: str = ""  # whose answer it waits for
+    until: float | None = None  # seconds since the epoch: when the waiting is over in any case
+    where: str = ""  # the line of the flow that made it: file:line
 
 
 class CallEnded(Event, frozen=True, tag="call.ended"):
@@ -149,6 +213,15 @@ class CallEnded(Event, frozen=True, tag="call.ended"):
     result_blob: Blob | None = None
     result_sealed: str = ""
     failure: Failure | None = None
+    where: str = ""
+
+
+class CallsRepeated(Event, frozen=True, tag="calls.repeated"):
+    """The handler read the same as in the call before ``call``, ``count`` times more, and got the same answer."""
+
+    execution: str
+    call: int
+    count: int = 1
 
 
 class ExecutionSaved(Event, frozen=True, tag="execution.saved"):
@@ -156,6 +229,8 @@ class ExecutionSaved(Event, frozen=True, tag="execution.saved"):
 
     execution: str
     call: int = 0
+    kind: str = ""  # of the call: save | set_output | append_output
+    where: str = ""
     by: str = ""  # the execution whose call this was, when it is another one
     message: str | None = None
     name: str | None = None
@@ -193,6 +268,7 @@ class WebhookAnswered(Event, frozen=True, tag="webhook.answered"):
     body: msgspec.Raw = msgspec.Raw(b'""')  # a JSON string
     body_blob: Blob | None = None
     binary: bool = False
+    where: str = ""
 
 
 class ExecutionEnded(Event, frozen=True, tag="execution.ended"):
@@ -341,14 +417,19 @@ ExecutionEvent = (
     | ExecutionQueued
     | ExecutionStarted
     | CancelRequested
+    | EffectNoticed
     | CallStarted
     | CallEnded
+    | CallsRepeated
     | ExecutionSaved
     | LogWritten
     | WebhookAnswered
     | PauseRequested
     | ExecutionPaused
     | ExecutionResumed
+    | ExecutionInterrupted
+    | ExecutionHibernated
+    | ExecutionRestarted
     | ExecutionEnded
     | ExecutionDeleted
 )

@@ -46,15 +46,27 @@ def timestamp(epoch_s: float) -> str:
     return datetime.datetime.fromtimestamp(epoch_s, datetime.UTC).isoformat(timespec="microseconds")
 
 
+def seconds_between(earlier: str, later: str) -> float:
+    """Return the seconds between two timestamps, 0 if there is no earlier one."""
+    if not earlier:
+        return 0.0
+    parse = datetime.datetime.fromisoformat
+    return (parse(later) - parse(earlier)).total_seconds()
+
+
 @dataclasses.dataclass(slots=True, eq=False)
 class PendingCall:
-    """A call that was started and not answered."""
+    """A call that was started and not answered; see ``events.CallStarted`` for what it waits for."""
 
     number: int
     kind: str
     target: str
     children: tuple[str, ...]
     waits: bool
+    return_when: str
+    message: str
+    until: float | None
+    at: str  # since when
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -85,6 +97,7 @@ class Execution:
     protect_inputs: tuple[str, ...]
     protect_outputs: tuple[str, ...]
     retention_time_s: float | None
+    on_interrupt: str
     output: Output = None
     message: str = ""
     description: str = ""
@@ -92,8 +105,16 @@ class Execution:
     failure: events.Failure | None = None
     started_at: str | None = None
     ended_at: str | None = None
-    attempt: int = 0
+    attempt: int = 0  # how often a process took it
+    fruitless: int = 0  # how often in a row its process was cut off before it got any further
+    generation: int = 1  # how often it began from the start
+    since: str = ""  # when this generation was taken up for the first time: its time limit counts from here
+    paused_at: str = ""
+    paused_s: float = 0.0  # so long this generation stood still, which its time limit does not count
+    effect: events.EffectNoticed | None = None  # the first by which its handler touched the world by itself
+    divergence: events.Divergence | None = None  # why it is paused, if its replay was not like the record
     pid: int = 0
+    set_off_by: str = ""  # the execution that started it, if another one created it
     cancel_requested: bool = False
     pause_requested: bool = False
     deleted: bool = False
@@ -101,6 +122,8 @@ class Execution:
     logged: list[msgspec.Raw] = dataclasses.field(default_factory=list)  # by this.log, in order
     logged_bytes: int = 0
     calls: int = 0  # the highest call number recorded
+    progress: int = 0  # counts what its handler got done: compared at the next interruption
+    _progress_before: int = -1
     pending: dict[int, PendingCall] = dataclasses.field(default_factory=dict)
 
     @classmethod
@@ -131,6 +154,7 @@ class Execution:
             protect_inputs=event.protect_inputs,
             protect_outputs=event.protect_outputs,
             retention_time_s=event.retention_time_s,
+            on_interrupt=event.on_interrupt,
         )
 
     def apply(self, event: events.ExecutionEvent, at: str) -> None:
@@ -139,18 +163,27 @@ class Execution:
             case events.LogWritten():
                 self._logged(event)
             case events.CallStarted():
-                self._call_started(event)
+                self._call_started(event, at)
             case events.CallEnded():
                 self._call_ended(event)
             case events.ExecutionSaved():
                 self._saved(event)
+            case events.EffectNoticed():
+                self.effect = self.effect or event
+                self.progress += 1
+            case events.CallsRepeated():
+                self.calls = max(self.calls, event.call + event.count - 1)
             case events.ExecutionQueued():
                 self.status = next_status(self.status, "queued")
+                self.set_off_by = event.by
             case events.ExecutionStarted():
-                self.status = next_status(self.status, "started")
-                self.started_at = self.started_at or at
-                self.attempt = event.attempt
-                self.pid = event.pid
+                self._started(event, at)
+            case events.ExecutionInterrupted():
+                self._interrupted(event)
+            case events.ExecutionHibernated():
+                self.pid = 0
+            case events.ExecutionRestarted():
+                self._restarted(event)
             case events.CancelRequested():
                 self.cancel_requested = True
             case events.PauseRequested():
@@ -158,8 +191,10 @@ class Execution:
             case events.ExecutionPaused():
                 self.status = next_status(self.status, "paused")
                 self.reason = event.reason
+                self.divergence = event.divergence
+                self.paused_at = at
             case events.ExecutionResumed():
-                self._resumed()
+                self._resumed(event, at)
             case events.WebhookAnswered():
                 self.calls = max(self.calls, event.call)
                 self.answer = event
@@ -174,6 +209,7 @@ class Execution:
 
     def _logged(self, event: events.LogWritten) -> None:
         self.calls = max(self.calls, event.call)
+        self.progress += event.call > 0
         if event.stream:
             return
         for logged in (event.args_blob or event.args, event.kwargs_blob or event.kwargs):
@@ -182,21 +218,73 @@ class Execution:
             if isinstance(logged, msgspec.Raw) and bytes_ > 2 and self.logged_bytes <= LOGGED_BYTES_MAX:
                 self.logged.append(logged)
 
-    def _resumed(self) -> None:
+    def _started(self, event: events.ExecutionStarted, at: str) -> None:
+        self.status = next_status(self.status, "started")
+        self.started_at = self.started_at or at
+        self.since = self.since or at
+        self.attempt = event.attempt
+        self.pid = event.pid
+        self.reason = ""
+        self._progress_before = self.progress
+
+    def _interrupted(self, event: events.ExecutionInterrupted) -> None:
+        self.status = next_status(self.status, "interrupted")
+        self.fruitless = self.fruitless + 1 if self.progress == self._progress_before else 0
+        self.pid = 0
+        if self.status is Status.QUEUED:
+            self.reason = event.reason
+
+    def _restarted(self, event: events.ExecutionRestarted) -> None:
+        self.status = next_status(self.status, "restarted")
+        if event.inputs is not msgspec.UNSET or event.inputs_blob is not None:
+            self.inputs = value(event.inputs, event.inputs_blob, event.inputs_sealed)
+        self.generation += 1
+        self.attempt = self.fruitless = self.calls = self.pid = self.logged_bytes = 0
+        self.since, self.paused_s, self.reason = "", 0.0, event.reason
+        self.pause_requested = False
+        self.output = self.answer = self.divergence = self.effect = None
+        self.logged = []
+        self.pending.clear()
+
+    def _resumed(self, event: events.ExecutionResumed, at: str) -> None:
         self.pause_requested = False
         if self.status is Status.PAUSED:
             waits = any(call.waits for call in self.pending.values())
-            self.status = next_status(self.status, "suspended" if waits else "continued")
+            self.status = next_status(
+                self.status, "requeued" if event.queued else "suspended" if waits else "continued"
+            )
             self.reason = ""
+            self.divergence = None
+            self.fruitless = 0  # somebody looked at it
+            self.paused_s += seconds_between(self.paused_at, at)
 
-    def _call_started(self, event: events.CallStarted) -> None:
+    def left_s(self, now_s: float) -> float | None:
+        """Return how long it may go on, in seconds, as of ``now_s`` (since the epoch); None without a limit."""
+        if self.timeout_s is None:
+            return None
+        used = now_s - datetime.datetime.fromisoformat(self.since).timestamp() if self.since else 0.0
+        return self.timeout_s - used + self.paused_s
+
+    def _call_started(self, event: events.CallStarted, at: str) -> None:
         if event.waits:
             self.status = next_status(self.status, "suspended")
         self.calls = max(self.calls, event.call)
-        self.pending[event.call] = PendingCall(event.call, event.kind, event.target, event.children, event.waits)
+        self.progress += 1
+        self.pending[event.call] = PendingCall(
+            event.call,
+            event.kind,
+            event.target,
+            event.children,
+            event.waits,
+            event.return_when,
+            event.message,
+            event.until,
+            at,
+        )
 
     def _call_ended(self, event: events.CallEnded) -> None:
         self.calls = max(self.calls, event.call)
+        self.progress += 1
         pending = self.pending.pop(event.call, None)
         if pending is not None and pending.waits:
             self.status = next_status(self.status, "resumed")
@@ -204,6 +292,7 @@ class Execution:
     def _saved(self, event: events.ExecutionSaved) -> None:
         if not event.by:
             self.calls = max(self.calls, event.call)
+            self.progress += 1
         if event.message is not None:
             self.message = event.message
         if event.name is not None:
@@ -280,6 +369,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     description: str = ""
     timeout_s: float | None = None
     reuse: bool = True
+    on_interrupt: str = ""  # resume | restart | fail
     webhook: Webhook | None = None
 
 

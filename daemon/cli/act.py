@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 import time
@@ -132,10 +133,12 @@ def pause(client: Client, executions: tuple[str, ...], *, as_json: bool) -> int:
 @click.command()
 @options.reaches_daemon
 @_executions_argument
+@click.option("--restart", is_flag=True, help="from the beginning of the flow, instead of where they were")
 @options.as_json
-def resume(client: Client, executions: tuple[str, ...], *, as_json: bool) -> int:
+def resume(client: Client, executions: tuple[str, ...], *, restart: bool, as_json: bool) -> int:
     """Let paused executions go on."""
-    return _each(client, client.resume, executions, "goes on", as_json=as_json)
+    said = "begins anew" if restart else "goes on"
+    return _each(client, functools.partial(client.resume, restart=restart), executions, said, as_json=as_json)
 
 
 def _each(client: Client, ask: Callable[[str], JSON], executions: tuple[str, ...], said: str, *, as_json: bool) -> int:

@@ -7,10 +7,14 @@ chance.
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from typing import Any
 
 from . import exceptions, frames
+
+_GUEST_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 class Channel:
@@ -18,7 +22,12 @@ class Channel:
 
     def __init__(self, connection: frames.BlockingFrames) -> None:
         self._connection = connection
+        self._root = ""
         self.begin("")
+
+    def stand_on(self, snapshot: str) -> None:
+        """Name files of the flow's repository from here."""
+        self._root = snapshot + os.sep
 
     def begin(self, execution: str) -> None:
         """Start counting anew, for the next execution in this process."""
@@ -31,7 +40,8 @@ class Channel:
     def call(self, kind: str, target: str = "", **args: Any) -> Any:
         """Ask the daemon and wait for the answer; raises what the daemon says happened."""
         number = self._next()
-        self._send({"op": "call", "call": number, "kind": kind, "target": target, "args": args})
+        where = self._where()
+        self._send({"op": "call", "call": number, "kind": kind, "target": target, "args": args, "where": where})
         answer = self._receive()
         if "failure" not in answer:
             return answer.get("result")
@@ -80,6 +90,14 @@ class Channel:
             return False
         self._cancelled = self._cancelled or frame["cancel"] == self._execution
         return True
+
+    def _where(self) -> str:
+        """Return the line of the flow that makes this call, as ``file:line``."""
+        frame = sys._getframe(2)
+        while frame.f_code.co_filename.startswith(_GUEST_FOLDER) and frame.f_back is not None:
+            frame = frame.f_back
+        name = frame.f_code.co_filename
+        return f"{name.removeprefix(self._root)}:{frame.f_lineno}"
 
     def _next(self) -> int:
         if threading.get_ident() != self._owner:

@@ -10,12 +10,14 @@ from typing import Any
 
 __all__ = [
     "CloudomationException",
+    "ContinueAsNew",
     "DeadlockError",
     "DependencyFailedError",
     "DependencyTimeoutError",
     "EngineException",
     "ExecutionCancel",
     "ExtraInputError",
+    "HistoryFull",
     "InternalError",
     "InvalidInputError",
     "LifecycleSignal",
@@ -109,8 +111,16 @@ class OutcomeUnknownError(EngineException):
     """A task was cut off midway and may not be repeated: whether it took effect is not known."""
 
 
+class HistoryFull(EngineException):
+    """This execution has made as many calls as can be replayed in good time; ``this.continue_as_new(…)`` goes on."""
+
+
 class LifecycleSignal(BaseException):
-    """Something that ends an execution from outside."""
+    """Something that ends a handler, and that ``except Exception:`` does not catch."""
+
+
+class ContinueAsNew(LifecycleSignal):
+    """The handler leaves to begin anew: what ``this.continue_as_new(…)`` raises."""
 
 
 class ExecutionCancel(LifecycleSignal):

@@ -103,6 +103,7 @@ class FlowProcess:
         """Serve the flow of one snapshot from now on; its code is read there unless it is given."""
         self._snapshot = snapshot
         self._code = code
+        self._channel.stand_on(snapshot)
 
     def run(self, frame: dict[str, Any]) -> None:
         """Run one execution and tell how it ended."""
@@ -133,6 +134,8 @@ class FlowProcess:
                 raise exceptions.InternalError("a handler is a plain function: take away its async, waiting is free")
         except exceptions.ExecutionCancel:
             return {"op": "ended", "outcome": "cancelled"}
+        except exceptions.ContinueAsNew:
+            return {"op": "ended", "outcome": "continued"}
         except BaseException as error:  # whatever leaves the handler is how it ended: SystemExit and its kin too
             return {"op": "ended", "outcome": "error", "failure": self._failure(error)}
         ended: dict[str, Any] = {"op": "ended", "outcome": outcome.marked or "success"}

@@ -6,7 +6,7 @@ import datetime
 import json as json_text
 import types
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from . import exceptions, files, handles, messages
 
@@ -158,6 +158,22 @@ class Running(handles.Handle):
             this.sleep(this.random() / 10)
         """
         return float(self._ask("random"))
+
+    def continue_as_new(self, inputs: dict[str, Any] | None = None, /, **more_inputs: Any) -> NoReturn:
+        """Leave the handler and run it from its beginning, with these inputs, as the same execution.
+
+        For loops that never end: everything a handler does is kept so that it can be replayed after a crash, and a
+        history can become too long for that (``HistoryFull``). Without inputs those it has now are used again. Its
+        ``finally`` blocks are run; its output and its locks are gone, its children go on.
+
+        Example:
+            rounds = this.get('input_value').get('rounds', 0)
+            if rounds < 3:
+                this.continue_as_new(rounds=rounds + 1)
+        """
+        given = {**(inputs or {}), **more_inputs}
+        self._ask("continue_as_new", inputs=given if inputs is not None or given else self.get("input_value"))
+        raise exceptions.ContinueAsNew("the execution begins anew")
 
     def lock(self, name: str, timeout: float | None = None) -> Locked:
         """Do something while no other execution does: ``with this.lock(name):``.

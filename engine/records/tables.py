@@ -22,7 +22,7 @@ from . import reading
 log = structlog.get_logger()
 
 #: Bump it with every change of the tables or of what is put into them: another number means another file.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 #: Lines of one execution that lie closer than this are read together; what lies between is skipped.
 _EXTENT_GAP_BYTES = 4096
 
@@ -277,6 +277,7 @@ def _queued(row: Row, event: events.ExecutionQueued, at: str) -> None:
 def _started(row: Row, event: events.ExecutionStarted, at: str) -> None:
     if _move(row, "started"):
         row.started_at = row.started_at or at
+        row.reason = ""
 
 
 def _call_started(row: Row, event: events.CallStarted, at: str) -> None:
@@ -295,8 +296,20 @@ def _paused(row: Row, event: events.ExecutionPaused, at: str) -> None:
 
 
 def _resumed(row: Row, event: events.ExecutionResumed, at: str) -> None:
-    if row.status == "PAUSED" and _move(row, "suspended" if row.waiting_call else "continued"):
+    arrow = "requeued" if event.queued else "suspended" if row.waiting_call else "continued"
+    if row.status == "PAUSED" and _move(row, arrow):
         row.reason = ""
+
+
+def _interrupted(row: Row, event: events.ExecutionInterrupted, at: str) -> None:
+    if _move(row, "interrupted") and row.status == "QUEUED":
+        row.reason = event.reason
+
+
+def _restarted(row: Row, event: events.ExecutionRestarted, at: str) -> None:
+    if _move(row, "restarted"):
+        row.waiting_call = 0
+        row.reason = event.reason
 
 
 def _saved(row: Row, event: events.ExecutionSaved, at: str) -> None:
@@ -322,5 +335,7 @@ _CHANGES: dict[type, Callable[[Row, Any, str], None]] = {
     events.ExecutionSaved: _saved,
     events.ExecutionPaused: _paused,
     events.ExecutionResumed: _resumed,
+    events.ExecutionInterrupted: _interrupted,
+    events.ExecutionRestarted: _restarted,
     events.ExecutionEnded: _ended,
 }

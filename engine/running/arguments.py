@@ -125,6 +125,12 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     result: msgspec.Raw
 
 
+class Continue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Arguments of ``continue_as_new``."""
+
+    inputs: msgspec.Raw
+
+
 class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Arguments of ``webhook_response``."""
 

@@ -34,7 +34,7 @@ class Asking:
         self._journal = journal
         self._contents = values_in
         self._new_id = new_id
-        self._waits: defaultdict[str, list[asyncio.Future[None]]] = defaultdict(list)
+        self._waits: defaultdict[str, list[asyncio.Future[bool]]] = defaultdict(list)
 
     def _record(self, event: events.MessageEvent) -> None:
         event = self._contents.masks.event(event)
@@ -108,16 +108,16 @@ class Asking:
     def _tell(self, id_: str) -> None:
         for hold in self._waits.pop(id_, []):
             if not hold.done():
-                hold.set_result(None)
+                hold.set_result(False)
 
-    def wait(self, id_: str, hold: asyncio.Future[None]) -> bool:
+    def wait(self, id_: str, hold: asyncio.Future[bool]) -> bool:
         """Return True if there is nothing to wait for; else ``hold`` is done when that is so."""
         if not self._messages.find(id_).pending:
             return True
         self._waits[id_].append(hold)
         return False
 
-    def give_up(self, id_: str, hold: asyncio.Future[None]) -> None:
+    def give_up(self, id_: str, hold: asyncio.Future[bool]) -> None:
         """Wait no more; harmless after the end."""
         waiting = self._waits.get(id_, [])
         if hold in waiting:

@@ -16,7 +16,7 @@ import msgspec
 from .. import errors, events, lifecycle, model, ports, values
 from ..state import protection
 from ..workers import protocol
-from . import arguments, calls, contents, failures, flow_run, keeper, live, recorder, views
+from . import arguments, calls, contents, failures, flow_run, influence, keeper, live, recorder, views
 from .waiting import ReturnWhen, Verdict, judge
 
 #: Deeper chains of children than this are taken for a flow that calls itself without end.
@@ -35,17 +35,12 @@ class Executions(Protocol):
     def start_child(self, event: events.ExecutionCreated, prepared: ports.PreparedTask | None) -> live.Live:
         """Record a new execution and, if it is queued, let it run when there is room."""
 
-    def start_created(self, subject: live.Live) -> None:
-        """Let an execution run that was only created."""
+    async def start_created(self, subject: live.Live, by: str) -> None:
+        """Let an execution run that was only created; ``by`` is the execution that says so."""
 
-    def request_cancel(self, execution: str, by: str) -> None:
-        """Ask a live execution to end; nothing happens if it has."""
-
-    def request_pause(self, execution: str, by: str) -> None:
-        """Ask a live execution to stand still; nothing happens if it has ended or does already."""
-
-    def request_resume(self, execution: str, by: str) -> None:
-        """Let an execution go on; nothing happens if it does."""
+    @property
+    def influence(self) -> influence.Influence:
+        """What may be done to others."""
 
     def new_id(self) -> str:
         """Return an id for a new execution."""
@@ -61,7 +56,7 @@ class ChildCalls:
         flows: ports.Flows,
         tasks: ports.Tasks,
         records: keeper.Keeper,
-        circle: Any,
+        clock: ports.Clock,
     ) -> None:
         self._ledger = ledger
         self._contents = ledger.contents
@@ -69,35 +64,50 @@ class ChildCalls:
         self._flows = flows
         self._tasks = tasks
         self._keeper = records
-        self._circle = circle
+        self._clock = clock
         self._recorder = recorder.Recorder(ledger)
 
     def table(self) -> Mapping[str, calls.Kind]:
         """Return who answers which kind."""
         return {
-            "flow": self._flow,
-            "task": self._task,
-            "connect": self._connect,
-            "script": self._script,
-            "clone": self._clone,
+            "flow": self._unless_there(self._flow),
+            "task": self._unless_there(self._task),
+            "connect": self._unless_there(self._connect),
+            "script": self._unless_there(self._script),
+            "clone": self._unless_there(self._clone),
             "run": self._run,
             "wait": self._wait,
             "cancel": self._cancel,
             "pause": self._pause,
         }
 
+    def conclusions(self) -> Mapping[str, calls.Conclusion]:
+        """Return who answers which kind after waiting."""
+        makers = ("flow", "task", "connect", "script", "clone", "run")
+        return {**dict.fromkeys(makers, self._child_ended), "wait": self._waited}
+
+    async def prepared(self, state: model.Execution) -> ports.PreparedTask:
+        """Return a task's execution, made by an earlier daemon, ready to run; raises as making it did."""
+        given = bytes(await self._contents.true(state.inputs))
+        untrusted = b""
+        if state.outside:
+            untrusted = bytes(await self._contents.true((await self._executions.load(state.parent)).inputs))
+        return self._tasks.prepare(state.task, await self._keeper.resolved(given, untrusted))
+
     # -- making -----------------------------------------------------------------------------------------------------
 
-    async def _flow(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes:
+    async def _flow(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes | None:
         return await self._make_flow(run, call, call.target, arguments.decoded(call, arguments.Child))
 
-    async def _make_flow(self, run: flow_run.FlowRun, call: protocol.Call, name: str, args: arguments.Child) -> bytes:
+    async def _make_flow(
+        self, run: flow_run.FlowRun, call: protocol.Call, name: str, args: arguments.Child
+    ) -> bytes | None:
         flow = self._flows.find(name, "" if name in run.saved_flows else run.state.commit)
         if not flow.runnable:
             raise errors.Conflict(f"flow {flow.name!r} has no version that runs: {_why_broken(flow)}")
         held = await self._held_inputs(args.inputs, args.init.protect_inputs)
         created = events.ExecutionCreated(
-            execution=self._executions.new_id(),
+            execution=self._child_id(run, call),
             name=(args.name or flow.name)[: recorder.TARGET_CHARACTERS_MAX],
             flow_id=flow.id,
             flow_name=flow.name,
@@ -105,21 +115,22 @@ class ChildCalls:
             path=flow.path,
             timeout_s=flow.metadata.timeout_s,
             reuse=flow.metadata.reuse,
+            on_interrupt=flow.metadata.on_interrupt,
             **held.twins("inputs"),
             **_descent(run, call, args),
         )
         return await self._child(run, call, args.mode, created, None)
 
-    async def _script(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes:
+    async def _script(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes | None:
         args = arguments.decoded(call, arguments.Script)
         return await self._make_script(run, call, await script(self._contents, args.text), args)
 
     async def _make_script(
         self, run: flow_run.FlowRun, call: protocol.Call, blob: events.Blob, args: arguments.Child
-    ) -> bytes:
+    ) -> bytes | None:
         held = await self._held_inputs(args.inputs, args.init.protect_inputs)
         created = events.ExecutionCreated(
-            execution=self._executions.new_id(),
+            execution=self._child_id(run, call),
             type="SCRIPT",
             name=(args.name or "script")[: recorder.TARGET_CHARACTERS_MAX],
             flow_id=f"script {blob.sha256}",
@@ -130,11 +141,11 @@ class ChildCalls:
         )
         return await self._child(run, call, args.mode, created, None)
 
-    async def _task(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes:
+    async def _task(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes | None:
         args = arguments.decoded(call, arguments.Child)
         return await self._make_task(run, call, call.target, args, args.name)
 
-    async def _connect(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes:
+    async def _connect(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes | None:
         args = arguments.decoded(call, arguments.Connect)
         stored: dict[str, Any] = {}
         kind = args.connection_type
@@ -152,7 +163,7 @@ class ChildCalls:
 
     async def _make_task(
         self, run: flow_run.FlowRun, call: protocol.Call, kind: str, args: arguments.Child, name: str | None
-    ) -> bytes:
+    ) -> bytes | None:
         args = _with_protections(args)
         given = values.checked(bytes(args.inputs), "inputs")
         untrusted = bytes(await self._contents.true(run.state.inputs)) if run.state.outside else b""
@@ -161,7 +172,7 @@ class ChildCalls:
         protect = {*args.init.protect_inputs, *prepared.secret_inputs}
         held = await self._held_inputs(args.inputs, protect, credentials=True)
         created = events.ExecutionCreated(
-            execution=self._executions.new_id(),
+            execution=self._child_id(run, call),
             type="TASK",
             name=(name or prepared.type)[: recorder.TARGET_CHARACTERS_MAX],
             task=prepared.type,
@@ -170,7 +181,7 @@ class ChildCalls:
         )
         return await self._child(run, call, args.mode, created, prepared)
 
-    async def _clone(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes:
+    async def _clone(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes | None:
         """Make an execution like another one, with some inputs otherwise."""
         args = arguments.decoded(call, arguments.Child)
         state = await self._executions.load(call.target)
@@ -203,105 +214,110 @@ class ChildCalls:
         mode: str,
         created: events.ExecutionCreated,
         prepared: ports.PreparedTask | None,
-    ) -> bytes:
-        """Record the call before the child it makes: a child that is not in its parent's record could come twice."""
+    ) -> bytes | None:
+        """Record the call before the child it makes, so that the child of a call that was cut off can be found."""
         waits = mode not in (_CREATE_ONLY, _START)
-        self._recorder.started(run, call, (created.execution,), waits=waits)
+        self._recorder.started(
+            run, call, (created.execution,), waits=waits, return_when=mode if waits else "", args=None
+        )
         child = self._executions.start_child(created, prepared)
-        if not waits:
-            return self._is_there(run, call, child.state)
-        return await self._see_through(run, call, child.state, ReturnWhen(mode))
+        return None if waits else self._is_there(run, call, child.state)
+
+    def _child_id(self, run: flow_run.FlowRun, call: protocol.Call) -> str:
+        """Return the id of the child this call makes: the recorded one if it was begun before."""
+        pending = run.state.pending.get(call.call)
+        return pending.children[0] if pending is not None and pending.children else self._executions.new_id()
+
+    def _unless_there(self, make: calls.Kind) -> calls.Kind:
+        """Answer a call that makes a child; one that was begun before may have made it."""
+
+        async def answer(run: flow_run.FlowRun, call: protocol.Call) -> bytes | None:
+            pending = run.state.pending.get(call.call)
+            if pending is None or not pending.children:
+                return await make(run, call)
+            try:
+                state = await self._executions.load(pending.children[0])
+            except errors.NotFound:
+                return await make(run, call)
+            return None if pending.waits else self._is_there(run, call, state)
+
+        return answer
 
     # -- starting and waiting ---------------------------------------------------------------------------------------
 
-    async def _run(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes:
+    async def _run(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes | None:
         args = arguments.decoded(call, arguments.Run)
-        waits = args.mode in ReturnWhen.__members__
         state = await self._executions.load(args.execution)
-        self._recorder.started(run, call, (state.id,), waits=waits and not state.status.ended)
+        if state.status.ended and call.call not in run.state.pending:
+            # Nothing to start, and how it ended is no news.
+            self._recorder.started(run, call, (state.id,), waits=False)
+            return await self._seen_through(run, call, state)
+        waits = args.mode in ReturnWhen.__members__
+        pending = self._recorder.started(run, call, (state.id,), waits=waits, return_when=args.mode if waits else "")
         subject = self._ledger.find(state.id)
         if subject is not None and state.status is lifecycle.Status.NEW:
-            run.set_off.add(state.id)
-            self._executions.start_created(subject)
+            await self._executions.start_created(subject, run.state.id)
         elif subject is not None and state.pause_requested:
-            self._executions.request_resume(state.id, run.state.id)
-        if state.status.ended:  # nothing to start, and how it ended is no news
-            self._recorder.ended(run, call, views.handle(state))
-            return await views.ended_for_flow(self._ledger, state)
-        if not waits:
-            return self._is_there(run, call, state)
-        return await self._see_through(run, call, state, ReturnWhen(args.mode))
+            self._executions.influence.request_resume(state.id, run.state.id)
+        return None if pending.waits else self._is_there(run, call, state)
 
     def _is_there(self, run: flow_run.FlowRun, call: protocol.Call, state: model.Execution) -> bytes:
         shown = views.handle(state)
         self._recorder.ended(run, call, shown)
         return shown
 
-    async def _see_through(
-        self, run: flow_run.FlowRun, call: protocol.Call, state: model.Execution, return_when: ReturnWhen
-    ) -> bytes:
-        """Wait for one child and return what its handle learns."""
-        ended = await self._until(run, [state], return_when, None)
+    async def _seen_through(self, run: flow_run.FlowRun, call: protocol.Call, state: model.Execution) -> bytes:
+        """Return what the handle of an ended child learns."""
         if state.type == "TASK":
             await self._ledger.journal.durable()
-        result = await views.ended_for_flow(self._ledger, ended[0])
-        self._recorder.ended(run, call, views.handle(ended[0]))
+        result = await views.ended_for_flow(self._ledger, state)
+        self._recorder.ended(run, call, views.mark(state))
         return result
 
-    async def _wait(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes:
+    async def _child_ended(
+        self, run: flow_run.FlowRun, call: protocol.Call, pending: model.PendingCall, late: bool
+    ) -> bytes:
+        (state,) = await self._judged(pending, late=late)
+        return await self._seen_through(run, call, state)
+
+    async def _wait(self, run: flow_run.FlowRun, call: protocol.Call) -> None:
         args = arguments.decoded(call, arguments.Wait)
-        states = [await self._executions.load(execution) for execution in args.executions]
-        self._recorder.started(run, call, args.executions, waits=True)
-        ended = await self._until(run, states, args.return_when, args.timeout)
+        for execution in args.executions:
+            if execution == run.state.id:
+                raise errors.InvalidRequest("an execution cannot wait for itself")
+            await self._executions.load(execution)
+        until = None if args.timeout is None else self._clock.time() + args.timeout
+        self._recorder.started(run, call, args.executions, waits=True, return_when=args.return_when, until=until)
+
+    async def _waited(
+        self, run: flow_run.FlowRun, call: protocol.Call, pending: model.PendingCall, late: bool
+    ) -> bytes:
+        ended = await self._judged(pending, late=late, timeout_s=arguments.decoded(call, arguments.Wait).timeout)
+        if any(state.type == "TASK" for state in ended):
+            await self._ledger.journal.durable()
         shown = [msgspec.Raw(await views.ended_for_flow(self._ledger, state)) for state in ended]
-        self._recorder.ended(run, call, values.encode([state.id for state in ended]))
+        self._recorder.ended(run, call, values.encode([msgspec.Raw(views.mark(state)) for state in ended]))
         return values.encode(shown)
 
-    async def _until(
-        self, run: flow_run.FlowRun, states: list[model.Execution], return_when: ReturnWhen, timeout_s: float | None
+    async def _judged(
+        self, pending: model.PendingCall, *, late: bool, timeout_s: float | None = None
     ) -> list[model.Execution]:
-        """Wait as asked and return those that have ended; raises ``DependencyFailed``, and ``Refused`` when late."""
-        hold = run.future()
-
-        def look() -> None:
-            if not hold.done() and judge(return_when, [state.status for state in states]) is not Verdict.WAIT:
-                hold.set_result(None)
-
-        look()
-        if not hold.done():
-            unfinished = tuple(state.id for state in states if not state.status.ended)
-            if run.state.id in unfinished:
-                raise errors.InvalidRequest("an execution cannot wait for itself")
-            every = len(unfinished) == 1 or return_when in (ReturnWhen.ALL_ENDED, ReturnWhen.ALL_SUCCEEDED)
-            run.needs = unfinished if every and timeout_s is None else ()
-            if circle := self._circle(run.state.id):
-                run.needs = ()
-                raise failures.Refused("DeadlockError", f"this could never end: {'; '.join(circle)}")
-            watched = [subject for subject in map(self._ledger.find, unfinished) if subject is not None]
-            for subject in watched:
-                subject.watchers.append(look)
-            timer = recorder.deadline(hold, timeout_s, lambda: _late(timeout_s))
-            try:
-                await run.hold(hold, unfinished)
-            finally:
-                run.needs = ()
-                if timer is not None:
-                    timer.cancel()
-                for subject in watched:
-                    if look in subject.watchers:  # one that has ended has told and forgotten its watchers
-                        subject.watchers.remove(look)
-        if judge(return_when, [state.status for state in states]) is Verdict.FAILED:
-            raise failures.DependencyFailed(
-                next(s for s in states if s.status.ended and s.status is not lifecycle.Status.ENDED_SUCCESS)
-            )
+        """Return those that have ended by now; raises ``DependencyFailed``, and ``Refused`` when late."""
+        states = [await self._executions.load(execution) for execution in pending.children]
+        verdict = judge(ReturnWhen(pending.return_when), [state.status for state in states])
+        if verdict is Verdict.FAILED:
+            raise _failed(next(s for s in states if s.status.ended and s.status is not lifecycle.Status.ENDED_SUCCESS))
+        if verdict is Verdict.WAIT and late:
+            raise failures.Refused("DependencyTimeoutError", f"not ended within {timeout_s or 0:g} s")
         return [state for state in states if state.status.ended]
 
     # -- influence --------------------------------------------------------------------------------------------------
 
     async def _cancel(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes:
         execution = (await self._executions.load(arguments.decoded(call, arguments.Of).execution)).id
+        # First: to ask twice does no harm, to be recorded as having asked, and not to have, would.
+        self._executions.influence.request_cancel(execution, run.state.id)
         self._recorder.ended(run, call, args=bytes(call.args))
-        self._executions.request_cancel(execution, run.state.id)
         return b"null"
 
     async def _pause(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes:
@@ -311,7 +327,7 @@ class ChildCalls:
                 "a task cannot be paused", hint="cancel it, or pause the flow that waits for it"
             )
         self._recorder.ended(run, call, args=bytes(call.args))
-        self._executions.request_pause(state.id, run.state.id)
+        self._executions.influence.request_pause(state.id, run.state.id)
         await run.stand_still()
         return b"null"
 
@@ -387,8 +403,11 @@ def _merged(state: model.Execution, init: arguments.Init) -> arguments.Init:
     )
 
 
-def _late(timeout_s: float | None) -> failures.Refused:
-    return failures.Refused("DependencyTimeoutError", f"not ended within {timeout_s or 0:g} s")
+def _failed(state: model.Execution) -> Exception:
+    """Return what a handler meets for a child that did not succeed."""
+    if state.failure is not None and state.failure.type == "OutcomeUnknownError":
+        return failures.Refused("OutcomeUnknownError", f"{state.type.lower()} {state.name!r}: {state.message}")
+    return failures.DependencyFailed(state)
 
 
 def _why_broken(flow: model.Flow) -> str:

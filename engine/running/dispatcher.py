@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
 import structlog
 
@@ -23,6 +23,8 @@ from . import (
     child_calls,
     files,
     flow_run,
+    history,
+    influence,
     keeper,
     kept,
     live,
@@ -30,15 +32,20 @@ from . import (
     own_calls,
     reception,
     record_calls,
+    resting,
     shared_calls,
     slots,
+    takeover,
     task_run,
+    waits,
 )
 
 log = structlog.get_logger()
 
 #: Tasks run in the daemon; more than this at once wait for one to end.
 TASKS_RUNNING_MAX = 256
+#: So many processes may sit in a wait before the longest of them hibernates at once; twice the running ones if more.
+WAITING_PROCESSES_MIN = 64
 #: Requests that were acknowledged and have not begun; beyond it new ones are refused for the moment.
 QUEUE_MAX = 1_000_000
 #: An end that has happened is durable within this time, unless the disk is full.
@@ -54,6 +61,7 @@ class Options:
     max_running: int = 32
     cancel_grace_s: float = 10.0
     allow_local_files: bool = False
+    hibernate_after_s: float = 15.0
     workspace: str = "headrace"
     environment: str = ""
 
@@ -89,89 +97,118 @@ class Dispatcher:
         self._options = options
         self._clock = clock
         self._flow_queue: deque[live.Live] = deque()
+        self._woken: deque[live.Live] = deque()  # to be replayed; before those that have not begun
         self._task_queue: deque[live.Live] = deque()
         self._flow_slots = slots.Slots(options.max_running, self._admit_flows)
         self._task_slots = slots.Slots(TASKS_RUNNING_MAX, self._admit_tasks)
         self._reception = reception.Reception(ledger, archive, outside.flows, new_id, self._enqueue)
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._runs: dict[str, asyncio.Task[None]] = {}  # the supervision of each execution
         self._stopping = False
         journal, contents = ledger.journal, ledger.contents
         self.keeper = keeper.Keeper(state.store, journal, contents, outside.flows, clock=clock, new_id=new_id)
         self.asking = asking.Asking(state.messages, journal, contents, new_id)
         self.locking = locking.Locking(state.locks, journal, contents, self._waits_for)
+        self._waits = waits.Waits(ledger, self.load, self.asking, self.locking, clock)
+        self._children = child_calls.ChildCalls(ledger, self, outside.flows, outside.tasks, self.keeper, clock)
+        self.resting = resting.Resting(ledger, self._waits, self, clock)
+        self.influence = influence.Influence(ledger, self.resting, self, self.asking, self.locking)
+        self._takeover = takeover.Takeover(
+            ledger, self.resting, self.influence, self, self._enqueue, self._children.prepared
+        )
         self._around = flow_run.Surroundings(
             ledger=ledger,
             flows=outside.flows,
             processes=pool,
             slots=self._flow_slots,
+            waits=self._waits,
+            clock=clock,
             answer=self._calls(outside).answer,
-            cancel=self.request_cancel,
+            cancel_children=self.influence.cancel_children,
             cancel_grace_s=options.cancel_grace_s,
+            hibernate_after_s=options.hibernate_after_s,
+            waiting={},
+            waiting_max=max(WAITING_PROCESSES_MIN, 2 * options.max_running),
             system={"workspace": options.workspace, "environment": options.environment or options.workspace},
         )
 
     def _calls(self, outside: Outside) -> calls.Calls:
         """Bring together who answers what."""
         ledger, flows = self.ledger, outside.flows
-        children = child_calls.ChildCalls(ledger, self, flows, outside.tasks, self.keeper, self.locking.circle)
+        children = self._children
         own = own_calls.OwnCalls(ledger, self, self._clock)
-        shared = shared_calls.SharedCalls(ledger, self.asking, self.locking)
+        shared = shared_calls.SharedCalls(ledger, self.asking, self.locking, self._clock)
         records = record_calls.RecordCalls(
             ledger, self.keeper, self.asking, self.locking, self, flows, outside.authoring, outside.vaults
         )
-        return calls.Calls(ledger, children.table(), own.table(), shared.table(), records.table())
+        kinds = {**children.table(), **own.table(), **shared.table(), **records.table()}
+        return calls.Calls(ledger, self, kinds, {**children.conclusions(), **own.conclusions(), **shared.conclusions()})
 
     def _waits_for(self, execution: str) -> Iterable[str]:
         subject = self.ledger.find(execution)
-        return subject.supervision.waits_for() if subject is not None and subject.supervision is not None else ()
+        return waits.needed(self.ledger, subject.state) if subject is not None else ()
 
     # -- start and stop ---------------------------------------------------------------------------------------------
 
-    def start(self, group: asyncio.TaskGroup, unfinished: Sequence[model.Execution]) -> None:
-        """Begin to work in ``group``; first settle what an earlier daemon left unfinished."""
+    def start(
+        self,
+        group: asyncio.TaskGroup,
+        unfinished: Sequence[model.Execution],
+        loose: Mapping[str, Sequence[history.Loose]],
+    ) -> None:
+        """Begin to work in ``group``, and go on with what an earlier daemon left unfinished.
+
+        ``loose``: what calls changed that were cut off before their own line was durable, by execution."""
         self._group = group
         for state in unfinished:
-            subject = self.ledger.add(state)
-            if state.cancel_requested:
-                self._end_unrun(subject, Status.ENDED_CANCELLED, "cancelled; the daemon ended while it was unfinished")
-            elif state.type != "TASK" and state.status is Status.QUEUED:
-                self._flow_queue.append(subject)
-            elif not (state.status is Status.NEW and not state.parent):
-                self._end_unrun(subject, Status.ENDED_ERROR, "interrupted: the daemon ended while it was unfinished")
-        self.locking.settle(self._is_live)
-        self.asking.settle(self._is_live)
-        self._admit_flows()
+            self.ledger.add(state).loose = tuple(loose.get(state.id, ()))
+        for state in unfinished:
+            self._join_parent(self.ledger.find(state.id))
+        self.locking.settle(self.ledger.is_live)
+        self.asking.settle(self.ledger.is_live)
+        self.spawn(self._takeover.take_up(unfinished), "what was left unfinished")
 
-    def _is_live(self, execution: str) -> bool:
-        subject = self.ledger.find(execution)
-        return subject is not None and not subject.state.status.ended
+    def _join_parent(self, subject: live.Live | None) -> None:
+        """Let the parent know of a child whose fate depends on it."""
+        if subject is None or (parent := self.ledger.find(subject.state.parent)) is None:
+            return
+        if subject.state.status is Status.NEW:
+            parent.unrun.append(subject.state.id)
+        if not subject.state.orphan:
+            parent.dependents.append(subject.state.id)
 
     async def stop(self, grace_s: float) -> None:
         """Take nothing more, let running executions end for ``grace_s`` seconds, then interrupt the rest.
 
-        Those that have not begun stay queued in the record and run after the next start.
+        Those that have not begun, wait, or were interrupted go on after the next start.
         """
         self._stopping = True
-        self._flow_queue.clear()
-        self._task_queue.clear()
+        for queue in (self._flow_queue, self._task_queue, self._woken):
+            queue.clear()
         deadline = self._clock.monotonic() + grace_s
-        while (running := self._running()) and self._clock.monotonic() < deadline:
-            await asyncio.wait(
-                [subject.ended for subject in running],
-                timeout=deadline - self._clock.monotonic(),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        for subject in self._running():
+        until = self._clock.time() + grace_s
+        while (busy := self._busy(until)) and self._clock.monotonic() < deadline:
+            left_s = deadline - self._clock.monotonic()
+            await asyncio.wait(busy, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        for subject in self.ledger:
             if subject.supervision is not None:
                 subject.supervision.interrupt()
-        if running := self._running():
-            await asyncio.wait([subject.ended for subject in running], timeout=_INTERRUPTED_S)
+        if runs := set(self._runs.values()):
+            await asyncio.wait(runs, timeout=_INTERRUPTED_S)
         for task in self._tasks:
-            task.cancel()  # on a full disk their end cannot be recorded: the next start finds them unfinished
+            task.cancel()  # timers, and on a full disk ends that cannot be recorded: the next start takes them up
 
-    def _running(self) -> list[live.Live]:
-        return [subject for subject in self.ledger if subject.supervision is not None]
+    def _busy(self, until: float) -> set[asyncio.Task[None]]:
+        """Those that may end within the grace time: they run, or wait for something that does, or not for long."""
+        busy = set()
+        for execution, run in self._runs.items():
+            subject = self.ledger.find(execution)
+            calls_ = subject.state.pending.values() if subject is not None else ()
+            soon = (call.return_when or (call.until is not None and call.until <= until) for call in calls_)
+            if subject is not None and (subject.state.status is Status.RUNNING or any(soon)):
+                busy.add(run)
+        return busy
 
     @property
     def refusals(self) -> list[str]:
@@ -201,29 +238,6 @@ class Dispatcher:
         if len(self._flow_queue) >= QUEUE_MAX:
             raise errors.NotAccepting(f"{QUEUE_MAX:,} executions are waiting already")
         return await self._reception.take(request)
-
-    def cancel(self, execution: str, by: str) -> None:
-        """Ask an execution to end; raises ``NotFound`` and, if it has ended, ``Conflict``."""
-        subject = self.ledger.find(execution)
-        if subject is None or subject.state.status.ended:
-            raise errors.Conflict(f"execution {execution} has ended already")
-        self.request_cancel(execution, by)
-
-    def pause(self, execution: str, by: str) -> None:
-        """Ask an execution to stand still; raises ``Conflict`` if it has ended or is a task."""
-        subject = self.ledger.find(execution)
-        if subject is None or subject.state.status.ended:
-            raise errors.Conflict(f"execution {execution} has ended already")
-        if subject.state.type == "TASK":
-            raise errors.Conflict("a task cannot be paused", hint="cancel it, or pause the flow that waits for it")
-        self.request_pause(execution, by)
-
-    def resume(self, execution: str, by: str) -> None:
-        """Let an execution go on; raises ``Conflict`` if it has ended or was not asked to pause."""
-        subject = self.ledger.find(execution)
-        if subject is None or not (subject.state.pause_requested or subject.state.status is Status.PAUSED):
-            raise errors.Conflict(f"execution {execution} is not paused")
-        self.request_resume(execution, by)
 
     async def delete_execution(self, execution: str, by: str) -> None:
         """Show an ended execution no more; raises ``NotFound``, and ``Conflict`` if it has not ended."""
@@ -281,51 +295,15 @@ class Dispatcher:
         subject.prepared = prepared
         if event.queued:
             self._enqueue(subject)
-        elif (parent := self.ledger.find(event.parent)) is not None:
-            parent.unrun.append(event.execution)
-        if not event.orphan and (parent := self.ledger.find(event.parent)) is not None:
-            parent.dependents.append(event.execution)
+        self._join_parent(subject)
         return subject
 
-    def start_created(self, subject: live.Live) -> None:
-        """Let an execution run that was only created."""
-        self.ledger.record(subject, events.ExecutionQueued(execution=subject.state.id))
+    async def start_created(self, subject: live.Live, by: str) -> None:
+        """Let an execution run that was only created; ``by`` is the execution that says so."""
+        if subject.state.type == "TASK" and subject.prepared is None:  # an earlier daemon made it
+            subject.prepared = await self._children.prepared(subject.state)
+        self.ledger.record(subject, events.ExecutionQueued(execution=subject.state.id, by=by))
         self._enqueue(subject)
-
-    def request_cancel(self, execution: str, by: str) -> None:
-        """Ask a live execution to end; nothing happens if it has, or was asked before."""
-        subject = self.ledger.find(execution)
-        if subject is None or subject.state.status.ended or subject.state.cancel_requested:
-            return
-        self.ledger.record(subject, events.CancelRequested(execution=execution, by=by))
-        if subject.state.pause_requested:
-            self.ledger.record(subject, events.ExecutionResumed(execution=execution, by=by))
-        if subject.supervision is not None:
-            subject.supervision.cancel()
-        else:
-            self._end_unrun(subject, Status.ENDED_CANCELLED, "cancelled before it ran")
-        for child in subject.dependents:
-            self.request_cancel(child, execution)
-
-    def request_pause(self, execution: str, by: str) -> None:
-        """Ask a live flow execution to stand still; nothing happens if it has ended or was asked before."""
-        subject = self.ledger.find(execution)
-        if subject is None or subject.state.status.ended or subject.state.pause_requested:
-            return
-        if subject.state.type == "TASK":  # it has no calls at which it could stand still
-            return
-        self.ledger.record(subject, events.PauseRequested(execution=execution, by=by))
-        if subject.supervision is not None:
-            subject.supervision.pause()
-
-    def request_resume(self, execution: str, by: str) -> None:
-        """Let an execution go on; nothing happens if it does."""
-        subject = self.ledger.find(execution)
-        if subject is None or subject.state.status.ended or not subject.state.pause_requested:
-            return
-        self.ledger.record(subject, events.ExecutionResumed(execution=execution, by=by))
-        if subject.supervision is not None:
-            subject.supervision.resume()
 
     # -- admission --------------------------------------------------------------------------------------------------
 
@@ -337,10 +315,17 @@ class Dispatcher:
             self._flow_queue.append(subject)
             self._admit_flows()
 
+    def again(self, subject: live.Live) -> None:
+        """Let an execution that has no process be replayed when there is room, before those that have not begun."""
+        if not self._stopping:
+            self._woken.append(subject)
+            self._admit_flows()
+
     def _admit_flows(self) -> None:
-        while self._flow_queue and self._flow_slots.free:
-            subject = self._flow_queue.popleft()
-            if not subject.state.status.ended:
+        while (self._woken or self._flow_queue) and self._flow_slots.free and not self._stopping:
+            subject = self._woken.popleft() if self._woken else self._flow_queue.popleft()
+            if subject.supervision is None and subject.state.status in (Status.QUEUED, Status.WAITING):
+                self.resting.get_up(subject)
                 self._supervise(subject, flow_run.FlowRun(subject, self._around), self._flow_slots)
 
     def _admit_tasks(self) -> None:
@@ -355,14 +340,17 @@ class Dispatcher:
 
     def _supervise(self, subject: live.Live, run: flow_run.FlowRun | task_run.TaskRun, room: slots.Slots) -> None:
         subject.supervision = run
-        room.enter(subject.state.id)
-        self._spawn(self._see_to(subject, run, room), f"execution {subject.state.id}")
+        execution = subject.state.id
+        room.enter(execution)
+        self._runs[execution] = self.spawn(self._see_to(subject, run, room), f"execution {execution}")
 
-    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
+    def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        """Run ``work`` as an asyncio.Task of the daemon's group."""
         assert self._group is not None
         task = self._group.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _see_to(self, subject: live.Live, run: flow_run.FlowRun | task_run.TaskRun, room: slots.Slots) -> None:
         """Run one execution. A defect of ours ends this one, with a reason, and no other."""
@@ -376,29 +364,55 @@ class Dispatcher:
             await run.abandon()
             if not subject.state.status.ended:
                 text = str(error) if ours else f"internal error: {error!r}"
-                self._end_unrun(subject, Status.ENDED_ERROR, text, reason="internal")
+                self.end(subject, Status.ENDED_ERROR, text, "internal")
         finally:
             room.leave(subject.state.id)
-        await self._conclude(subject)
+            self._runs.pop(subject.state.id, None)
+        if subject.state.status.ended:
+            await self._conclude(subject)
+        else:
+            await self._set_aside(subject, run)
 
-    def _end_unrun(self, subject: live.Live, status: Status, message: str, *, reason: str = "interrupted") -> None:
+    async def _set_aside(self, subject: live.Live, run: flow_run.FlowRun | task_run.TaskRun) -> None:
+        """An execution has no process any more and has not ended: let it go on in its own time."""
+        subject.supervision = None
+        state = subject.state
+        if run.interrupted and (self._stopping or state.type == "TASK"):
+            reason = f"interrupted: {run.interrupted}"
+            self.ledger.record(subject, events.ExecutionInterrupted(execution=state.id, reason=reason))
+        elif run.interrupted:
+            await self.resting.interrupted(subject, run.interrupted)
+        elif state.status is Status.QUEUED:  # it begins anew
+            self.influence.give_back(subject)
+            self.again(subject)
+        else:
+            if state.divergence is not None:
+                log.error("execution.diverged", execution=state.id, reason=state.reason)
+            await self.resting.lie_down(subject)
+
+    def end(
+        self, subject: live.Live, status: Status, message: str, reason: str, failure: events.Failure | None = None
+    ) -> None:
         """End an execution that nobody supervises (any more)."""
-        if status is Status.ENDED_CANCELLED:
-            reason = ""
-        event = events.ExecutionEnded(execution=subject.state.id, status=status, message=message, reason=reason)
-        self.ledger.record(subject, event)
+        self.ledger.record(
+            subject,
+            events.ExecutionEnded(
+                execution=subject.state.id, status=status, message=message, reason=reason, failure=failure
+            ),
+        )
         if subject.supervision is None:
-            self._spawn(self._conclude(subject), f"end of {subject.state.id}")
+            self.spawn(self._conclude(subject), f"end of {subject.state.id}")
 
     async def _conclude(self, subject: live.Live) -> None:
         """Say once, in the log, how it ended; then let it go when that is durable."""
         state = subject.state
+        self.resting.forget(subject)
         self.locking.ended(state.id)
         self.asking.ended(state.id)
         for execution in subject.unrun:
             child = self.ledger.find(execution)
             if child is not None and child.state.status is Status.NEW:
-                self.request_cancel(execution, state.id)  # with its parent gone, nobody could run it any more
+                self.influence.request_cancel(execution, state.id)  # with its parent gone, nobody could run it any more
         # Not before the batch with the end is on its way to the disk: the log would keep everybody waiting.
         loop = asyncio.get_running_loop()
         loop.call_soon(loop.call_soon, _tell_end, state)

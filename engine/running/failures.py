@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import errors, model
+from .. import errors, events, model
 
 
 class Cancelled(Exception):
@@ -11,6 +11,18 @@ class Cancelled(Exception):
 
 class Interrupted(Exception):
     """The process is being killed: there is nobody to answer any more."""
+
+
+class Hibernated(Exception):
+    """The execution gives its process back while it waits: this handler is not answered, a later one will be."""
+
+
+class Diverged(Exception):
+    """The handler did not do in its replay what is recorded."""
+
+    def __init__(self, divergence: events.Divergence) -> None:
+        super().__init__(told(divergence))
+        self.divergence = divergence
 
 
 class DependencyFailed(Exception):
@@ -41,3 +53,16 @@ def flow_side(error: errors.HeadraceError) -> str:
         case errors.InvalidRequest() | errors.TooLarge() | errors.Conflict():
             return "InvalidInputError"
     return "InternalError"
+
+
+def told(divergence: events.Divergence) -> str:
+    """Return a divergence in words, both sides."""
+    recorded = _side(divergence.recorded_kind, divergence.recorded_target, divergence.recorded_where)
+    attempted = _side(divergence.attempted_kind, divergence.attempted_target, divergence.attempted_where)
+    return f"replay diverged at call {divergence.call}: recorded is {recorded}, the handler now did {attempted}"
+
+
+def _side(kind: str, target: str, where: str) -> str:
+    if not kind:
+        return "nothing more"
+    return f"{kind}{f' {target!r}' if target else ''}{f' ({where})' if where else ''}"

@@ -1,35 +1,32 @@
-"""The supervision of one flow execution: from the moment there is room to its end.
+"""The supervision of one flow execution: from the moment there is room until it ends, or gives its process back.
 
 It finds a process, tells it what to run, records what it says and answers its calls; it ends it when it is cancelled,
-takes too long or breaks the protocol. What the process writes to its standard streams becomes log events, bounded: a
-flood is cut with a marker and slowed by its own pipe, never the daemon.
+takes too long or breaks the protocol. A handler that was cut off is run again, and answered from its history until it
+is where it was.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 import structlog
 
-from .. import errors, events, ports, values
+from .. import errors, events, model, ports, values
 from ..lifecycle import Status
-from ..state import masks
 from ..workers import flow_process, processes, protocol
-from . import failures, live, slots, views
+from . import failures, history, live, output, reads, slots, views, waits
 
 log = structlog.get_logger()
 
-#: What one execution may write to its standard streams before the rest is dropped.
-OUTPUT_BYTES_MAX = 10 * 1024 * 1024
-#: A line is recorded in pieces of this size if it is longer.
-_LINE_BYTES_MAX = 64 * 1024
-#: So many bytes of log may be under way to the disk for one execution before it is made to wait.
-_UNWRITTEN_BYTES_MAX = 256 * 1024
 #: How long a killed process may take to vanish before its end is recorded all the same.
 _BURIAL_S = 10.0
+#: A longer history keeps its process while it waits: replaying it would cost more than that.
+HIBERNATED_CALLS_MAX = 5_000
+HIBERNATED_BYTES_MAX = 16 * 1024 * 1024
 
 
 AnswerCall = Callable[["FlowRun", protocol.Call], Awaitable[bytes]]
@@ -43,9 +40,14 @@ class Surroundings:
     flows: ports.Flows
     processes: processes.Processes
     slots: slots.Slots
+    waits: waits.Waits
+    clock: ports.Clock
     answer: AnswerCall
-    cancel: Callable[[str, str], None]  # execution id, who
+    cancel_children: Callable[[str, model.PendingCall], None]  # of this execution, those a call of it waits for
     cancel_grace_s: float
+    hibernate_after_s: float
+    waiting: dict[FlowRun, None]  # those that sit in a wait with their process, the longest first
+    waiting_max: int
     system: dict[str, str]  # workspace, environment
 
 
@@ -57,52 +59,66 @@ class FlowRun:
         self.state = subject.state
         self.met_cancel = False  # the handler was told, in a call
         self.saved_flows: set[str] = set()  # by the handler: it means those it saved when it runs them
-        self.set_off: set[str] = set()  # executions that others made and this one started
-        self.needs: tuple[str, ...] = ()  # executions that must all end before its current call does
+        self.history = history.History()
+        self.history_bytes = 0
+        self.warned = False  # that the history grows long
+        self.reads = reads.Reads()
+        self.continuation: model.Value | None = None  # the inputs of the next generation, if there is to be one
+        self.interrupted = ""  # its process is gone and it has not ended: why
+        self.hibernated = False
+        self._replayed = 0  # the highest number the handler came to
         self._around = around
         self._loop = asyncio.get_running_loop()
         self._process: flow_process.FlowProcess | None = None
-        self._hold: asyncio.Future[None] | None = None  # what the handler's current call waits for
-        self._held_children: tuple[str, ...] = ()
+        self._hold: asyncio.Future[bool] | None = None  # what the handler's current call waits for
+        self._waited_for: model.PendingCall | None = None
         self._killed_because = ""
         self._timers: list[asyncio.TimerHandle] = []
         self._limit: asyncio.TimerHandle | None = None  # of its whole time; it stands still while paused
-        self._left_s = 0.0
-        self._resumption: asyncio.Future[None] | None = None
-        self._output = {"stdout": bytearray(), "stderr": bytearray()}
-        self._clean = {name: masks.Stream(around.ledger.contents.masks, _LINE_BYTES_MAX) for name in self._output}
-        self._output_bytes = 0
-        self._unwritten_bytes = 0
-        self._resuming: set[asyncio.Task[None]] = set()
+        self._resumption: asyncio.Future[bool] | None = None
+        ledger = around.ledger
+        self._output = output.Output(
+            self.state.id, ledger.contents.masks, self.record, ledger.journal.durable, self._read_on
+        )
 
     # -- the walk ---------------------------------------------------------------------------------------------------
 
+    def record(self, event: events.ExecutionEvent) -> None:
+        """Write ``event`` down, behind what was read again and again before it."""
+        repeated = self.reads.unwritten(self.state.id)
+        for line in (repeated, event) if repeated is not None else (event,):
+            self._around.ledger.record(self.live, line)
+
     async def run(self) -> None:
-        """Run it to its end, which is recorded on return."""
-        self._around.ledger.record(
-            self.live, events.ExecutionStarted(execution=self.state.id, attempt=self.state.attempt + 1)
-        )
-        if self.state.timeout_s is not None:
-            self._limit = self._loop.call_later(self.state.timeout_s, self._expire)
-        if self.state.parent:  # one from outside is durable already
+        """Run it to its end, which is recorded on return; unless it hibernates, was interrupted, or is paused."""
+        self.record(events.ExecutionStarted(execution=self.state.id, attempt=self.state.attempt + 1))
+        self._limit_time()
+        if self.state.cancel_requested:
+            self._timers.append(self._loop.call_later(self._around.cancel_grace_s, self._kill, "cancelled"))
+        again = self.state.attempt > 1
+        if self.state.parent or again:  # one from outside is durable already
             await self._around.ledger.journal.durable()
+        if again:
+            self.history = history.of(await self._around.ledger.events_of(self.state.id), self.live.loose)
+        self.live.loose = ()
         frame = await self._frame()
         kind = (self.state.flow_id, self.state.commit)
-        process = self._process = self._around.processes.take(kind, fresh=not self.state.reuse)
-        process.listen(self._take_output)
+        process = self._process = self._around.processes.take(kind, fresh=again or not self.state.reuse)
+        process.listen(self._output.take)
         if self._killed_because:
             process.kill()  # its time was over, or the daemon stopped, before there was a process to kill
         process.send(frame)
+        event: events.ExecutionEvent | None = None
         try:
             ended = await self._converse(process)
-            event = await self._described(ended)
-            reusable = event.status == Status.ENDED_SUCCESS and not ended.dirty and self.state.reuse
-            if reusable:
-                self._around.processes.give_back(kind, process)
-            elif ended.dirty or event.status != Status.ENDED_SUCCESS:
-                await self._bury(process)
-            else:
-                process.dismiss()
+            if ended is not None:
+                event = await self._described(ended)
+                await self._let_go(process, kind, ended, event)
+        except failures.Diverged as error:
+            await self._bury(process)
+            event = events.ExecutionPaused(execution=self.state.id, reason=str(error), divergence=error.divergence)
+            if self.state.cancel_requested:
+                event = self._end(Status.ENDED_CANCELLED, f"cancelled; it could not clean up: {error}")
         except (EOFError, errors.InvalidRequest) as error:
             await self._bury(process)
             event = self._cut_off(str(error))
@@ -111,8 +127,25 @@ class FlowRun:
             for timer in (*self._timers, self._limit):
                 if timer is not None:
                     timer.cancel()
-        self._flush_output()
-        self._around.ledger.record(self.live, event)
+        self._output.flush()
+        if event is not None:
+            self.record(event)
+
+    async def _let_go(
+        self,
+        process: flow_process.FlowProcess,
+        kind: processes.Kind,
+        ended: protocol.Ended,
+        event: events.ExecutionEvent,
+    ) -> None:
+        """A handler left by itself: keep its process if it is as good as new."""
+        well = isinstance(event, events.ExecutionEnded) and event.status == Status.ENDED_SUCCESS and not ended.dirty
+        if well and self.state.reuse:
+            self._around.processes.give_back(kind, process)
+        elif well:
+            process.dismiss()
+        else:
+            await self._bury(process)
 
     async def _frame(self) -> bytes:
         """Return what makes a process run it."""
@@ -129,14 +162,17 @@ class FlowRun:
             )
         )
 
-    async def _converse(self, process: flow_process.FlowProcess) -> protocol.Ended:
-        """Answer the handler's calls until it has ended; raises ``EOFError`` when the process is gone."""
+    async def _converse(self, process: flow_process.FlowProcess) -> protocol.Ended | None:
+        """Answer the handler's calls until it has ended, or None when it gives its process back.
+
+        Raises ``EOFError`` when the process is gone, ``Diverged``."""
         while True:
             said = protocol.decode(await process.receive())
             match said:
                 case protocol.Output():
-                    if not self._record_written(said.stream, said.text.encode()):
-                        await self._written()
+                    if not self.replaying:
+                        self._output.add(said.stream, said.text.encode())
+                        await self._output.written()
                 case protocol.Settle():
                     process.send(protocol.settled())
                 case protocol.Log():
@@ -144,11 +180,35 @@ class FlowRun:
                 case protocol.Call():
                     try:
                         process.send(await self._around.answer(self, said))
+                    except failures.Hibernated:
+                        self.hibernated = True
+                        self.record(events.ExecutionHibernated(execution=self.state.id))
+                        await self._bury(process)
+                        return None
                     except failures.Interrupted:
                         continue
+                    self._replayed = max(self._replayed, said.call)
                 case protocol.Ended():
                     process.drain()
+                    if (missing := self.history.next_after(self._replayed)) is not None:
+                        raise failures.Diverged(_divergence(missing.number, missing, *_left(said)))
                     return said
+
+    # -- the replay -------------------------------------------------------------------------------------------------
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the handler does what it did before."""
+        return self._replayed < self.history.last
+
+    def recorded(self, number: int, kind: str, target: str = "", where: str = "") -> history.Entry | None:
+        """Return what the record tells of the handler's next call, None for a new one; raises ``Diverged``."""
+        if number > self.history.last:
+            return None
+        entry = self.history.find(number)
+        if entry is None or not entry.is_like(kind[:100], target[:1024]):
+            raise failures.Diverged(_divergence(number, entry, kind, target, where))
+        return entry
 
     async def _bury(self, process: flow_process.FlowProcess) -> None:
         """Kill the process with all it started and wait until it is gone: ended means nothing goes on."""
@@ -159,45 +219,114 @@ class FlowRun:
 
     # -- waiting inside a call --------------------------------------------------------------------------------------
 
-    async def hold(self, hold: asyncio.Future[None], children: tuple[str, ...] = ()) -> None:
-        """Wait for ``hold`` on behalf of the handler's current call, without occupying a slot.
+    async def wait(self, call: model.PendingCall) -> bool:
+        """Wait for what ``call`` says, on behalf of the handler, without occupying a slot; True if its time was up.
 
-        Raises ``Cancelled`` when the execution is cancelled and ``Interrupted`` when its process is killed meanwhile.
-        A pause that began meanwhile is waited for too: what came is handed on when the execution is resumed.
-        """
-        self._hold, self._held_children = hold, children
+        Raises ``Cancelled`` when the execution is cancelled, ``Interrupted`` when its process is killed meanwhile and
+        ``Hibernated`` when it is to be given back: then the wait goes on as ``live.rest``. A pause that began meanwhile
+        is waited for too: what came is handed on when the execution is resumed."""
+        rest, self.live.rest = self.live.rest, None
+        if rest is None:
+            outcome: waits.Hold = self._loop.create_future()
+            rest = live.Rest(outcome, await self._around.waits.arm(self.state, call, outcome))
+        hold: asyncio.Future[bool] = self._loop.create_future()
+
+        def over(outcome: waits.Hold) -> None:
+            if not outcome.cancelled():
+                waits.finish(hold, late=outcome.result())
+
+        rest.hold.add_done_callback(over)
+        self._waited_for = call
+        timer = self._loop.call_later(self._patience_s(call), self.hibernate)
+        assert self._process is not None
+        self._process.exited.add_done_callback(self._notice_death)
+        self._around.waiting[self] = None
+        if len(self._around.waiting) > self._around.waiting_max:
+            next(iter(self._around.waiting)).hibernate()
+        try:
+            late = await self._held(hold)
+        except failures.Hibernated:
+            self.live.rest = rest
+            raise
+        finally:
+            timer.cancel()
+            self._around.waiting.pop(self, None)
+            self._process.exited.remove_done_callback(self._notice_death)
+            rest.hold.remove_done_callback(over)
+            self._waited_for = None
+            if self.live.rest is None:
+                rest.disarm()
+        return late
+
+    def _patience_s(self, call: model.PendingCall) -> float:
+        """Return how long the process is kept while it waits: not at all where it is known to take long."""
+        after = self._around.hibernate_after_s
+        alone = not (call.return_when or call.message or call.kind in waits.LOCKS)
+        if alone and call.until is not None and call.until - self._around.clock.time() > after:
+            return 0.0
+        return after
+
+    def hibernate(self) -> None:
+        """Give the process back if the handler sits in a wait and can be replayed in good time."""
+        short = self.state.calls <= HIBERNATED_CALLS_MAX and self.history_bytes <= HIBERNATED_BYTES_MAX
+        pure = self.state.effect is None
+        if self._hold is None or self._hold.done() or self._killed_because or not (short and pure):
+            self._around.waiting.pop(self, None)
+            return
+        self._hold.set_exception(failures.Hibernated())
+
+    def _notice_death(self, _: asyncio.Future[int]) -> None:
+        """The process died while its handler sat in a wait."""
+        if self._hold is not None and not self._hold.done() and not self._killed_because:
+            self._hold.set_exception(EOFError("the flow process died while its handler waited"))
+
+    async def _held(self, hold: asyncio.Future[bool]) -> bool:
+        """Wait for ``hold`` without a slot, and for the end of a pause; then come back."""
+        self._hold = hold
         self._around.slots.leave(self.state.id)
+        gone = False
         try:
             if self.state.pause_requested:
                 self._stop_here()
-            await hold
-            await self._until_resumed()
+            result = await hold
+            while self.state.pause_requested:
+                self._hold = self._resumption = self._loop.create_future()
+                await self._resumption
+        except (failures.Hibernated, EOFError):
+            gone = True
+            raise
         finally:
-            self._hold, self._held_children = None, ()
-            if not self._killed_because:
+            self._hold = None
+            if not self._killed_because and not gone:
                 await self._around.slots.come_back(self.state.id)
+        return result
 
     async def stand_still(self) -> None:
-        """Between two calls: wait here if the execution was asked to pause. Raises as ``hold`` does."""
+        """Between two calls: wait here if the execution was asked to pause. Raises as ``wait`` does."""
         if self.state.pause_requested:
-            await self.hold(_done(self.future()))
+            await self.breathe(0.0, always=True)
+
+    async def breathe(self, seconds: float, *, always: bool = False) -> None:
+        """Let others run for so long before the handler goes on. Raises as ``wait`` does."""
+        if seconds or always:
+            hold: asyncio.Future[bool] = self._loop.create_future()
+            timer = self._loop.call_later(seconds, waits.finish, hold)
+            try:
+                await self._held(hold)
+            finally:
+                timer.cancel()
 
     def _stop_here(self) -> None:
         """The pause begins."""
         if self.state.status is not Status.PAUSED:
-            self._around.ledger.record(self.live, events.ExecutionPaused(execution=self.state.id))
+            self.record(events.ExecutionPaused(execution=self.state.id))
             if self._limit is not None:
-                self._left_s = max(0.0, self._limit.when() - self._loop.time())
                 self._limit.cancel()
 
-    async def _until_resumed(self) -> None:
-        while self.state.pause_requested:
-            self._hold = self._resumption = self.future()
-            await self._resumption
-
-    def future(self) -> asyncio.Future[None]:
-        """Return something to ``hold`` on to."""
-        return self._loop.create_future()
+    def _limit_time(self) -> None:
+        left_s = self.state.left_s(self._around.clock.time())
+        if left_s is not None:
+            self._limit = self._loop.call_later(max(0.0, left_s), self._expire)
 
     # -- influence from outside -------------------------------------------------------------------------------------
 
@@ -216,16 +345,12 @@ class FlowRun:
     def resume(self) -> None:
         """Go on."""
         if self._limit is not None and self._limit.cancelled():
-            self._limit = self._loop.call_later(self._left_s, self._expire)
+            self._limit_time()
         if self._resumption is not None and not self._resumption.done():
-            self._resumption.set_result(None)
-
-    def waits_for(self) -> Iterable[str]:
-        """See ``live.Supervision``."""
-        return self.needs
+            self._resumption.set_result(False)
 
     def interrupt(self) -> None:
-        """The daemon stops: kill it; the end says so."""
+        """The daemon stops: kill it; it goes on at the next start."""
         self._kill("interrupted")
 
     async def abandon(self) -> None:
@@ -244,22 +369,26 @@ class FlowRun:
 
     def _release(self, error: Exception) -> None:
         """End the waiting of the current call, and the children it waits for; others it waits for go on."""
-        waited_for = [self._around.ledger.find(execution) for execution in self._held_children]
+        waited_for = self._waited_for
         if self._hold is not None and not self._hold.done():
             self._hold.set_exception(error)
-        for subject in waited_for:
-            if subject is not None and (subject.state.parent == self.state.id or subject.state.id in self.set_off):
-                self._around.cancel(subject.state.id, self.state.id)
+        if waited_for is not None and self._killed_because != "interrupted":
+            self._around.cancel_children(self.state.id, waited_for)
 
     # -- what it writes ---------------------------------------------------------------------------------------------
 
     async def _take_log(self, said: protocol.Log) -> None:
+        if said.call and self.recorded(said.call, history.LOG) is not None:
+            self._replayed = said.call
+            return
+        if not said.call and self.replaying:
+            return
+        self._replayed = max(self._replayed, said.call)
         contents = self._around.ledger.contents
         masked = contents.masks.json  # one way: nobody reads a log back but people
         args = await contents.store(masked(said.args))
         kwargs = await contents.store(masked(said.kwargs))
-        self._around.ledger.record(
-            self.live,
+        self.record(
             events.LogWritten(
                 execution=self.state.id,
                 call=said.call,
@@ -269,69 +398,24 @@ class FlowRun:
                 **kwargs.twins("kwargs"),
             ),
         )
-        self._unwritten_bytes += 200 + len(bytes(said.args)) + len(bytes(said.kwargs))
-        if self._unwritten_bytes > _UNWRITTEN_BYTES_MAX:
-            await self._written()
+        await self._output.written(200 + len(bytes(said.args)) + len(bytes(said.kwargs)))
 
-    async def _written(self) -> None:
-        self._unwritten_bytes = 0
-        await self._around.ledger.journal.durable()
-
-    def _take_output(self, stream: str, chunk: bytes) -> bool:
-        """Record what came through a pipe; False makes that pipe wait for the disk."""
-        if self._record_written(stream, chunk):
-            return True
-        task = self._loop.create_task(self._resume(stream), name=f"output of {self.state.id}")
-        self._resuming.add(task)
-        task.add_done_callback(self._resuming.discard)
-        return False
-
-    def _record_written(self, stream: str, chunk: bytes) -> bool:
-        """Record whole lines of what was written; False when enough of it is under way to the disk."""
-        room = OUTPUT_BYTES_MAX - self._output_bytes
-        self._output_bytes += len(chunk)
-        if room <= 0:
-            return True  # dropped; the marker stands in the record
-        pending = self._output[stream]
-        full = room <= len(chunk)
-        pending += self._clean[stream].feed(chunk[:room]) + (self._clean[stream].flush() if full else b"")
-        self._record_output(stream, len(pending) if full or len(pending) >= _LINE_BYTES_MAX else _lines_end(pending))
-        if full:
-            text = f"output is cut here: an execution may write {OUTPUT_BYTES_MAX:,} bytes"
-            self._record_text(stream, text, level="WARNING")
-        self._unwritten_bytes += len(chunk)
-        return self._unwritten_bytes <= _UNWRITTEN_BYTES_MAX
-
-    async def _resume(self, stream: str) -> None:
-        await self._written()
+    def _read_on(self, stream: str) -> None:
         if self._process is not None:
             self._process.resume(stream)
 
-    def _record_output(self, stream: str, end: int) -> None:
-        pending = self._output[stream]
-        for start in range(0, end, _LINE_BYTES_MAX):
-            piece = bytes(pending[start : min(start + _LINE_BYTES_MAX, end)])
-            self._record_text(stream, piece.decode("utf-8", "backslashreplace").removesuffix("\n"))
-        del pending[:end]
-
-    def _record_text(self, stream: str, text: str, *, level: str = "") -> None:
-        level = level or ("INFO" if stream == "stdout" else "WARNING")
-        event = events.LogWritten(execution=self.state.id, level=level, stream=stream, text=text)
-        self._around.ledger.record(self.live, event)
-
-    def _flush_output(self) -> None:
-        for stream, pending in self._output.items():
-            pending += self._clean[stream].flush()
-            self._record_output(stream, len(pending))
-
     # -- how it ended -----------------------------------------------------------------------------------------------
 
-    async def _described(self, ended: protocol.Ended) -> events.ExecutionEnded:
-        """The end of a handler that left by itself."""
+    async def _described(self, ended: protocol.Ended) -> events.ExecutionEnded | events.ExecutionRestarted:
+        """The end of a handler that left by itself, or of its generation."""
         if (
             self.met_cancel or ended.met_cancel
         ):  # also when the handler swallowed it: what it was asked to do, it did not do to the end
             return self._end(Status.ENDED_CANCELLED, "cancelled")
+        if self.continuation is not None and ended.failure is None:
+            return events.ExecutionRestarted(
+                execution=self.state.id, reason="continued as new", **_twins(self.continuation)
+            )
         if ended.failure is not None:
             failure = msgspec.structs.replace(
                 ended.failure,
@@ -354,8 +438,8 @@ class FlowRun:
             **twins,
         )
 
-    def _cut_off(self, how: str) -> events.ExecutionEnded:
-        """The end of a handler whose process is gone."""
+    def _cut_off(self, how: str) -> events.ExecutionEvent | None:
+        """What becomes of a handler whose process is gone: it goes on later, unless that was on purpose."""
         match self._killed_because:
             case "cancelled":
                 text = f"killed: it did not end within {self._around.cancel_grace_s:g} s of being cancelled"
@@ -364,8 +448,10 @@ class FlowRun:
                 text = f"timed out after {self.state.timeout_s:g} s"
                 return self._end(Status.ENDED_ERROR, text, reason="timeout")
             case "interrupted":
-                return self._end(Status.ENDED_ERROR, "interrupted: the daemon stopped", reason="interrupted")
-        return self._end(Status.ENDED_ERROR, how, reason="process")
+                self.interrupted = "the daemon stopped"
+            case _:
+                self.interrupted = how
+        return None
 
     def _end(
         self, status: Status, message: str, *, reason: str = "", failure: events.Failure | None = None
@@ -376,11 +462,29 @@ class FlowRun:
         )
 
 
-def _lines_end(pending: bytearray) -> int:
-    return pending.rfind(b"\n") + 1
+def _divergence(
+    number: int, recorded: history.Entry | None, kind: str = "", target: str = "", where: str = ""
+) -> events.Divergence:
+    return events.Divergence(
+        call=number,
+        recorded_kind=recorded.kind if recorded is not None else "",
+        recorded_target=recorded.target if recorded is not None else "",
+        recorded_where=recorded.where if recorded is not None else "",
+        attempted_kind=kind[:100],
+        attempted_target=target[:1024],
+        attempted_where=where[:1024],
+    )
 
 
-def _done(future: asyncio.Future[None]) -> asyncio.Future[None]:
-    """Return ``future`` with nothing left to wait for."""
-    future.set_result(None)
-    return future
+def _left(ended: protocol.Ended) -> tuple[str, str, str]:
+    """Return how a handler left as the side of a divergence: kind, target, where."""
+    if (failure := ended.failure) is not None:
+        return "raise", failure.message, f"{failure.file}:{failure.line}" if failure.file else ""
+    return "return", ended.message, ""
+
+
+def _twins(inputs: model.Value) -> dict[str, Any]:
+    """Return a value as the fields of an event that holds inputs."""
+    sealed = {"inputs_sealed": inputs.id} if isinstance(inputs, model.Sealed) else {}
+    shown = inputs.shown if isinstance(inputs, model.Sealed) else inputs
+    return {"inputs_blob" if isinstance(shown, events.Blob) else "inputs": shown, **sealed}

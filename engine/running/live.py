@@ -7,12 +7,13 @@ step. Who waits inside the engine is told at once; whoever stands outside is tol
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from .. import events, model, ports
-from . import contents
+from . import contents, history
 
 #: Executions that ended lately are answered for from memory: most questions come right after the end.
 _RECENT_MAX = 100
@@ -33,9 +34,6 @@ class Supervision(Protocol):
     def resume(self) -> None:
         """It may go on."""
 
-    def waits_for(self) -> Iterable[str]:
-        """The executions of which it needs every one to end before it goes on, and without a deadline."""
-
 
 class Archive(Protocol):
     """The records of all executions, durable ones."""
@@ -44,10 +42,22 @@ class Archive(Protocol):
         """Return the record of one execution, in order; empty if there is none."""
 
 
-class Live:
-    """An execution that has not ended, or whose end is not durable yet."""
+@dataclasses.dataclass(slots=True, eq=False)
+class Rest:
+    """A wait that goes on without a handler: ``hold`` is done when it is over, ``disarm`` gives it up."""
 
-    __slots__ = ("dependents", "ended", "prepared", "state", "supervision", "unrun", "watchers")
+    hold: asyncio.Future[bool]
+    disarm: Callable[[], None]
+
+
+class Live:
+    """An execution that has not ended, or whose end is not durable yet.
+
+    One without ``supervision`` has not begun, or rests: it will be replayed."""
+
+    __slots__ = (
+        *("dependents", "ended", "limit", "loose", "prepared", "rest", "state", "supervision", "unrun", "watchers"),
+    )
 
     def __init__(self, state: model.Execution) -> None:
         self.state = state
@@ -55,6 +65,9 @@ class Live:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # when that is durable
         self.supervision: Supervision | None = None
         self.prepared: ports.PreparedTask | None = None  # of a task
+        self.rest: Rest | None = None  # what it waits for while it rests
+        self.limit: asyncio.TimerHandle | None = None  # until its time is over, while it rests
+        self.loose: tuple[history.Loose, ...] = ()  # what its last call changed before the daemon was cut off
         self.unrun: list[str] = []  # children that were only created
         self.dependents: list[str] = []  # children that shall not go on when it is cancelled
 
@@ -78,6 +91,11 @@ class Ledger:
     def find(self, execution: str) -> Live | None:
         """Return the live execution, or None if it ended or never was."""
         return self._live.get(execution)
+
+    def is_live(self, execution: str) -> bool:
+        """Return whether there is such an execution and it has not ended."""
+        subject = self._live.get(execution)
+        return subject is not None and not subject.state.status.ended
 
     def recent(self, execution: str) -> model.Execution | None:
         """Return an execution that ended lately, durably, or None: the records know about it then."""

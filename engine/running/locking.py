@@ -18,7 +18,7 @@ from . import contents, failures, keeper
 class Wait:
     """One handler's wait for a lock. ``hold`` is done when it has it, or has to give up."""
 
-    def __init__(self, waiter: locks.Waiter, call: int, hold: asyncio.Future[None]) -> None:
+    def __init__(self, waiter: locks.Waiter, call: int, hold: asyncio.Future[bool]) -> None:
         self.waiter = waiter
         self.call = call
         self.hold = hold
@@ -45,11 +45,27 @@ class Locking:
         event = self._masks.event(event)
         self._locks.apply(event, self._journal.append(event))
 
-    def take(self, waiter: locks.Waiter, call: int, hold: asyncio.Future[None]) -> Wait | None:
-        """Take the lock now and return None, or stand in line; raises ``Refused`` for a wait that could never end."""
+    def take_if_free(self, waiter: locks.Waiter, call: int) -> bool:
+        """Take the lock if nobody has it or waits for it; raises ``Refused`` for a wait that could never end."""
+        self._refuse_own(waiter)
+        self._locks.enqueue(waiter)
+        if self._locks.next_for(waiter.name) is waiter:
+            self._grant(waiter, call)
+            return True
+        self._locks.leave(waiter)
+        return False
+
+    def _refuse_own(self, waiter: locks.Waiter) -> None:
         holder = self._locks.holder(waiter.name)
         if holder is not None and holder.owned and holder.execution == waiter.execution:
             raise failures.Refused("DeadlockError", f"this execution has the lock {waiter.name!r} already")
+
+    def take(self, waiter: locks.Waiter, call: int, hold: asyncio.Future[bool]) -> Wait | None:
+        """Take the lock now and return None, or stand in line; raises ``Refused`` for a wait that could never end."""
+        holder = self._locks.holder(waiter.name)
+        if holder is not None and (holder.execution, holder.call) == (waiter.execution, call):
+            return None  # it came while nobody was there to take it
+        self._refuse_own(waiter)
         self._locks.enqueue(waiter)
         if self._locks.next_for(waiter.name) is waiter:
             self._grant(waiter, call)
@@ -133,4 +149,4 @@ class Locking:
                 self._locks.leave(waiter)
                 continue
             self._grant(waiter, wait.call)
-            wait.hold.set_result(None)
+            wait.hold.set_result(False)

@@ -48,21 +48,22 @@ class OwnCalls:
             "uuid": self._uuid,
             "random": self._random,
             "webhook_response": self._webhook_response,
+            "continue_as_new": self._continue_as_new,
         }
+
+    def conclusions(self) -> Mapping[str, calls.Conclusion]:
+        """Return who answers which kind after waiting."""
+        return {"sleep": self._slept}
 
     # -- time and chance --------------------------------------------------------------------------------------------
 
-    async def _sleep(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes:
+    async def _sleep(self, run: flow_run.FlowRun, call: protocol.Call) -> None:
         args = arguments.decoded(call, arguments.Sleep)
         now = self._clock.time()
         until = args.until if args.until is not None else now + (args.seconds or 0)
-        self._recorder.started(run, call, waits=True, args=values.encode({"until": until}))
-        hold = run.future()
-        timer = hold.get_loop().call_later(max(0.0, until - now), recorder.let_go, hold)
-        try:
-            await run.hold(hold)
-        finally:
-            timer.cancel()
+        self._recorder.started(run, call, waits=True, until=until)
+
+    async def _slept(self, run: flow_run.FlowRun, call: protocol.Call, pending: model.PendingCall, late: bool) -> bytes:
         self._recorder.ended(run, call)
         return b"null"
 
@@ -169,10 +170,14 @@ class OwnCalls:
         """Record a write to this execution or to another one, which then names the writer."""
         subject = self._writable(execution)
         by = "" if subject is run.live else run.state.id
-        event = events.ExecutionSaved(execution=execution, call=call.call, by=by, **what)
-        if by:
-            self._recorder.ended(run, call, args=values.encode({"execution": execution}))
+        event = events.ExecutionSaved(
+            execution=execution, call=call.call, kind=call.kind, where=call.where, by=by, **what
+        )
+        if not by:
+            run.record(event)
+            return
         self._ledger.record(subject, event)
+        self._recorder.ended(run, call, args=values.encode({"execution": execution}))
 
     # -- webhooks ---------------------------------------------------------------------------------------------------
 
@@ -181,17 +186,27 @@ class OwnCalls:
         if not 100 <= args.status <= 599:
             raise errors.InvalidRequest(f"{args.status} is no status of HTTP")
         held = await self._contents.store(values.encode(args.body))
-        self._ledger.record(
-            run.live,
+        run.record(
             events.WebhookAnswered(
                 execution=run.state.id,
                 call=call.call,
+                where=call.where,
                 status=args.status,
                 headers=args.headers,
                 binary=args.binary,
                 **{key: value for key, value in held.twins("body").items() if key != "body_sealed"},
             ),
         )
+        return b"null"
+
+    # -- beginning anew ---------------------------------------------------------------------------------------------
+
+    async def _continue_as_new(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes:
+        """Keep the inputs of the next generation; it begins when this handler has left."""
+        inputs = values.checked(bytes(arguments.decoded(call, arguments.Continue).inputs), "inputs")
+        held = await self._contents.store(inputs, protect=run.state.protect_inputs)
+        self._recorder.ended(run, call, held)
+        run.continuation = model.value(held.raw, held.blob, held.sealed)
         return b"null"
 
 

@@ -1,17 +1,18 @@
-"""How a handler's calls are written down: begun, ended, refused, and waited in."""
+"""How a handler's calls are written down: begun, ended, refused, and the same read again and again."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 import msgspec
 
-from .. import events, values
+from .. import events, model, values
 from ..workers import protocol
-from . import contents, failures, flow_run, live
+from . import contents, flow_run, live
 
 TARGET_CHARACTERS_MAX = 1024
+#: Calls that only read: one that repeats the call before it, with the same answer, is counted and not written down.
+_READS = ("get", "exists", "list")
 
 
 class Recorder:
@@ -28,20 +29,29 @@ class Recorder:
         *,
         waits: bool,
         args: bytes | None = None,
-    ) -> None:
-        """Record a call that takes time."""
-        self._ledger.record(
-            run.live,
-            events.CallStarted(
-                execution=run.state.id,
-                call=call.call,
-                kind=call.kind,
-                target=call.target,
-                args=msgspec.UNSET if args is None else msgspec.Raw(args),
-                children=children,
-                waits=waits,
-            ),
-        )
+        return_when: str = "",
+        message: str = "",
+        until: float | None = None,
+    ) -> model.PendingCall:
+        """Record a call that takes time, unless it is recorded already: a handler comes to it again when replayed."""
+        known = run.state.pending.get(call.call)
+        if known is None:
+            run.record(
+                events.CallStarted(
+                    execution=run.state.id,
+                    call=call.call,
+                    kind=call.kind,
+                    target=call.target,
+                    args=msgspec.UNSET if args is None else msgspec.Raw(args),
+                    children=children,
+                    waits=waits,
+                    return_when=return_when,
+                    message=message,
+                    until=until,
+                    where=call.where,
+                )
+            )
+        return run.state.pending[call.call]
 
     def ended(
         self,
@@ -52,18 +62,20 @@ class Recorder:
         args: bytes | None = None,
     ) -> None:
         """Record the result of a call; ``args`` if that is the first that is told of it."""
-        told = call.call in run.state.pending
         twins = {"result": msgspec.Raw(result)} if isinstance(result, bytes) else result.twins("result")
-        self._ledger.record(
-            run.live,
+        if call.kind.rpartition(".")[2] in _READS and run.reads.again(call, twins):
+            return
+        told = call.call in run.state.pending
+        run.record(
             events.CallEnded(
                 execution=run.state.id,
                 call=call.call,
                 kind="" if told else call.kind,
                 target="" if told else call.target,
                 args=msgspec.UNSET if args is None or told else msgspec.Raw(args),
+                where="" if told else call.where,
                 **twins,
-            ),
+            )
         )
 
     async def ended_with(
@@ -91,37 +103,17 @@ class Recorder:
         """Record that a call failed and return the frame that raises it."""
         failure = events.Failure(type=kind, message=message, execution=execution)
         told = call.call in run.state.pending
-        self._ledger.record(
-            run.live,
+        run.record(
             events.CallEnded(
                 execution=run.state.id,
                 call=call.call,
                 kind="" if told else call.kind[:100],
                 target="" if told else call.target[:TARGET_CHARACTERS_MAX],
+                where="" if told else call.where,
                 failure=failure,
-            ),
+            )
         )
         return protocol.refusal(call.call, kind, message, shown)
-
-
-def let_go(hold: asyncio.Future[None]) -> None:
-    """What was waited for is there."""
-    if not hold.done():
-        hold.set_result(None)
-
-
-def deadline(
-    hold: asyncio.Future[None], timeout_s: float | None, late: Callable[[], failures.Refused]
-) -> asyncio.TimerHandle | None:
-    """Make the waiting fail with ``late`` after ``timeout_s``; returns the timer, or None without a limit."""
-    if timeout_s is None:
-        return None
-
-    def give_up() -> None:
-        if not hold.done():
-            hold.set_exception(late())
-
-    return hold.get_loop().call_later(max(0.0, timeout_s), give_up)
 
 
 def text(fields: dict[str, msgspec.Raw], name: str) -> str | None:

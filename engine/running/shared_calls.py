@@ -7,17 +7,18 @@ from typing import Any
 
 import msgspec
 
-from .. import model, values
+from .. import model, ports, values
 from ..state import locks, messages
 from ..workers import protocol
-from . import arguments, asking, calls, failures, flow_run, live, locking, recorder
+from . import arguments, asking, calls, failures, flow_run, live, locking, recorder, waits
 
 
 class SharedCalls:
     """Answers them."""
 
-    def __init__(self, ledger: live.Ledger, asked: asking.Asking, held: locking.Locking) -> None:
+    def __init__(self, ledger: live.Ledger, asked: asking.Asking, held: locking.Locking, clock: ports.Clock) -> None:
         self._ledger = ledger
+        self._clock = clock
         self._asking = asked
         self._locking = held
         self._recorder = recorder.Recorder(ledger)
@@ -27,56 +28,79 @@ class SharedCalls:
         return {
             "message": self._message,
             "message.wait": self._wait,
-            "lock": self._lock,
+            "lock": self._take,
             "unlock": self._release,
-            "setting.acquire": self._acquire,
+            "setting.acquire": self._take,
             "setting.release": self._release,
+        }
+
+    def conclusions(self) -> Mapping[str, calls.Conclusion]:
+        """Return who answers which kind after waiting."""
+        return {
+            "message": self._created_and_answered,
+            "message.wait": self._answered,
+            "lock": self._taken,
+            "setting.acquire": self._taken,
         }
 
     # -- people -----------------------------------------------------------------------------------------------------
 
-    async def _message(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes:
+    async def _message(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes | None:
         args = arguments.decoded(call, arguments.Message)
-        message = await self._asking.create(
-            call.target,
-            args.message_type,
-            bytes(args.body),
-            execution=run.state.id,
-            call=call.call,
-            created_by=run.state.flow_name or run.state.name,
-            bound=args.wait,
-        )
-        result: dict[str, Any] = {"id": message.id}
-        if not args.wait:
-            self._recorder.ended(run, call, values.encode(result))
-            return values.encode(result)
-        return await self._answered(run, call, message, args.timeout, result)
+        if call.call in run.state.pending:
+            return None
+        cut_off = run.history.find(call.call)  # it was created, and its call not recorded any more
+        id_ = cut_off.message if cut_off is not None else ""
+        if not id_:
+            message = await self._asking.create(
+                call.target,
+                args.message_type,
+                bytes(args.body),
+                execution=run.state.id,
+                call=call.call,
+                created_by=run.state.flow_name or run.state.name,
+                bound=args.wait,
+            )
+            id_ = message.id
+        if args.wait:
+            self._wait_for(run, call, id_, args.timeout)
+            return None
+        result = values.encode({"id": id_})
+        self._recorder.ended(run, call, result)
+        return result
 
-    async def _wait(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes:
+    async def _wait(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes | None:
         args = arguments.decoded(call, arguments.Patience)
-        return await self._answered(run, call, self._asking.find(call.target), args.timeout, {})
+        message = self._asking.find(call.target)
+        if not message.pending and call.call not in run.state.pending:
+            return await self._told(run, call, message, {})
+        self._wait_for(run, call, message.id, args.timeout)
+        return None
+
+    def _wait_for(self, run: flow_run.FlowRun, call: protocol.Call, message: str, timeout_s: float | None) -> None:
+        until = None if timeout_s is None else self._clock.time() + timeout_s
+        self._recorder.started(run, call, waits=True, message=message, until=until)
+
+    async def _created_and_answered(
+        self, run: flow_run.FlowRun, call: protocol.Call, pending: model.PendingCall, late: bool
+    ) -> bytes:
+        message = self._asking.find(pending.message)
+        if message.pending:
+            raise _unanswered(message, arguments.decoded(call, arguments.Message).timeout)
+        return await self._told(run, call, message, {"id": message.id})
 
     async def _answered(
-        self,
-        run: flow_run.FlowRun,
-        call: protocol.Call,
-        message: messages.Message,
-        timeout_s: float | None,
-        result: dict[str, Any],
+        self, run: flow_run.FlowRun, call: protocol.Call, pending: model.PendingCall, late: bool
     ) -> bytes:
-        """Wait for the answer and return it; raises ``Refused`` when nobody gave one in time, or ever will."""
+        message = self._asking.find(pending.message)
         if message.pending:
-            self._recorder.started(run, call, waits=True, args=values.encode({"message": message.id}))
-            hold = run.future()
-            self._asking.wait(message.id, hold)
-            timer = recorder.deadline(hold, timeout_s, lambda: _unanswered(message, timeout_s))
-            try:
-                await run.hold(hold)
-            finally:
-                self._asking.give_up(message.id, hold)
-                if timer is not None:
-                    timer.cancel()
-            message = self._asking.find(message.id)
+            raise _unanswered(message, arguments.decoded(call, arguments.Patience).timeout)
+        return await self._told(run, call, message, {})
+
+    async def _told(
+        self, run: flow_run.FlowRun, call: protocol.Call, message: messages.Message, result: dict[str, Any]
+    ) -> bytes:
+        """Return the answer; raises ``Refused`` when there will never be one."""
         if message.response is None:
             why = f"message {message.subject!r} will get no answer: {message.withdrawn}"
             raise failures.Refused("MessageResponseTimeoutError", why)
@@ -90,28 +114,20 @@ class SharedCalls:
 
     # -- locks ------------------------------------------------------------------------------------------------------
 
-    async def _lock(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes:
-        return await self._take(run, call, owned=True)
-
-    async def _acquire(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes:
-        return await self._take(run, call, owned=False)
-
-    async def _take(self, run: flow_run.FlowRun, call: protocol.Call, *, owned: bool) -> bytes:
+    async def _take(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes | None:
         timeout_s = arguments.decoded(call, arguments.Patience).timeout
-        waiter = locks.Waiter(call.target, run.state.id, owned, timeout_s is not None)
-        hold = run.future()
-        wait = self._locking.take(waiter, call.call, hold)
-        if wait is None:
-            self._recorder.ended(run, call, args=bytes(call.args))
-            return b"null"
-        self._recorder.started(run, call, waits=True, args=bytes(call.args))
-        timer = recorder.deadline(hold, timeout_s, lambda: _locked(call.target, timeout_s))
-        try:
-            await run.hold(hold)
-        finally:
-            if timer is not None:
-                timer.cancel()
-            self._locking.give_up(wait)
+        if call.call not in run.state.pending:
+            waiter = locks.Waiter(call.target, run.state.id, waits.LOCKS[call.kind], timeout_s is not None)
+            if self._locking.take_if_free(waiter, call.call):
+                self._recorder.ended(run, call, args=bytes(call.args))
+                return b"null"
+            until = None if timeout_s is None else self._clock.time() + timeout_s
+            self._recorder.started(run, call, waits=True, args=bytes(call.args), until=until)
+        return None
+
+    async def _taken(self, run: flow_run.FlowRun, call: protocol.Call, pending: model.PendingCall, late: bool) -> bytes:
+        if late:
+            raise _locked(call.target, arguments.decoded(call, arguments.Patience).timeout)
         self._recorder.ended(run, call)
         return b"null"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Iterable
 from typing import Any
 
 from .. import errors, events, ports
@@ -46,6 +45,7 @@ class TaskRun:
         self._prepared = prepared
         self._work: asyncio.Task[bytes] | None = None
         self._interrupted = False
+        self.interrupted = ""  # it has not ended and may be repeated: why
 
     def cancel(self) -> None:
         """Stop the work now."""
@@ -58,12 +58,8 @@ class TaskRun:
     def resume(self) -> None:
         """It never stood still."""
 
-    def waits_for(self) -> Iterable[str]:
-        """No execution."""
-        return ()
-
     def interrupt(self) -> None:
-        """The daemon stops: stop the work; the end says so."""
+        """The daemon stops: stop the work. It is repeated at the next start, or its end says that nobody knows."""
         self._interrupted = True
         self.cancel()
 
@@ -76,7 +72,8 @@ class TaskRun:
     async def run(self) -> None:
         """Run it to its end, which is recorded on return."""
         execution = self._live.state.id
-        self._ledger.record(self._live, events.ExecutionStarted(execution=execution, attempt=1))
+        attempt = self._live.state.attempt + 1
+        self._ledger.record(self._live, events.ExecutionStarted(execution=execution, attempt=attempt))
         await self._ledger.journal.durable()  # the world must not be touched for something that could be forgotten
         self._work = asyncio.create_task(self._prepared.run(self._context), name=f"task {execution}")
         if self._live.state.cancel_requested or self._interrupted:
@@ -86,6 +83,9 @@ class TaskRun:
         if timed_out:
             self._work.cancel()
             await asyncio.wait({self._work})
+        if self._interrupted and self._work.cancelled() and not timed_out and self._prepared.idempotent:
+            self.interrupted = "the daemon stopped"
+            return
         self._ledger.record(self._live, await self._described(self._work, timed_out=timed_out))
 
     async def _described(self, work: asyncio.Task[bytes], *, timed_out: bool) -> events.ExecutionEnded:

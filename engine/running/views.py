@@ -115,6 +115,11 @@ def handle(state: model.Execution) -> bytes:
     return values.encode({"id": state.id, "name": state.name, "type": state.type})
 
 
+def mark(state: model.Execution) -> bytes:
+    """Return what stands in a record for an ended execution that was handed to a flow whole, as JSON text."""
+    return values.encode({"id": state.id, "name": state.name, "type": state.type, "status": state.status})
+
+
 async def start(ledger: live.Ledger, state: model.Execution) -> bytes:
     """Return what ``this`` knows from the beginning, as JSON text."""
     fields = ("id", "name", "type", "created_at", "created_by", "flow_id", "flow_name", "commit")
@@ -149,6 +154,8 @@ async def for_people(ledger: live.Ledger, state: model.Execution) -> dict[str, A
         "input_value": await ledger.contents.shown(state.inputs),
         "output_value": await output(ledger, state),
         "attempt": state.attempt,
+        "generation": state.generation,
+        "divergence": state.divergence,
         "cancel_requested": state.cancel_requested,
         "pause_requested": state.pause_requested,
         "is_paused": state.status is Status.PAUSED,

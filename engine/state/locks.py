@@ -30,6 +30,7 @@ class Holder:
     execution: str
     owned: bool
     since: str
+    call: int = 0  # the call of that execution which took it
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +61,7 @@ class Locks:
             case events.LockTaken():
                 if event.name in self._holders:
                     raise ValueError(f"lock {event.name!r} was taken twice")
-                self._holders[event.name] = Holder(event.name, event.execution, event.owned, at)
+                self._holders[event.name] = Holder(event.name, event.execution, event.owned, at, event.call)
                 if event.owned:
                     self._owned.setdefault(event.execution, {})[event.name] = None
             case events.LockReleased():

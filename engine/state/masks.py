@@ -52,13 +52,15 @@ _BASE64_WIDTHS = (64, 76)
 #: Fields of events that are never text of people: what things are found by, and words of the engine.
 _ENGINE_WORDS = frozenset(
     {
-        "base", "by", "children", "commit", "created_by", "execution", "file", "flow_id", "flow_name", "id", "key",
-        "key_digest", "kind", "level", "manifest_sha256", "message_type", "parent", "path", "previous",
-        "protect_inputs", "protect_outputs", "ref", "sha256", "source", "status", "stream", "task", "type", "version",
+        "base", "by", "children", "commit", "created_by", "effect", "execution", "file", "flow_id", "flow_name", "id",
+        "key", "key_digest", "kind", "level", "manifest_sha256", "message_type", "on_interrupt", "parent", "path",
+        "previous", "protect_inputs", "protect_outputs", "ref", "return_when", "sha256", "source", "status", "stream",
+        "task", "type", "version", "where",
     }
 )  # fmt: skip
 #: The same for fields that are text elsewhere.
 _ENGINE_WORDS_OF: Mapping[type[msgspec.Struct], frozenset[str]] = {
+    events.CallStarted: frozenset({"message"}),
     events.ExecutionEnded: frozenset({"reason"}),
     events.RecordSaved: frozenset({"name"}),
     events.RecordDeleted: frozenset({"name"}),

@@ -23,6 +23,7 @@ class Call(msgspec.Struct, frozen=True, tag_field="op", tag="call"):
     kind: str
     target: str = ""
     args: msgspec.Raw = _EMPTY
+    where: str = ""  # the line of the flow: file:line
 
 
 class Log(msgspec.Struct, frozen=True, tag_field="op", tag="log"):
@@ -49,7 +50,7 @@ class Settle(msgspec.Struct, frozen=True, tag_field="op", tag="settle"):
 class Ended(msgspec.Struct, frozen=True, tag_field="op", tag="ended"):
     """The handler left. ``dirty`` says in words why the process cannot be used again, if so."""
 
-    outcome: str  # success | error | cancelled
+    outcome: str  # success | error | cancelled | continued
     message: str = ""
     returned: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     failure: events.Failure | None = None

@@ -10,7 +10,7 @@ import pytest
 
 from headrace.engine import lifecycle, values
 from headrace.engine.guest import exceptions, flow_api
-from headrace.engine.running import asking, child_calls, flow_run, own_calls, record_calls, recorder, views
+from headrace.engine.running import asking, child_calls, output, own_calls, record_calls, recorder, views
 from headrace.engine.state import filters, forms, kinds
 from headrace.sync import metadata
 from tests.support.daemons import Daemon
@@ -134,7 +134,7 @@ def test_the_limits_are_those_of_the_code():
     assert f"| {values.VALUE_BYTES_MAX * 3 // 4 >> 20} MiB; " in table  # base64 takes four characters for three bytes
     assert f"is saved | {record_calls._SCRIPT_BYTES_MAX >> 20} MiB |" in table
     assert f"{values.VALUE_BYTES_MAX >> 20} MiB" in table
-    assert f"{flow_run.OUTPUT_BYTES_MAX >> 20} × 1024 × 1024" in table
+    assert f"{output.OUTPUT_BYTES_MAX >> 20} × 1024 × 1024" in table
     assert f"| {child_calls.DEPTH_MAX} |" in table
     assert f"| {record_calls.LISTED_MAX:,} |" in table
     sizes = (forms.BODY_BYTES_MAX >> 20, forms.PROPERTIES_MAX, forms.ANSWER_BYTES_MAX >> 20)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.engine.running.flow_run import OUTPUT_BYTES_MAX
+from headrace.engine.running.output import OUTPUT_BYTES_MAX
 
 PRINTS = """
 def handler(system, this):

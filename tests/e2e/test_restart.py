@@ -15,7 +15,12 @@ SLEEPS = (
     "def handler(system, this, inputs):\n"
     "    this.save(message='on')\n    this.sleep(inputs.get('s', 0))\n    return 'slept'\n"
 )
-SPINS = "def handler(system, this):\n    this.save(message='on')\n    while True: pass\n"
+SPINS = (
+    "def handler(system, this):\n"
+    "    this.save(message='on')\n"
+    "    while not system.setting('stop').exists(): pass\n"
+    "    return 'stopped'\n"
+)
 
 
 @pytest.fixture
@@ -44,17 +49,24 @@ def test_a_graceful_stop_lets_running_executions_end(daemon):
     assert [end["status"] for end in ends] == ["ENDED_SUCCESS"]
 
 
-def test_a_stop_interrupts_what_outlasts_its_grace_and_says_so(daemon):
+def finished(daemon, execution):
+    """Let a flow that spins go on to its end, and return that."""
+    daemon.client.keep("settings", "stop", {"value": True})
+    return daemon.client.wait(execution, 20)
+
+
+def test_a_stop_interrupts_what_outlasts_its_grace_and_it_goes_on_after_the_next_start(daemon):
     daemon.start()
     execution = daemon.client.run("spins")["id"]
     begun(daemon, execution)
     began = time.monotonic()
     assert daemon.stop() == 0
     assert time.monotonic() - began < 10
+    assert daemon.record(execution)[-1]["event"] == "execution.interrupted"
+    assert daemon.record(execution)[-1]["reason"] == "interrupted: the daemon stopped"
     daemon.start()
-    ended = daemon.client.execution(execution)
-    assert (ended["status"], ended["reason"]) == ("ENDED_ERROR", "interrupted")
-    assert ended["message"] == "interrupted: the daemon stopped"
+    ended = finished(daemon, execution)
+    assert (ended["status"], ended["output_value"], ended["attempt"]) == ("ENDED_SUCCESS", "stopped", 2)
 
 
 def test_a_stop_closes_streams_at_once(daemon):
@@ -68,7 +80,7 @@ def test_a_stop_closes_streams_at_once(daemon):
     assert time.monotonic() - began < 8
 
 
-def test_after_kill_9_nothing_is_stuck_running_ones_say_interrupted_and_queued_ones_run(daemon):
+def test_after_kill_9_nothing_is_stuck_running_ones_go_on_and_queued_ones_run(daemon):
     daemon.environment["HEADRACE_RUN__MAX_RUNNING"] = "1"
     daemon.start()
     running = daemon.client.run("spins")["id"]
@@ -76,8 +88,8 @@ def test_after_kill_9_nothing_is_stuck_running_ones_say_interrupted_and_queued_o
     queued = [daemon.client.run("sleeps")["id"] for _ in range(5)]
     daemon.kill()
     daemon.start()
-    cut = daemon.client.wait(running, 20)
-    assert (cut["status"], cut["reason"]) == ("ENDED_ERROR", "interrupted")
+    ended = finished(daemon, running)
+    assert (ended["status"], ended["output_value"]) == ("ENDED_SUCCESS", "stopped")
     assert [daemon.client.wait(execution, 20)["output_value"] for execution in queued] == ["slept"] * 5
 
 
@@ -97,14 +109,16 @@ def test_when_the_daemon_is_killed_its_flow_processes_die_with_all_they_started(
     until(lambda: not any(os.path.exists(f"/proc/{pid}/exe") for pid in guests), "the fork server is gone", 5)
 
 
-def test_a_fork_server_that_dies_takes_its_executions_along_and_another_one_takes_over(daemon):
+def test_executions_of_a_fork_server_that_dies_go_on_with_another_one(daemon):
     daemon.start()
     execution = daemon.client.run("spins")["id"]
     begun(daemon, execution)
     (server,) = [pid for pid in processes_matching("engine/guest/__main__.py") if parent_of(pid) == daemon.pid]
     os.kill(server, signal.SIGKILL)
-    cut = daemon.client.wait(execution, 20)
-    assert (cut["status"], cut["message"]) == ("ENDED_ERROR", "the flow process was killed by SIGKILL")
+    ended = finished(daemon, execution)
+    assert (ended["status"], ended["output_value"]) == ("ENDED_SUCCESS", "stopped")
+    (interrupted,) = [line for line in daemon.record(execution) if line["event"] == "execution.interrupted"]
+    assert interrupted["reason"] == "interrupted: the flow process was killed by SIGKILL"
     assert daemon.run("sleeps")["output_value"] == "slept"
 
 

@@ -1,0 +1,74 @@
+"""What an earlier daemon left unfinished: each execution goes on through the same doors as ever.
+
+One that had not begun is queued, one that ran is interrupted like any whose process died, one that waits goes on
+waiting without a process, a task is repeated if that does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from .. import errors, events, model, ports
+from ..lifecycle import Status
+from . import failures, influence, live, resting
+
+_CUT_OFF = "the daemon was cut off"
+
+
+class Takeover:
+    """Takes them up. ``enqueue`` lets an execution run when there is room, ``prepare`` makes a task ready to run."""
+
+    def __init__(
+        self,
+        ledger: live.Ledger,
+        rests: resting.Resting,
+        influenced: influence.Influence,
+        executions: resting.Executions,
+        enqueue: Callable[[live.Live], None],
+        prepare: Callable[[model.Execution], Awaitable[ports.PreparedTask]],
+    ) -> None:
+        self._ledger = ledger
+        self._resting = rests
+        self._influence = influenced
+        self._executions = executions
+        self._enqueue = enqueue
+        self._prepare = prepare
+
+    async def take_up(self, unfinished: Sequence[model.Execution]) -> None:
+        """Let each go on through the same doors as ever; those that wait in line keep their order."""
+        for state in sorted(unfinished, key=lambda state: max((c.at for c in state.pending.values()), default="")):
+            subject = self._ledger.find(state.id)
+            if subject is None or state.status.ended or subject.supervision is not None:
+                continue
+            match state.status:
+                case Status.NEW if state.parent and not self._ledger.is_live(state.parent):
+                    self._influence.request_cancel(state.id, state.parent)
+                case Status.QUEUED | Status.RUNNING if state.type == "TASK":
+                    self._executions.spawn(self._take_up_task(subject), f"task {state.id}")
+                case Status.RUNNING | Status.QUEUED if state.attempt:
+                    self._executions.spawn(self._resting.interrupted(subject, _CUT_OFF), f"return of {state.id}")
+                case Status.QUEUED:
+                    self._enqueue(subject)
+                case Status.WAITING if state.effect is not None or state.cancel_requested:
+                    self._executions.spawn(self._resting.interrupted(subject, _CUT_OFF), f"return of {state.id}")
+                case Status.WAITING:
+                    await self._resting.lie_down(subject)
+
+    async def _take_up_task(self, subject: live.Live) -> None:
+        """Run a task that had not begun, and once more one that was cut off if that does no harm."""
+        state = subject.state
+        try:
+            subject.prepared = await self._prepare(state)
+        except errors.HeadraceError as error:
+            failure = events.Failure(type=failures.flow_side(error), message=error.message)
+            self._executions.end(subject, Status.ENDED_ERROR, error.message, "interrupted", failure)
+            return
+        if state.status is Status.RUNNING:
+            if not subject.prepared.idempotent:
+                text = f"interrupted: {_CUT_OFF}; whether it took effect is not known"
+                failure = events.Failure(type="OutcomeUnknownError", message=text)
+                self._executions.end(subject, Status.ENDED_ERROR, text, "interrupted", failure)
+                return
+            reason = f"interrupted: {_CUT_OFF}"
+            self._ledger.record(subject, events.ExecutionInterrupted(execution=state.id, reason=reason))
+        self._enqueue(subject)

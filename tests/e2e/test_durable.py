@@ -1,0 +1,428 @@
+"""Pull the plug at any moment: executions go on where they were, and nothing they did happens twice."""
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemons import processes_matching, until
+from tests.support.world import World
+
+#: Many kinds of calls in a row, every effect of which can be counted afterwards.
+BUSY = """
+def handler(system, this, inputs):
+    world = inputs['world']
+    this.log('begins', number=0)
+    order = this.uuid()
+    begun = this.now().isoformat()
+    system.setting('list').list_append(order)
+    system.file('report.txt', content=order)
+    child = this.flow('child', n=1, wait=False)
+    this.set_output('numbers', [])
+    for n in range(3):
+        this.append_output('numbers', n)
+        got = this.task('REST', url=f'{world}/get?n={n}&of={this.id}').get('output_value')['json']
+        this.log('got', got['n'])
+    print('half way')
+    this.save(message='half way')
+    this.sleep(0.05)
+    this.wait_for(child)
+    with this.lock('door'):
+        count = system.setting('count').get('value') if system.setting('count').exists() else 0
+        system.setting('count', value=count + 1)
+    doubled = this.flow('child', n=2).get('output_value')['twice']
+    fails = this.flow('fails', wait=system.return_when.ALL_ENDED)
+    try:
+        this.flow('fails')
+    except Exception as error:
+        this.log(type(error).__name__)
+    question = system.message(subject=order, message='fine?')
+    this.set_output(order=order, begun=begun, doubled=doubled, failed=fails.get('status'),
+                    stepped=this.step('step', dict, a=1), chance=this.random(), asked=question.id)
+    return this.success('all done')
+"""
+CHILD = "def handler(system, this, inputs):\n    this.sleep(0.02)\n    return {'twice': 2 * inputs['n']}\n"
+FAILS = "def handler(system, this):\n    raise ValueError('on purpose')\n"
+ASKS = """
+def handler(system, this):
+    answer = this.message('deploy?', request='which version?')
+    return answer.get('response')
+"""
+
+
+@pytest.fixture
+def world():
+    with World() as world:
+        yield world
+
+
+@pytest.fixture
+def daemon(tmp_path, make_daemon):
+    flows = tmp_path / "flows"
+    flows.mkdir()
+    for name, text in {"busy": BUSY, "child": CHILD, "fails": FAILS, "asks": ASKS}.items():
+        (flows / f"{name}.py").write_text(text)
+    daemon = make_daemon(flows)
+    daemon.environment["HEADRACE_RUN__STOP_GRACE"] = "0.2s"
+    return daemon
+
+
+def flow(daemon, name, text):
+    path = daemon.source / f"{name}.py"
+    path.write_text(text)
+    until(lambda: any(flow["name"] == name for flow in daemon.client.flows()), f"{name} is published")
+
+
+def numbers(record):
+    """The call numbers of everything a handler did, as the record tells them."""
+    found = []
+    for line in record:
+        if line["event"] == "calls.repeated":
+            found += range(line["call"], line["call"] + line.get("count", 1))
+        elif line.get("call") and (
+            line["event"] in ("call.started", "execution.saved", "log.written")
+            or (line["event"] == "call.ended" and "kind" in line)
+        ):
+            found.append(line["call"])
+    return found
+
+
+def check(daemon, world, execution):
+    """What an undisturbed run of ``busy`` leaves behind."""
+    ended = daemon.client.wait(execution, 60)
+    assert (ended["status"], ended["message"]) == ("ENDED_SUCCESS", "all done"), ended
+    output = ended["output_value"]
+    assert (output["numbers"], output["doubled"], output["failed"]) == ([0, 1, 2], 4, "ENDED_ERROR")
+    assert output["stepped"] == {"a": 1}
+    record = daemon.record(execution)
+    assert sorted(numbers(record)) == sorted(set(numbers(record))), "no call is recorded twice"
+    assert sum(line["event"] == "execution.ended" for line in record) == 1
+    made = [line for line in daemon.lines() if line["event"] == "execution.created" and line.get("parent") == execution]
+    assert [line.get("flow_name") or line["task"] for line in made] == ["child", *["REST"] * 3, "child", *["fails"] * 2]
+    asked = [line for line in daemon.lines() if line["event"] == "message.created" and line["execution"] == execution]
+    assert [line["message"] for line in asked] == [output["asked"]]
+    assert daemon.client.kept_one("settings", "list")["value"].count(output["order"]) == 1
+    logged = [line for line in daemon.client.log(execution) if line["args"]]
+    assert [line["args"][0] for line in logged if line["args"][0] in ("begins", "got")] == ["begins", *["got"] * 3]
+    return ended
+
+
+def test_killed_at_any_moment_it_goes_on_where_it_was(daemon, world):
+    seed = int(os.environ.get("HEADRACE_SEED", "7"))
+    kills = int(os.environ.get("HEADRACE_KILLS", "12"))
+    chance = random.Random(seed)
+    daemon.start()
+    began = time.monotonic()
+    check(daemon, world, daemon.client.run("busy", {"world": world.url})["id"])
+    whole_s = time.monotonic() - began
+    executions, resumed = [], 0
+    for _ in range(kills):
+        executions.append(daemon.client.run("busy", {"world": world.url})["id"])
+        time.sleep(chance.uniform(0, whole_s))
+        daemon.kill()
+        daemon.start()
+        resumed += check(daemon, world, executions[-1])["attempt"] > 1
+    assert daemon.client.kept_one("settings", "count")["value"] == kills + 1
+    assert resumed, "a kill hit one while it ran"
+    assert processes_matching("engine/guest/__main__.py")
+
+
+def test_a_flow_process_that_is_killed_is_replaced(daemon, world):
+    daemon.start()
+    flow(daemon, "waits", "def handler(system, this):\n    this.log('in')\n    this.sleep(1)\n    return this.id\n")
+    execution = daemon.client.run("waits")["id"]
+    until(lambda: daemon.client.execution(execution)["status"] == "WAITING", "it waits")
+    (pid,) = children_of_fork_server(daemon)
+    os.kill(pid, signal.SIGKILL)
+    ended = daemon.client.wait(execution, 20)
+    assert (ended["status"], ended["output_value"], ended["attempt"]) == ("ENDED_SUCCESS", execution, 2)
+    assert [line["args"] for line in daemon.client.log(execution) if line["args"]] == [["in"]]
+
+
+def children_of_fork_server(daemon):
+    (server,) = [
+        pid
+        for pid in processes_matching("engine/guest/__main__.py")
+        if int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1]) == daemon.pid
+    ]
+    return [int(pid) for pid in Path(f"/proc/{server}/task/{server}/children").read_text().split()]
+
+
+def test_a_long_wait_gives_the_process_back_and_goes_on_after_it(daemon):
+    daemon.environment["HEADRACE_RUN__HIBERNATE_AFTER"] = "0.1s"
+    daemon.start()
+    execution = daemon.client.run("asks")["id"]
+    until(lambda: daemon.record(execution)[-1]["event"] == "execution.hibernated", "it hibernates")
+    until(lambda: not children_of_fork_server(daemon), "its process is gone")
+    assert daemon.client.execution(execution)["status"] == "WAITING"
+    daemon.kill()
+    daemon.start()
+    (message,) = daemon.client.messages(pending=True)
+    assert not children_of_fork_server(daemon), "nobody was called back for nothing"
+    daemon.client.answer(message["id"], {"string": "1.2"})
+    assert daemon.client.wait(execution, 20)["output_value"]["string"] == "1.2"
+
+
+def test_a_sleep_goes_on_through_a_crash_and_ends_when_it_was_to(daemon):
+    daemon.start()
+    flow(daemon, "sleeps", "def handler(system, this):\n    this.sleep(4)\n")
+    began = time.time()
+    execution = daemon.client.run("sleeps")["id"]
+    until(lambda: daemon.client.execution(execution)["status"] == "WAITING", "it sleeps")
+    daemon.kill()
+    daemon.start()
+    assert daemon.client.execution(execution)["status"] == "WAITING"
+    assert daemon.client.wait(execution, 30)["status"] == "ENDED_SUCCESS"
+    assert time.time() - began >= 4
+
+
+def test_parents_that_wait_never_starve_their_children(daemon):
+    daemon.environment["HEADRACE_RUN__MAX_RUNNING"] = "1"
+    daemon.environment["HEADRACE_RUN__HIBERNATE_AFTER"] = "0.05s"
+    daemon.start()
+    flow(
+        daemon,
+        "deep",
+        "def handler(system, this, inputs):\n    n = inputs['n']\n"
+        "    return {'depth': this.flow('deep', n=n - 1).get('output_value')['depth'] + 1 if n else 0}\n",
+    )
+    assert daemon.run("deep", n=50)["output_value"] == {"depth": 50}
+
+
+def test_a_cancel_reaches_the_handler_of_an_execution_that_has_no_process(daemon):
+    daemon.environment["HEADRACE_RUN__HIBERNATE_AFTER"] = "0.05s"
+    daemon.start()
+    flow(
+        daemon,
+        "cleans",
+        "def handler(system, this):\n    try:\n        this.sleep(600)\n    finally:\n        this.log('cleaned up')\n",
+    )
+    execution = daemon.client.run("cleans")["id"]
+    until(lambda: daemon.record(execution)[-1]["event"] == "execution.hibernated", "it hibernates")
+    daemon.client.cancel(execution)
+    assert daemon.client.wait(execution, 20)["status"] == "ENDED_CANCELLED"
+    assert ["cleaned up"] in [line["args"] for line in daemon.client.log(execution)]
+
+
+def test_a_pause_and_a_resume_of_one_that_has_no_process(daemon):
+    daemon.environment["HEADRACE_RUN__HIBERNATE_AFTER"] = "0.05s"
+    daemon.start()
+    flow(daemon, "naps", "def handler(system, this):\n    this.sleep(2)\n    return 'up'\n")
+    execution = daemon.client.run("naps")["id"]
+    until(lambda: daemon.record(execution)[-1]["event"] == "execution.hibernated", "it hibernates")
+    assert daemon.client.pause(execution)["status"] == "PAUSED"
+    assert daemon.client.execution(execution)["status"] == "PAUSED"
+    daemon.kill()
+    daemon.start()
+    time.sleep(2)
+    assert daemon.client.execution(execution)["status"] == "PAUSED"
+    daemon.client.resume(execution)
+    assert daemon.client.wait(execution, 20)["output_value"] == "up"
+
+
+def test_the_time_limit_counts_while_nobody_is_there(daemon):
+    daemon.environment["HEADRACE_RUN__HIBERNATE_AFTER"] = "0.05s"
+    daemon.start()
+    flow(
+        daemon,
+        "limited",
+        "# /// script\n# [tool.headrace]\n# timeout = '2s'\n# ///\ndef handler(system, this):\n    this.sleep(600)\n",
+    )
+    execution = daemon.client.run("limited")["id"]
+    until(lambda: daemon.record(execution)[-1]["event"] == "execution.hibernated", "it hibernates")
+    daemon.kill()
+    daemon.start()
+    ended = daemon.client.wait(execution, 20)
+    assert (ended["status"], ended["reason"], ended["message"]) == ("ENDED_ERROR", "timeout", "timed out after 2 s")
+
+
+CUT = """
+def handler(system, this, inputs):
+    return {inputs['method']: this.task('REST', method=inputs['method'], url=inputs['url'],
+            retry_interrupted=inputs.get('again', False), retry_backoff=False).get('output_value')['status_code']}
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "again", "outcome"),
+    [
+        ("get", False, ("ENDED_SUCCESS", {"get": 200})),
+        ("post", False, ("ENDED_ERROR", {})),
+        ("post", True, ("ENDED_SUCCESS", {"post": 200})),
+    ],
+)
+def test_a_task_that_was_cut_off_is_repeated_only_if_that_does_no_harm(daemon, world, method, again, outcome):
+    daemon.start()
+    flow(daemon, "cut", CUT)
+    inputs = {"method": method, "url": f"{world.url}/slow?s=1.5", "again": again}
+    execution = daemon.client.run("cut", inputs)["id"]
+    until(lambda: world.count("/slow") == 1, "the request is under way")
+    daemon.kill()
+    daemon.start()
+    ended = daemon.client.wait(execution, 30)
+    assert (ended["status"], ended["output_value"]) == outcome
+    assert world.count("/slow") == (1 if outcome[0] == "ENDED_ERROR" else 2)
+    if outcome[0] == "ENDED_ERROR":
+        assert ended["error"]["type"] == "OutcomeUnknownError"
+        assert "whether it took effect is not known" in ended["message"]
+
+
+FICKLE = """
+import os
+def handler(system, this, inputs):
+    this.log('one')
+    if os.path.exists(inputs['sign']):
+        this.set_output('changed', True)
+    else:
+        system.setting('fickle', value=1)
+    this.sleep(inputs.get('s', 600))
+    return 'end'
+"""
+
+
+def test_a_replay_that_is_not_like_the_record_stands_still_and_says_both_sides(daemon, tmp_path):
+    daemon.start()
+    flow(daemon, "fickle", FICKLE)
+    sign = tmp_path / "sign"
+    execution = daemon.client.run("fickle", {"sign": str(sign), "s": 3})["id"]
+    until(lambda: daemon.client.execution(execution)["status"] == "WAITING", "it sleeps")
+    sign.write_text("")
+    daemon.kill()
+    daemon.start()
+    paused = until(
+        lambda: (found := daemon.client.execution(execution))["status"] == "PAUSED" and found, "it stands still"
+    )
+    assert paused["divergence"] == {
+        "call": 2,
+        "recorded_kind": "setting.save",
+        "recorded_target": "fickle",
+        "recorded_where": "fickle.py:8",
+        "attempted_kind": "set_output",
+        "attempted_where": "fickle.py:6",
+    }
+    assert (
+        "recorded is setting.save 'fickle' (fickle.py:8), the handler now did set_output (fickle.py:6)"
+        in (paused["reason"])
+    )
+    assert daemon.client.kept_one("settings", "fickle")["value"] == 1
+    daemon.client.resume(execution)  # tries again, and meets the same
+    until(lambda: sum(line["event"] == "execution.paused" for line in daemon.record(execution)) == 2, "once more")
+    sign.unlink()
+    daemon.client.resume(execution)
+    assert daemon.client.wait(execution, 20)["output_value"] == "end"
+
+
+def test_one_that_stands_still_can_begin_anew_or_be_cancelled(daemon, tmp_path):
+    daemon.start()
+    flow(daemon, "fickle", FICKLE)
+    sign = tmp_path / "sign"
+    first, second = (daemon.client.run("fickle", {"sign": str(sign), "s": 3})["id"] for _ in range(2))
+    for execution in (first, second):
+        until(lambda one=execution: daemon.client.execution(one)["status"] == "WAITING", "it sleeps")
+    sign.write_text("")
+    daemon.kill()
+    daemon.start()
+    for execution in (first, second):
+        until(lambda one=execution: daemon.client.execution(one)["status"] == "PAUSED", "it stands still")
+    daemon.client.resume(first, restart=True)
+    ended = daemon.client.wait(first, 20)
+    assert (ended["status"], ended["output_value"], ended["generation"]) == ("ENDED_SUCCESS", {"changed": True}, 2)
+    daemon.client.cancel(second)
+    assert daemon.client.wait(second, 20)["status"] == "ENDED_CANCELLED"
+
+
+def test_a_poisonous_execution_is_parked_and_holds_up_nobody(daemon):
+    daemon.start()
+    flow(daemon, "poison", "import os\ndef handler(system, this):\n    this.log('once')\n    os._exit(3)\n")
+    execution = daemon.client.run("poison")["id"]
+    assert daemon.run("child", n=3)["output_value"] == {"twice": 6}
+    parked = until(
+        lambda: (found := daemon.client.execution(execution))["status"] == "PAUSED" and found, "it is parked", 60
+    )
+    assert parked["reason"].startswith("parked: its process was lost 5 times in a row before it got any further")
+    assert "exited by itself with status 3" in parked["reason"]
+    assert sum(line["event"] == "execution.started" for line in daemon.record(execution)) == 6
+    assert [line["args"] for line in daemon.client.log(execution) if line["args"]] == [["once"]]
+    daemon.client.cancel(execution)
+    assert daemon.client.wait(execution, 20)["status"] == "ENDED_CANCELLED"
+
+
+@pytest.mark.parametrize(
+    ("on_interrupt", "outcome"),
+    [("resume", ("ENDED_SUCCESS", "", 1)), ("restart", ("ENDED_SUCCESS", "", 2)), ("fail", ("ENDED_ERROR", "", 1))],
+)
+def test_a_flow_says_what_an_interruption_means_to_it(daemon, on_interrupt, outcome):
+    daemon.start()
+    flow(
+        daemon,
+        "says",
+        f"# /// script\n# [tool.headrace]\n# on_interrupt = '{on_interrupt}'\n# ///\n"
+        "def handler(system, this):\n    this.log('begins')\n"
+        "    while not system.setting('stop').exists(): pass\n",
+    )
+    execution = daemon.client.run("says")["id"]
+    until(lambda: any(line["event"] == "log.written" for line in daemon.record(execution)), "it runs")
+    daemon.kill()
+    daemon.start()
+    daemon.client.keep("settings", "stop", {"value": 1})
+    ended = daemon.client.wait(execution, 20)
+    assert (ended["status"], ended["generation"]) == (outcome[0], outcome[2])
+    assert (ended["reason"] == "interrupted") == (on_interrupt == "fail")
+    begun = [line["args"] for line in daemon.client.log(execution) if line["args"] == ["begins"]]
+    assert len(begun) == outcome[2]
+
+
+def test_a_loop_that_begins_anew_keeps_its_history_short(daemon):
+    daemon.start()
+    flow(
+        daemon,
+        "generations",
+        "def handler(system, this, inputs):\n    n = inputs.get('n', 0)\n    this.log(n)\n"
+        "    with this.lock('loop'):\n        if n < 20:\n            this.continue_as_new(n=n + 1)\n    return n\n",
+    )
+    ended = daemon.run("generations")
+    assert (ended["status"], ended["output_value"], ended["generation"]) == ("ENDED_SUCCESS", 20, 21)
+    assert ended["input_value"] == {"n": 20}
+    assert daemon.client.locks() == []
+
+
+def test_a_loop_that_only_polls_fills_no_disk_and_starves_nobody(daemon):
+    daemon.environment["HEADRACE_RUN__MAX_RUNNING"] = "1"
+    daemon.start()
+    flow(
+        daemon,
+        "polls",
+        "def handler(system, this):\n    child = this.flow('child', n=4, wait=False)\n"
+        "    while child.get('status') != 'ENDED_SUCCESS': pass\n    return child.get('output_value')['twice']\n",
+    )
+    ended = daemon.run("polls", wait_s=30)
+    assert (ended["status"], ended["output_value"]) == ("ENDED_SUCCESS", 8)
+    record = daemon.record(ended["id"])
+    assert len(record) < 12
+    assert [line["count"] for line in record if line["event"] == "calls.repeated" and "count" in line]
+
+
+def test_what_was_polled_is_replayed_in_the_same_number(daemon):
+    daemon.start()
+    flow(
+        daemon,
+        "polls",
+        "def handler(system, this):\n    n = 0\n    while not system.setting('go').exists():\n        n += 1\n"
+        "    this.set_output('n', n)\n    this.sleep(2)\n    return None\n",
+    )
+    execution = daemon.client.run("polls")["id"]
+    until(lambda: daemon.client.execution(execution)["status"] == "RUNNING", "it polls")
+    time.sleep(0.3)
+    daemon.client.keep("settings", "go", {"value": 1})
+    until(lambda: daemon.client.execution(execution)["status"] == "WAITING", "it sleeps")
+    n = daemon.client.execution(execution)["output_value"]["n"]
+    daemon.kill()
+    daemon.start()
+    ended = daemon.client.wait(execution, 30)
+    assert (ended["status"], ended["output_value"]) == ("ENDED_SUCCESS", {"n": n})
+    assert n > 10
+    assert json.dumps(ended)
