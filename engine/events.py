@@ -72,6 +72,7 @@ class ExecutionCreated(Event, frozen=True, tag="execution.created"):
     protect_inputs: tuple[str, ...] = ()  # keys people do not see
     protect_outputs: tuple[str, ...] = ()
     retention_time_s: float | None = None
+    on_interrupt: str = ""  # resume | restart | fail; empty: resume, or fail if it had an effect of its own
 
 
 class ExecutionQueued(Event, frozen=True, tag="execution.queued"):
@@ -181,6 +182,19 @@ class LogWritten(Event, frozen=True, tag="log.written"):
     kwargs: msgspec.Raw = EMPTY_OBJECT
     kwargs_blob: Blob | None = None
     text: str = ""
+
+
+class EffectNoticed(Event, frozen=True, tag="effect.noticed"):
+    """The handler has an effect on the world by itself, outside of its calls: on disk before it happens.
+
+    The first one only. Running the handler again would have it again."""
+
+    execution: str
+    effect: str  # Python's audit event: open, socket.connect, subprocess.Popen, …
+    detail: str = ""  # a path, an address, a program
+    file: str = ""  # of the author's code, below the snapshot
+    line: int = 0
+    call: int = 0  # the last call before it
 
 
 class WebhookAnswered(Event, frozen=True, tag="webhook.answered"):
@@ -345,6 +359,7 @@ ExecutionEvent = (
     | CallEnded
     | ExecutionSaved
     | LogWritten
+    | EffectNoticed
     | WebhookAnswered
     | PauseRequested
     | ExecutionPaused

@@ -100,6 +100,9 @@ class Execution:
     answer: events.WebhookAnswered | None = None  # for the caller of the webhook that started it
     logged: list[msgspec.Raw] = dataclasses.field(default_factory=list)  # by this.log, in order
     logged_bytes: int = 0
+    on_interrupt: str = ""  # resume | restart | fail, or empty for what depends on ``effect``
+    effect: events.EffectNoticed | None = None  # the first one of its own, outside of its calls
+    effect_at: str = ""
     calls: int = 0  # the highest call number recorded
     pending: dict[int, PendingCall] = dataclasses.field(default_factory=dict)
 
@@ -131,6 +134,7 @@ class Execution:
             protect_inputs=event.protect_inputs,
             protect_outputs=event.protect_outputs,
             retention_time_s=event.retention_time_s,
+            on_interrupt=event.on_interrupt,
         )
 
     def apply(self, event: events.ExecutionEvent, at: str) -> None:
@@ -160,6 +164,9 @@ class Execution:
                 self.reason = event.reason
             case events.ExecutionResumed():
                 self._resumed()
+            case events.EffectNoticed():
+                if self.effect is None:
+                    self.effect, self.effect_at = event, at
             case events.WebhookAnswered():
                 self.calls = max(self.calls, event.call)
                 self.answer = event
@@ -281,6 +288,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timeout_s: float | None = None
     reuse: bool = True
     webhook: Webhook | None = None
+    on_interrupt: str = ""  # resume | restart | fail; empty: whichever its effects allow
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

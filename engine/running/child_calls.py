@@ -105,6 +105,7 @@ class ChildCalls:
             path=flow.path,
             timeout_s=flow.metadata.timeout_s,
             reuse=flow.metadata.reuse,
+            on_interrupt=flow.metadata.on_interrupt,
             **held.twins("inputs"),
             **_descent(run, call, args),
         )

@@ -28,6 +28,8 @@ OUTPUT_BYTES_MAX = 10 * 1024 * 1024
 _LINE_BYTES_MAX = 64 * 1024
 #: So many bytes of log may be under way to the disk for one execution before it is made to wait.
 _UNWRITTEN_BYTES_MAX = 256 * 1024
+#: Of what an effect was, and of the file it is in, this much is kept.
+_DETAIL_CHARACTERS_MAX = 1000
 #: How long a killed process may take to vanish before its end is recorded all the same.
 _BURIAL_S = 10.0
 
@@ -137,6 +139,9 @@ class FlowRun:
                 case protocol.Output():
                     if not self._record_written(said.stream, said.text.encode()):
                         await self._written()
+                case protocol.Effect():
+                    await self._notice_effect(said)
+                    process.send(protocol.noticed())
                 case protocol.Settle():
                     process.send(protocol.settled())
                 case protocol.Log():
@@ -272,6 +277,20 @@ class FlowRun:
         self._unwritten_bytes += 200 + len(bytes(said.args)) + len(bytes(said.kwargs))
         if self._unwritten_bytes > _UNWRITTEN_BYTES_MAX:
             await self._written()
+
+    async def _notice_effect(self, said: protocol.Effect) -> None:
+        """On return the first effect of this execution's own is on disk; it happens after that."""
+        if self.state.effect is None:
+            event = events.EffectNoticed(
+                execution=self.state.id,
+                effect=said.event[:100],
+                detail=said.detail[:_DETAIL_CHARACTERS_MAX],
+                file=said.file[:_DETAIL_CHARACTERS_MAX],
+                line=said.line,
+                call=self.state.calls,
+            )
+            self._around.ledger.record(self.live, event)
+        await self._written()
 
     async def _written(self) -> None:
         self._unwritten_bytes = 0

@@ -112,6 +112,7 @@ class Reception:
             "path": flow.path,
             "timeout_s": flow.metadata.timeout_s,
             "reuse": flow.metadata.reuse,
+            "on_interrupt": flow.metadata.on_interrupt,
         }
 
     async def _of_script(self, request: model.Submission) -> dict[str, Any]:

@@ -59,7 +59,9 @@ _ENGINE_WORDS = frozenset(
 )  # fmt: skip
 #: The same for fields that are text elsewhere.
 _ENGINE_WORDS_OF: Mapping[type[msgspec.Struct], frozenset[str]] = {
+    events.ExecutionCreated: frozenset({"on_interrupt"}),
     events.ExecutionEnded: frozenset({"reason"}),
+    events.EffectNoticed: frozenset({"effect"}),
     events.RecordSaved: frozenset({"name"}),
     events.RecordDeleted: frozenset({"name"}),
     events.RecordSuperseded: frozenset({"name"}),

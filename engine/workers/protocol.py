@@ -42,6 +42,15 @@ class Output(msgspec.Struct, frozen=True, tag_field="op", tag="out"):
     text: str
 
 
+class Effect(msgspec.Struct, frozen=True, tag_field="op", tag="effect"):
+    """The flow is about to have an effect of its own, and waits for ``noticed`` before it has it."""
+
+    event: str  # Python's audit event
+    detail: str = ""
+    file: str = ""
+    line: int = 0
+
+
 class Settle(msgspec.Struct, frozen=True, tag_field="op", tag="settle"):
     """The process wants to know that everything before this was taken up."""
 
@@ -57,7 +66,7 @@ class Ended(msgspec.Struct, frozen=True, tag_field="op", tag="ended"):
     met_cancel: bool = False  # the handler was told that it is cancelled, whatever it made of that
 
 
-Said = Call | Log | Output | Settle | Ended
+Said = Call | Log | Output | Effect | Settle | Ended
 _decoder: msgspec.json.Decoder[Said] = msgspec.json.Decoder(Said)
 
 
@@ -72,6 +81,11 @@ def decode(text: bytes) -> Said:
 def settled() -> bytes:
     """Return the frame that answers ``Settle``."""
     return frames.pack(b"{}")
+
+
+def noticed() -> bytes:
+    """Return the frame that answers ``Effect``: it is on disk, and may happen."""
+    return frames.pack(frames.NOTICED)
 
 
 def cancelled(execution: str) -> bytes:

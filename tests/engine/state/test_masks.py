@@ -410,6 +410,7 @@ def test_of_every_event_it_is_settled_what_people_wrote():
     numbers = {
         "webhook", "outside", "parent_call", "depth", "queued", "timeout_s", "reuse", "orphan", "retention_time_s",
         "attempt", "pid", "call", "waits", "binary", "owned", "bound", "flows", "broken", "unfinished",
+        "line",
     }  # fmt: skip
     assert {name: left for name, fields in text.items() if (left := fields - data - files - numbers)} == {
         "ExecutionCreated": {"name"},
@@ -418,6 +419,7 @@ def test_of_every_event_it_is_settled_what_people_wrote():
         "CallEnded": {"target", "failure"},
         "ExecutionSaved": {"message", "name", "description", "output_keys"},
         "LogWritten": {"text"},
+        "EffectNoticed": {"detail"},
         "WebhookAnswered": {"headers"},
         "ExecutionEnded": {"message", "failure"},
         "RecordSaved": {"fields"},
