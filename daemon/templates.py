@@ -49,6 +49,7 @@ _environment.filters |= {
     "shell": shlex.quote,
     "status": wording.status,
     "moment": wording.moment,
+    "effect": wording.effect,
     "ago": wording.ago,
     "duration": wording.duration,
     "lasted": wording.lasted,

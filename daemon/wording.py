@@ -50,6 +50,37 @@ def plain(text: str) -> str:
     return _CONTROL.sub("", _TERMINAL_CODES.sub("", text.replace("\r\n", "\n")))
 
 
+#: What an effect was, by the first part of its audit event; a whole event counts before its part.
+_EFFECT_WORDS = {
+    "open": "opened a file for writing",
+    "sqlite3": "opened a database",
+    "socket": "used the network",
+    "urllib": "used the network",
+    "http": "used the network",
+    "smtplib": "used the network",
+    "ftplib": "used the network",
+    "subprocess": "started a program",
+    "os.system": "started a program",
+    "os.exec": "started a program",
+    "os.posix_spawn": "started a program",
+    "os.fork": "started a process",
+    "os.forkpty": "started a process",
+    "os.kill": "sent a signal",
+    "os.killpg": "sent a signal",
+    "import": "loaded native code",
+    "ctypes": "loaded native code",
+    "os": "changed files",
+    "shutil": "changed files",
+    "tempfile": "made a temporary file",
+}
+
+
+def effect(noticed: events.EffectNoticed) -> str:
+    """Return what a handler did by itself, in words, with the audit event in which Python told so."""
+    words = _EFFECT_WORDS.get(noticed.effect) or _EFFECT_WORDS.get(noticed.effect.partition(".")[0], "had an effect")
+    return f"{words} ({noticed.effect}{' ' if noticed.detail else ''}{plain(noticed.detail)})"
+
+
 def moment(at: str) -> str:
     """Return a recorded time to the second: ``2026-01-31 08:00:00 UTC``."""
     return f"{at[:10]} {at[11:19]} UTC" if at else ""

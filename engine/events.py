@@ -86,7 +86,7 @@ class ExecutionCreated(Event, frozen=True, tag="execution.created"):
     protect_inputs: tuple[str, ...] = ()  # keys people do not see
     protect_outputs: tuple[str, ...] = ()
     retention_time_s: float | None = None
-    on_interrupt: str = ""  # resume | restart | fail; empty: resume, or fail if it touched the world by itself
+    on_interrupt: str = ""  # resume | restart | fail; empty: resume, or fail if it had an effect of its own
 
 
 class ExecutionQueued(Event, frozen=True, tag="execution.queued"):
@@ -167,19 +167,6 @@ class ExecutionRestarted(Event, frozen=True, tag="execution.restarted"):
     inputs_sealed: str = ""
 
 
-class EffectNoticed(Event, frozen=True, tag="effect.noticed"):
-    """The handler is about to touch the world by itself, for the first time: ``effect`` is Python's audit event.
-
-    Durable before it happens. ``call`` is the last call before it, ``file`` and ``line`` are the flow's."""
-
-    execution: str
-    effect: str
-    detail: str = ""
-    file: str = ""
-    line: int = 0
-    call: int = 0
-
-
 class CallStarted(Event, frozen=True, tag="call.started"):
     """The handler made call number ``call``, which is not answered yet; ``waits`` if it sits and waits for it.
 
@@ -256,6 +243,19 @@ class LogWritten(Event, frozen=True, tag="log.written"):
     kwargs: msgspec.Raw = EMPTY_OBJECT
     kwargs_blob: Blob | None = None
     text: str = ""
+
+
+class EffectNoticed(Event, frozen=True, tag="effect.noticed"):
+    """The handler has an effect on the world by itself, outside of its calls: on disk before it happens.
+
+    The first one only. Running the handler again would have it again."""
+
+    execution: str
+    effect: str  # Python's audit event: open, socket.connect, subprocess.Popen, …
+    detail: str = ""  # a path, an address, a program
+    file: str = ""  # of the author's code, below the snapshot
+    line: int = 0
+    call: int = 0  # the last call before it
 
 
 class WebhookAnswered(Event, frozen=True, tag="webhook.answered"):
@@ -417,12 +417,12 @@ ExecutionEvent = (
     | ExecutionQueued
     | ExecutionStarted
     | CancelRequested
-    | EffectNoticed
     | CallStarted
     | CallEnded
     | CallsRepeated
     | ExecutionSaved
     | LogWritten
+    | EffectNoticed
     | WebhookAnswered
     | PauseRequested
     | ExecutionPaused

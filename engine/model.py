@@ -97,7 +97,7 @@ class Execution:
     protect_inputs: tuple[str, ...]
     protect_outputs: tuple[str, ...]
     retention_time_s: float | None
-    on_interrupt: str
+    on_interrupt: str  # resume | restart | fail, or empty for what depends on ``effect``
     output: Output = None
     message: str = ""
     description: str = ""
@@ -111,7 +111,6 @@ class Execution:
     since: str = ""  # when this generation was taken up for the first time: its time limit counts from here
     paused_at: str = ""
     paused_s: float = 0.0  # so long this generation stood still, which its time limit does not count
-    effect: events.EffectNoticed | None = None  # the first by which its handler touched the world by itself
     divergence: events.Divergence | None = None  # why it is paused, if its replay was not like the record
     pid: int = 0
     set_off_by: str = ""  # the execution that started it, if another one created it
@@ -121,6 +120,8 @@ class Execution:
     answer: events.WebhookAnswered | None = None  # for the caller of the webhook that started it
     logged: list[msgspec.Raw] = dataclasses.field(default_factory=list)  # by this.log, in order
     logged_bytes: int = 0
+    effect: events.EffectNoticed | None = None  # the first one of its own, outside of its calls
+    effect_at: str = ""
     calls: int = 0  # the highest call number recorded
     progress: int = 0  # counts what its handler got done: compared at the next interruption
     _progress_before: int = -1
@@ -168,9 +169,6 @@ class Execution:
                 self._call_ended(event)
             case events.ExecutionSaved():
                 self._saved(event)
-            case events.EffectNoticed():
-                self.effect = self.effect or event
-                self.progress += 1
             case events.CallsRepeated():
                 self.calls = max(self.calls, event.call + event.count - 1)
             case events.ExecutionQueued():
@@ -195,6 +193,10 @@ class Execution:
                 self.paused_at = at
             case events.ExecutionResumed():
                 self._resumed(event, at)
+            case events.EffectNoticed():
+                self.progress += 1
+                if self.effect is None:
+                    self.effect, self.effect_at = event, at
             case events.WebhookAnswered():
                 self.calls = max(self.calls, event.call)
                 self.answer = event
@@ -369,8 +371,8 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     description: str = ""
     timeout_s: float | None = None
     reuse: bool = True
-    on_interrupt: str = ""  # resume | restart | fail
     webhook: Webhook | None = None
+    on_interrupt: str = ""  # resume | restart | fail; empty: whichever its effects allow
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -93,6 +93,7 @@ def _block(values: Mapping[str, Any], flow_name: str, *, dependencies: bool) -> 
             timeout_s=values.get("timeout"),
             reuse=values.get("reuse", True),
             webhook=hook,
+            on_interrupt=values.get("on_interrupt", ""),
         ),
         tuple(f"{key} is not acted on by this version" for key in idle),
     )
@@ -142,7 +143,7 @@ def _webhook(value: object) -> model.Webhook | None:
     )
 
 
-_ACTED_ON = frozenset({"description", "timeout", "reuse", "webhook"})
+_ACTED_ON = frozenset({"description", "timeout", "reuse", "webhook", "on_interrupt"})
 _KEYS: dict[str, Callable[[object], Any]] = {
     "description": shapes.text,
     "timeout": duration_s,

@@ -114,6 +114,7 @@ def show(client: Client, execution: str, *, as_json: bool) -> None:
         ("started", render.exact(found["started_at"])),
         ("ended", render.exact(found["ended_at"])),
         ("took", render.took(found)),
+        ("effect", _effect(found.get("effect"))),
         ("attempt", str(found["attempt"]) if found["attempt"] > 1 else ""),
     ])  # fmt: skip
     if found["waiting_for"]:
@@ -128,6 +129,14 @@ def show(client: Client, execution: str, *, as_json: bool) -> None:
     if found["error"]:
         render.heading("Error")
         failure(found["error"], sys.stdout)
+
+
+def _effect(effect: JSON | None) -> str:
+    """What it did by itself, outside of its calls."""
+    if not effect:
+        return ""
+    place = f" at {effect['file']}:{effect['line']}" if effect["file"] else ""
+    return f"{effect['event']} {render.plain(effect['detail'])}".rstrip() + f"{place}, after call {effect['call']}"
 
 
 def failure(error: JSON, to: TextIO) -> None:

@@ -7,12 +7,14 @@ chance.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
-from . import exceptions, frames
+from . import exceptions, frames, purity
 
 _GUEST_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -23,14 +25,16 @@ class Channel:
     def __init__(self, connection: frames.BlockingFrames) -> None:
         self._connection = connection
         self._root = ""
+        self.watch = purity.Watch(connection)
         self.begin("")
 
     def stand_on(self, snapshot: str) -> None:
         """Name files of the flow's repository from here."""
         self._root = snapshot + os.sep
 
-    def begin(self, execution: str) -> None:
-        """Start counting anew, for the next execution in this process."""
+    def begin(self, execution: str, replayed: int = 0) -> None:
+        """Start counting anew, for the next execution in this process; calls up to ``replayed`` are recorded."""
+        self._replayed = replayed
         self._owner = threading.get_ident()
         self._call = 0
         self._execution = execution
@@ -62,7 +66,8 @@ class Channel:
         if self._cancelled and not self.met_cancel:
             self.met_cancel = True
             raise exceptions.ExecutionCancel("the execution was cancelled")
-        self._send({"op": "log", "call": self._next(), "level": level, "args": args, "kwargs": labels})
+        number = self._log_number()
+        self._send({"op": "log", "call": number, "level": level, "args": args, "kwargs": labels})
 
     def note(self, level: str, text: str, labels: dict[str, Any]) -> None:
         """Record a line of Python's ``logging``, from any thread.
@@ -99,14 +104,45 @@ class Channel:
         name = frame.f_code.co_filename
         return f"{name.removeprefix(self._root)}:{frame.f_lineno}"
 
+    @property
+    def replays(self) -> bool:
+        """Whether the next call is answered from the record."""
+        return self._call < self._replayed
+
+    @contextlib.contextmanager
+    def stepping(self, name: str) -> Iterator[None]:
+        """Let a step have its effects. Calls are refused meanwhile: a replay that has the step's result does not run
+        it, so it would never come to them, and all later numbers would be others."""
+        self._refuse_here(f"the step {name!r}")
+        with self.watch.stepping(name):
+            yield
+
+    def _log_number(self) -> int:
+        """What a step logs has no number, for the reason that its calls are refused."""
+        if not self.watch.step:
+            return self._next()
+        self._refuse_other_threads()
+        return 0
+
     def _next(self) -> int:
+        self._refuse_here("this call")
+        self._call += 1
+        return self._call
+
+    def _refuse_here(self, what: str) -> None:
+        self._refuse_other_threads()
+        if self.watch.step:
+            raise exceptions.InternalError(
+                f"{what} cannot be made inside of the step {self.watch.step!r}: when the handler is run again, the "
+                "step is not. Make it before or after the step; this.log, print and logging can be used inside"
+            )
+
+    def _refuse_other_threads(self) -> None:
         if threading.get_ident() != self._owner:
             raise exceptions.InternalError(
                 "system and this can be used only in the handler's own thread: calls are numbered in program order. "
                 "Start child executions with wait=False to do things at the same time"
             )
-        self._call += 1
-        return self._call
 
     def _send(self, frame: dict[str, Any]) -> None:
         """Send a call's frame; a value that cannot be sent is the flow's mistake, and uses up the call's number."""

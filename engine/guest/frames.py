@@ -6,6 +6,7 @@ here, shapes are checked there. No pickle, ever.
 
 from __future__ import annotations
 
+import collections
 import json
 import socket
 import struct
@@ -16,6 +17,8 @@ HEADER = struct.Struct(">I")
 #: A value of 64 MiB and what stands around it.
 FRAME_BYTES_MAX = 65 * 1024 * 1024
 _RECEIVE_BYTES = 256 * 1024
+#: The frame that acknowledges a notice; no other one is written so.
+NOTICED = b'{"noticed":true}'
 
 
 class ChannelClosed(Exception):
@@ -62,13 +65,21 @@ def split(buffer: bytearray) -> list[bytes]:
 
 
 class BlockingFrames:
-    """The flow process's end: plain blocking reads and writes on its one socket."""
+    """The flow process's end: plain blocking reads and writes on its one socket.
+
+    The handler's thread reads; any thread may send, and wait for the acknowledgement of what it sent. One thread at a
+    time reads from the socket, and hands to the others what came for them.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._sending = threading.Lock()  # a flow's threads may print while its handler calls
         self._buffer = bytearray()
-        self._ready: list[bytes] = []
+        self._ready: collections.deque[bytes] = collections.deque()
+        self._turn = threading.Condition()  # over all below
+        self._reader = 0  # the thread that reads from the socket now
+        self._asked = 0  # acknowledgements that were asked for
+        self._confirmed = 0  # and those that came
 
     def send(self, frame: dict[str, Any]) -> None:
         """Send ``frame``; raises as ``encode`` does, and ``ChannelClosed``."""
@@ -81,27 +92,64 @@ class BlockingFrames:
 
     def poll(self) -> dict[str, Any] | None:
         """Return the next frame if it is there; raises ``ChannelClosed``."""
-        while not self._ready:
-            try:
-                self._take(self._connection.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT))
-            except BlockingIOError:
-                return None
-            except OSError as error:
-                raise ChannelClosed(str(error)) from None
-        return self.receive()
-
-    def _take(self, chunk: bytes) -> None:
-        if not chunk:
-            raise ChannelClosed("the daemon closed the channel")
-        self._buffer += chunk
-        self._ready = split(self._buffer)
+        with self._turn:
+            while not self._ready:
+                if self._reader or not self._read(socket.MSG_DONTWAIT):
+                    return None
+            return self._first()
 
     def receive(self) -> dict[str, Any]:
         """Return the next frame, waiting for it; raises ``ChannelClosed``."""
-        while not self._ready:
-            try:
-                self._take(self._connection.recv(_RECEIVE_BYTES))
-            except OSError as error:
-                raise ChannelClosed(str(error)) from None
-        frame: dict[str, Any] = json.loads(self._ready.pop(0))
+        with self._turn:
+            while not self._ready:
+                self._read_or_wait()
+            return self._first()
+
+    def confirm(self, frame: dict[str, Any]) -> None:
+        """Send ``frame`` and return when the daemon has acknowledged it; from any thread. Raises ``ChannelClosed``.
+
+        Only a signal's handler that interrupted this thread while it was reading does not wait: it would take away what
+        the interrupted read is waiting for.
+        """
+        with self._turn:
+            self._asked += 1
+            mine = self._asked
+        self.send(frame)
+        with self._turn:
+            while self._confirmed < mine and self._reader != threading.get_ident():
+                self._read_or_wait()
+
+    def _read_or_wait(self) -> None:
+        """Read, or wait for what another thread reads."""
+        if self._reader in (0, threading.get_ident()):
+            self._read()
+        else:
+            self._turn.wait()
+
+    def _read(self, flags: int = 0) -> bool:
+        """Take in what the socket has next, the turn given up meanwhile; False if there is nothing for now."""
+        interrupted, self._reader = self._reader, threading.get_ident()
+        self._turn.release()
+        try:
+            chunk = self._connection.recv(_RECEIVE_BYTES, flags)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise ChannelClosed(str(error)) from None
+        finally:
+            self._turn.acquire()
+            self._reader = interrupted
+            self._turn.notify_all()
+        if not chunk:
+            raise ChannelClosed("the daemon closed the channel")
+        self._buffer += chunk
+        for text in split(self._buffer):
+            if text == NOTICED:
+                self._confirmed += 1
+            else:
+                self._ready.append(text)
+        return True
+
+    def _first(self) -> dict[str, Any]:
+        frame: dict[str, Any] = json.loads(self._ready.popleft())
         return frame

@@ -29,9 +29,6 @@ _SCRIPT_NAME = "script.py"
 #: A process that grew by more than this while running one execution does not stay.
 _GROWTH_KB_MAX = 64 * 1024
 
-
-#: Audit events that announce a child process, as https://docs.python.org/3/library/audit_events.html names them.
-_CHILD_EVENTS = frozenset({"subprocess.Popen", "os.system", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty"})
 _REHEARSAL = """
 def handler(system, this, inputs):
     this.log('rehearsal')
@@ -66,10 +63,11 @@ class FlowProcess:
         self._settling = False
         self._code: types.CodeType | None = None
         self._peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        self._descriptors = _descriptors()
 
     def serve(self) -> None:
         """Run executions until the daemon closes the channel."""
-        sys.addaudithook(self._before_child)
+        self._channel.watch.install(self._before_child)
         os.register_at_fork(after_in_child=self._forget_channel)
         while True:
             try:
@@ -83,10 +81,10 @@ class FlowProcess:
                 self.stand_on(frame["snapshot"])
             self.run(frame)
 
-    def _before_child(self, event: str, _arguments: object) -> None:
+    def _before_child(self) -> None:
         """Let what was printed before a child process starts be taken up before what that writes."""
-        if event in _CHILD_EVENTS and not self._settling:
-            self._settling = True  # flushing raises audit events of its own
+        if not self._settling:
+            self._settling = True  # flushing may start one in turn
             try:
                 streams.flush()
                 self._channel.settle()
@@ -98,6 +96,7 @@ class FlowProcess:
     def _forget_channel(self) -> None:
         """In a process that the flow forked by itself: the channel is its parent's."""
         self._settling = True
+        self._channel.watch.forget()
 
     def stand_on(self, snapshot: str, code: types.CodeType | None = None) -> None:
         """Serve the flow of one snapshot from now on; its code is read there unless it is given."""
@@ -109,13 +108,15 @@ class FlowProcess:
         """Run one execution and tell how it ended."""
         os.chdir(self._snapshot)
         environment = _environment().copy()
-        self._channel.begin(frame["execution"]["id"])
+        self._channel.begin(frame["execution"]["id"], frame.get("replayed", 0))
         self._logs.begin()
         outcome = running.Outcome()
         this = flow_api.Execution(self._channel, frame["execution"], outcome, webhook=frame.get("webhook", False))
         system = flow_api.System(self._channel, this, frame.get("system"))
         random.seed(int(this.id, 36))  # an id's letters are digits of that base
+        self._channel.watch.begin(self._snapshot, _SCRIPT_NAME)
         ended = self._handle(frame, system, this, outcome)
+        self._channel.watch.end()
         streams.flush()
         ended["dirty"] = self._dirt(environment)
         ended["met_cancel"] = self._channel.met_cancel
@@ -207,6 +208,8 @@ class FlowProcess:
             return "the working directory was changed"
         if _environment() != environment:
             return "the environment was changed"
+        if self._channel.watch.happened and _descriptors() != self._descriptors:
+            return "a file or a connection is still open"
         peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         grown_kb = peak_kb - self._peak_kb
         self._peak_kb = peak_kb
@@ -233,6 +236,14 @@ def _environment() -> dict[bytes, bytes]:
     which took half of a short execution's time in its process."""
     kept: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]
     return kept
+
+
+def _descriptors() -> set[str]:
+    """What is open. A connection that stayed could be written to in the next execution, and no event would tell."""
+    try:
+        return set(os.listdir("/proc/self/fd"))
+    except OSError:
+        return set()  # no /proc here, or no descriptor left to look with
 
 
 def _has_children() -> bool:

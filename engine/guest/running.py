@@ -124,16 +124,26 @@ class Running(handles.Handle):
         self._marks().mark("error", message)
 
     def step(self, name: str, action: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Do something outside of this process once: call ``action``, record its result and return it.
+        """Do something outside of this process: call ``action``, record its result and return it.
 
-        When the handler is run again, the recorded result comes back and ``action`` is not called. The result must be
-        something JSON can hold, and comes back as JSON does: a tuple as a list.
+        This is the way to have an effect and stay repeatable. When the handler is run again, a step that is recorded
+        gives back its recorded result and ``action`` is not called: never again. A step that was cut
+        off midway, or raised, is not recorded and runs again: at least once. The result must be something JSON can
+        hold, and comes back as JSON does: a tuple as a list.
+
+        Raises ``InternalError`` for a call of ``this`` or ``system`` inside of a step, another step included; only
+        ``this.log`` works there.
 
         Example:
             import platform
             host = this.step('host name', platform.node)
         """
-        return self._ask("step", name, result=action(*args, **kwargs))
+        with self._channel.stepping(name):
+            if self._channel.replays:
+                result = None  # the record has it: what is sent now is not looked at
+            else:
+                result = action(*args, **kwargs)
+        return self._ask("step", name, result=result)
 
     def now(self) -> datetime.datetime:
         """Return the time, in UTC; recorded, hence the same when the handler is run again.

@@ -22,6 +22,8 @@ from . import failures, history, live, output, reads, slots, views, waits
 
 log = structlog.get_logger()
 
+#: Of what an effect was, and of the file it is in, this much is kept.
+_DETAIL_CHARACTERS_MAX = 1000
 #: How long a killed process may take to vanish before its end is recorded all the same.
 _BURIAL_S = 10.0
 #: A longer history keeps its process while it waits: replaying it would cost more than that.
@@ -158,6 +160,7 @@ class FlowRun:
                 snapshot=str(self._around.flows.snapshot(self.state.commit)),
                 script=msgspec.UNSET if script is None else await contents.shown(script),
                 webhook=self.state.webhook,
+                replayed=self.history.last,
                 system={"user": self.state.created_by, **self._around.system},
             )
         )
@@ -173,6 +176,9 @@ class FlowRun:
                     if not self.replaying:
                         self._output.add(said.stream, said.text.encode())
                         await self._output.written()
+                case protocol.Effect():
+                    await self._notice_effect(said)
+                    process.send(protocol.noticed())
                 case protocol.Settle():
                     process.send(protocol.settled())
                 case protocol.Log():
@@ -399,6 +405,21 @@ class FlowRun:
             ),
         )
         await self._output.written(200 + len(bytes(said.args)) + len(bytes(said.kwargs)))
+
+    async def _notice_effect(self, said: protocol.Effect) -> None:
+        """On return the first effect of this execution's own is on disk; it happens after that."""
+        if self.state.effect is None:
+            self.record(
+                events.EffectNoticed(
+                    execution=self.state.id,
+                    effect=said.event[:100],
+                    detail=said.detail[:_DETAIL_CHARACTERS_MAX],
+                    file=said.file[:_DETAIL_CHARACTERS_MAX],
+                    line=said.line,
+                    call=self._replayed,
+                )
+            )
+        await self._around.ledger.journal.durable()
 
     def _read_on(self, stream: str) -> None:
         if self._process is not None:

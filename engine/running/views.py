@@ -160,12 +160,22 @@ async def for_people(ledger: live.Ledger, state: model.Execution) -> dict[str, A
         "pause_requested": state.pause_requested,
         "is_paused": state.status is Status.PAUSED,
         "error": state.failure,
+        "effect": _effect(state),
         "waiting_for": [
             {"call": call.number, "kind": call.kind, "target": call.target, "children": call.children}
             for call in state.pending.values()
             if call.waits
         ],
     }
+
+
+def _effect(state: model.Execution) -> dict[str, Any] | None:
+    """The first effect of its own, as people see it; None if it had none."""
+    found = state.effect
+    if found is None:
+        return None
+    where = {"file": found.file, "line": found.line}
+    return {"event": found.effect, "detail": found.detail, **where, "call": found.call, "at": state.effect_at}
 
 
 async def output(ledger: live.Ledger, state: model.Execution) -> Any:

@@ -62,6 +62,7 @@ _ENGINE_WORDS = frozenset(
 _ENGINE_WORDS_OF: Mapping[type[msgspec.Struct], frozenset[str]] = {
     events.CallStarted: frozenset({"message"}),
     events.ExecutionEnded: frozenset({"reason"}),
+    events.EffectNoticed: frozenset({"effect"}),
     events.RecordSaved: frozenset({"name"}),
     events.RecordDeleted: frozenset({"name"}),
     events.RecordSuperseded: frozenset({"name"}),

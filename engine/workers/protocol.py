@@ -43,6 +43,15 @@ class Output(msgspec.Struct, frozen=True, tag_field="op", tag="out"):
     text: str
 
 
+class Effect(msgspec.Struct, frozen=True, tag_field="op", tag="effect"):
+    """The flow is about to have an effect of its own, and waits for ``noticed`` before it has it."""
+
+    event: str  # Python's audit event
+    detail: str = ""
+    file: str = ""
+    line: int = 0
+
+
 class Settle(msgspec.Struct, frozen=True, tag_field="op", tag="settle"):
     """The process wants to know that everything before this was taken up."""
 
@@ -58,7 +67,7 @@ class Ended(msgspec.Struct, frozen=True, tag_field="op", tag="ended"):
     met_cancel: bool = False  # the handler was told that it is cancelled, whatever it made of that
 
 
-Said = Call | Log | Output | Settle | Ended
+Said = Call | Log | Output | Effect | Settle | Ended
 _decoder: msgspec.json.Decoder[Said] = msgspec.json.Decoder(Said)
 
 
@@ -73,6 +82,11 @@ def decode(text: bytes) -> Said:
 def settled() -> bytes:
     """Return the frame that answers ``Settle``."""
     return frames.pack(b"{}")
+
+
+def noticed() -> bytes:
+    """Return the frame that answers ``Effect``: it is on disk, and may happen."""
+    return frames.pack(frames.NOTICED)
 
 
 def cancelled(execution: str) -> bytes:
@@ -101,6 +115,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     path: str = ""  # of the flow below the snapshot
     script: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET  # a JSON string, for an execution of type SCRIPT
     webhook: bool = False  # the inputs are a webhook's delivery
+    replayed: int = 0  # calls up to this number are answered from the record
     system: dict[str, str]  # user, workspace, environment
 
 

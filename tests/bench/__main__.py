@@ -22,7 +22,7 @@ from typing import Any
 import rich.console
 import structlog
 
-from . import executing, living, machine, records, results
+from . import executing, living, machine, records, results, watching
 from .stage import Plan
 
 _RESULTS = Path("bench-results")
@@ -32,6 +32,7 @@ GROUPS: dict[str, Callable[[Plan], Iterator[results.Row]]] = {
     "latency": executing.latency,
     "throughput": executing.throughput,
     "parents": executing.parents,
+    "watch": watching.hook,
     "push": living.pushing,
     "idle": living.idle,
     "start": living.starting,

@@ -74,3 +74,11 @@ def test_a_flow_that_is_not_there_is_answered_with_the_nearest_names():
     with pytest.raises(errors.NotFound, match="no flow 'deplyo'") as caught:
         catalogue.find("deplyo")
     assert "deploy" in caught.value.hint
+
+
+def test_the_first_effect_of_its_own_is_kept():
+    state = an_execution(on_interrupt="restart")
+    first = events.EffectNoticed(execution="e1", effect="open", detail="report.txt", file="hello.py", line=3, call=2)
+    state.apply(first, AT)
+    state.apply(events.EffectNoticed(execution="e1", effect="os.remove"), "later")
+    assert (state.effect, state.effect_at, state.on_interrupt) == (first, AT, "restart")

@@ -93,13 +93,19 @@ def test_a_secret_that_was_written_out_is_not_repeated():
         'concurrency = {limit = 1, when_full = "queue"}',
         'retry = {attempts = 3, delay = "10s", factor = 2}',
         'on_failure = "notify ops"',
-        'on_interrupt = "resume"',
         'input_schema = {type = "object"}',
     ],
 )
 def test_what_this_version_does_not_act_on_is_a_warning(line):
     key = line.partition(" ")[0]
     assert settings(line).warnings == (f"{key} is not acted on by this version",)
+
+
+@pytest.mark.parametrize("what", ["resume", "restart", "fail"])
+def test_what_becomes_of_it_when_it_is_cut_off_is_said_in_its_metadata(what):
+    block = settings(f'on_interrupt = "{what}"')
+    assert (block.metadata.on_interrupt, block.warnings) == (what, ())
+    assert settings("reuse = true").metadata.on_interrupt == ""
 
 
 @pytest.mark.parametrize(

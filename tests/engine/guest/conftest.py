@@ -31,6 +31,10 @@ run.FlowProcess(connection).serve()
 """
 
 
+#: Answers a call by nothing; the test does it later.
+HELD = object()
+
+
 class Failure(Exception):
     """What the daemon answers a call with to make it raise."""
 
@@ -46,6 +50,8 @@ class ScriptedDaemon:
         self.socket, self.theirs = socket.socketpair()
         self.said = []
         self.ended = queue.Queue()
+        self.noticed = queue.Queue()
+        self.acknowledges = True
         self._answers = {}
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -54,6 +60,14 @@ class ScriptedDaemon:
         """Answer calls of ``kind`` with these results in turn; the last one goes on."""
         self._answers[kind] = list(results)
         return self
+
+    @property
+    def effects(self):
+        """(event, detail) of every effect it was told of so far."""
+        return [(said["event"], said["detail"]) for said in self.said if said["op"] == "effect"]
+
+    def acknowledge(self):
+        self.socket.sendall(protocol.noticed())
 
     @property
     def calls(self):
@@ -95,9 +109,15 @@ class ScriptedDaemon:
             self.send({})
         elif frame["op"] == "ended":
             self.ended.put(frame)
+        elif frame["op"] == "effect":
+            self.noticed.put(frame)
+            if self.acknowledges:
+                self.acknowledge()
         elif frame["op"] == "call":
             results = self._answers.get(frame["kind"], [None])
             result = results.pop(0) if len(results) > 1 else results[0]
+            if result is HELD:
+                return
             answer = {"failure": result.wire} if isinstance(result, Failure) else {"result": result}
             self.send({"call": frame["call"], **answer})
 
@@ -105,16 +125,24 @@ class ScriptedDaemon:
 class Process:
     """A real flow process; ``run`` gives it an execution of a script and returns how that ended."""
 
-    def __init__(self, snapshot):
+    def __init__(self, snapshot, *wrapper):
         self.daemon = ScriptedDaemon()
         descriptor = self.daemon.theirs.fileno()
         self._snapshot = str(snapshot)
-        self._process = subprocess.Popen([sys.executable, "-c", SERVE, str(descriptor)], pass_fds=[descriptor])
+        self._process = subprocess.Popen(
+            [*wrapper, sys.executable, "-c", SERVE, str(descriptor)], pass_fds=[descriptor]
+        )
         self.daemon.theirs.close()
 
     def run(self, body, *, whole=False, path="", webhook=False, **input_value):
         """Run a handler's body, or with ``whole`` a whole script, or the file at ``path`` of the snapshot."""
+        self.start(body, whole=whole, path=path, webhook=webhook, **input_value)
+        return self.daemon.ended.get(timeout=30)
+
+    def start(self, body, *, whole=False, path="", webhook=False, **input_value):
+        """The same without waiting for its end."""
         self.daemon.said.clear()
+        self.daemon.noticed = queue.Queue()
         lines = "\n".join("    " + line for line in body.strip("\n").splitlines())
         script = body if whole else f"import flow_api\ndef handler(system, this, inputs):\n{lines}\n"
         frame = {
@@ -125,11 +153,20 @@ class Process:
             "system": {"user": "ada", "workspace": "works", "environment": "test"},
         }
         self.daemon.send(frame if path else frame | {"script": script})
-        return self.daemon.ended.get(timeout=30)
+
+    @property
+    def pid(self):
+        return self._process.pid
 
     def stop(self):
         self.daemon.close()
         assert self._process.wait(10) == 0
+
+    def kill(self):
+        """End it where it is."""
+        self._process.kill()
+        self._process.wait(10)
+        self.daemon.close()
 
 
 @pytest.fixture

@@ -49,6 +49,8 @@ def run(pool, tmp_path):
                 break
             if isinstance(said, protocol.Settle):
                 process.send(protocol.settled())
+            if isinstance(said, protocol.Effect):
+                process.send(protocol.noticed())
         if keep and not said.dirty:
             pool.give_back((name, "c"), process)
         else:
