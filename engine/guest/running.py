@@ -139,10 +139,8 @@ class Running(handles.Handle):
             host = this.step('host name', platform.node)
         """
         with self._channel.stepping(name):
-            if self._channel.replays:
-                result = None  # the record has it: what is sent now is not looked at
-            else:
-                result = action(*args, **kwargs)
+            # The record has the result when this is replayed: what is sent then is not looked at.
+            result = None if self._channel.replays else action(*args, **kwargs)
         return self._ask("step", name, result=result)
 
     def now(self) -> datetime.datetime:
