@@ -21,8 +21,8 @@ import uvloop
 
 from .. import __version__
 from ..engine import errors, events, ids, model, ports
-from ..engine.records import blobs, index, journal, recovery
-from ..engine.running import contents, dispatcher, history, kept, live
+from ..engine.records import blobs, index, journal, recovery, segments, sweeping
+from ..engine.running import carrying, contents, dispatcher, history, kept, live, pruning
 from ..engine.state import age, masks, sealed, secrets
 from ..engine.workers import processes
 from ..sync import loop as sync_loop
@@ -39,6 +39,7 @@ from . import (
     messages,
     pages,
     records,
+    retention,
     routes,
     server,
     sessions,
@@ -84,6 +85,7 @@ class Unfinished:
         self.published: dict[str, events.CommitPublished] = {}
         #: What the last call of an execution changed, until the call's own line follows.
         self.loose: dict[str, list[history.Loose]] = {}
+        self._parts: dict[tuple[str, str], list[events.Recorded]] = {}  # of records that are carried
 
     def visit(self, recorded: events.Recorded) -> None:
         """Take one event, in the order of the journal."""
@@ -96,7 +98,11 @@ class Unfinished:
                 self.loose.pop(event.execution, None)
             case events.CommitPublished() as event:
                 self.published[event.source] = event
+            case events.ExecutionCarried() as event:
+                self._carry(event, recorded)
             case events.CommitRejected() | events.DaemonStarted() | events.DaemonStopped() | events.ExecutionDeleted():
+                pass
+            case events.ExecutionsPruned() | events.KeyCarried() | events.SegmentsDropped():
                 pass
             case event if isinstance(event, events.ExecutionEvent):
                 state = self.executions.get(event.execution)
@@ -119,6 +125,19 @@ class Unfinished:
                 | events.MessageCreated()
             ) if event.execution in self.executions:
                 self.loose.setdefault(event.execution, []).append(event)
+
+    def _carry(self, event: events.ExecutionCarried, recorded: events.Recorded) -> None:
+        """Begin an execution anew with its record as it was carried, once all of that is there."""
+        parts = self._parts.setdefault((event.execution, event.carry), [])
+        parts.append(recorded)
+        if event.last:
+            del self._parts[event.execution, event.carry]
+            self.executions.pop(event.execution, None)
+            loose = self.loose.pop(event.execution, None)
+            for line in (line for part in parts for line in segments.unfolded(part)):
+                self.visit(line)
+            if loose is not None and event.execution in self.executions:
+                self.loose[event.execution] = loose  # its last call is the same
 
 
 def run(settings: config.Configuration) -> int:
@@ -173,13 +192,14 @@ class Parts:
     work: dispatcher.Dispatcher
     hub: stream.Hub
     vaults: vault_client.Client
+    pruner: pruning.Pruner
 
 
 def _assemble(
     settings: config.Configuration,
     lines: journal.Journal,
     archive: index.Index,
-    state: kept.Kept,
+    found: Unfinished,
     pool: processes.Processes,
 ) -> Parts:
     """Put the rooms together; nothing is started yet."""
@@ -196,10 +216,11 @@ def _assemble(
     )
     flows, folder = synchroniser.flows, settings.state_directory
     stores = contents.Contents(blobs.Blobs(folder / "blobs"), sealed.Sealed(folder / "sealed", known), known)
+    ledger = live.Ledger(lines, stores, archive)
     work = dispatcher.Dispatcher(
-        live.Ledger(lines, stores, archive),
+        ledger,
         archive,
-        state,
+        found.kept,
         dispatcher.Outside(flows, tasks, synchroniser.authoring, vaults),
         pool,
         clock=SystemClock(),
@@ -215,7 +236,19 @@ def _assemble(
     )
     encrypted = age.Keys(settings.secrets_age_identity, os.environ, lambda name: _encrypted(source, flows, name))
     work.keeper.use(secrets.Secrets(os.environ, known, work.keeper.vault_access, vaults, encrypted))
-    return Parts(source, synchroniser, tasks, work, stream.Hub(lines), vaults)
+    pruner = pruning.Pruner(
+        folder / "records",
+        lines,
+        ledger,
+        archive,
+        found.kept,
+        carrying.Carrier(lines, ledger, archive, found.kept, found.published),
+        sweeping.Sweeper(folder / "records", stores.files()),
+        flows,
+        SystemClock(),
+        settings.records_keep_s,
+    )
+    return Parts(source, synchroniser, tasks, work, stream.Hub(lines), vaults, pruner)
 
 
 def _encrypted(source: sync_source.Source, flows: ports.Flows, name: str) -> bytes:
@@ -235,18 +268,19 @@ async def _live(settings: config.Configuration) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with _records(settings.state_directory) as (lines, archive, unfinished), asyncio.TaskGroup() as group:
+    async with _records(settings) as (lines, archive, unfinished), asyncio.TaskGroup() as group:
         watch_disk = group.create_task(_raise_when_done(lines.failed), name="journal")
         pool = processes.Processes(SystemClock(), idle_max=settings.run_max_running)
         await pool.start()
         watch_pool = group.create_task(_raise_when_done(pool.failed), name="fork server")
-        parts = _assemble(settings, lines, archive, unfinished.kept, pool)
+        parts = _assemble(settings, lines, archive, unfinished, pool)
         source, synchroniser, work = parts.source, parts.synchroniser, parts.work
         await synchroniser.start(unfinished.published.get(source.name))
         started = events.DaemonStarted(version=__version__, pid=os.getpid(), unfinished=len(unfinished.executions))
         lines.append(started)
         work.start(group, list(unfinished.executions.values()), unfinished.loose)
         syncing = group.create_task(synchroniser.run(), name="sync")
+        pruning_now_and_then = group.create_task(parts.pruner.run(), name="retention")
         token = access.client_token(settings.state_directory)
         people = sessions.Sessions(SystemClock())
         guard = access.Access(token, people, secure=settings.listen_behind_proxy)
@@ -270,6 +304,7 @@ async def _live(settings: config.Configuration) -> int:
         await work.stop(settings.run_stop_grace_s)
         await http.stop()
         syncing.cancel()
+        pruning_now_and_then.cancel()
         await parts.tasks.aclose()
         await parts.vaults.aclose()
         watch_pool.cancel()
@@ -281,15 +316,17 @@ async def _live(settings: config.Configuration) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _records(state: Path) -> AsyncIterator[tuple[journal.Journal, index.Index, Unfinished]]:
+async def _records(settings: config.Configuration) -> AsyncIterator[tuple[journal.Journal, index.Index, Unfinished]]:
     """Open the journal and what is derived from it; close them when everything else is over."""
     unfinished = Unfinished()
-    directory = state / "records"
+    state, directory = settings.state_directory, settings.state_directory / "records"
     recovered = await asyncio.to_thread(recovery.recover, directory, unfinished.visit)
     if recovered.torn_bytes:
         log.warning("journal.tail_dropped", bytes=recovered.torn_bytes, hint="it was never acknowledged")
     archive = await index.Index.open(state / "index.db", directory, recovered)
-    lines = await journal.Journal.open(directory, SystemClock(), recovered=recovered)
+    lines = await journal.Journal.open(
+        directory, SystemClock(), recovered=recovered, segment_bytes_max=settings.records_segment_bytes
+    )
     lines.subscribe(archive.absorb)
     try:
         yield lines, archive, unfinished
@@ -330,6 +367,7 @@ def _front(settings: config.Configuration, parts: Parts, archive: index.Index) -
     return [
         *interface.table(),
         *records.Records(work.keeper, work.locking).table(),
+        *retention.Retention(parts.pruner).table(),
         *messages.Messages(work.asking).table(),
         *authoring.Authoring(flows, synchroniser.authoring).table(),
         *hooks.table(),

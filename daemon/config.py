@@ -145,7 +145,7 @@ def _duration(least_s: float, most_s: float, *, or_zero: bool = False) -> Kind:
             raise ValueError(f"must be from {least_s:g}s to {most_s:g}s{', or 0' if or_zero else ''}")
         return seconds
 
-    return Kind("duration", parse, lambda seconds: f"{seconds:g}s")
+    return Kind("duration", parse, lambda seconds: f"{seconds:.15g}s")
 
 
 def _one_of(*words: str) -> Kind:
@@ -269,6 +269,15 @@ class Configuration:
     )
     run_stop_grace_s: float = _setting(
         "run.stop_grace", "20s", _duration(0, 3600), "how long running flows may go on while the daemon stops"
+    )
+    records_keep_s: float = _setting(
+        "records.keep",
+        "30d",
+        _duration(60, 100 * 365 * 86400, or_zero=True),
+        "how long executions are kept after their end, unless their flow says otherwise; 0 is for ever",
+    )
+    records_segment_bytes: int = _setting(
+        "records.segment_bytes", 64 * 1024 * 1024, _count(4096, 1 << 30), "a file of records is finished at this size"
     )
     identity_workspace: str = _setting(
         "identity.workspace", "headrace", Kind("text", _name), "what flows learn from get_own_workspace().get('name')"

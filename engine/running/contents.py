@@ -61,6 +61,10 @@ class Contents:
         self.masks = known
         self._sealed = seals
 
+    def files(self) -> tuple[blobs.Blobs, sealed.Sealed]:
+        """Return the stores whose files are named by lines of the journal."""
+        return self.blobs, self._sealed
+
     async def store(
         self,
         value: bytes | msgspec.Raw,

@@ -72,6 +72,15 @@ _ENGINE_WORDS_OF: Mapping[type[msgspec.Struct], frozenset[str]] = {
     events.MessageAnswered: frozenset({"message"}),
     events.MessageWithdrawn: frozenset({"message"}),
     events.MessageDeleted: frozenset({"message"}),
+    # What stands in them was masked when it first happened; a carried line says the same or it says something else.
+    **{
+        carried: frozenset(carried.__struct_fields__)
+        for carried in (events.RecordCarried, events.LockCarried, events.MessageCarried, events.ExecutionCarried)
+    },
+    events.KeyCarried: frozenset(events.KeyCarried.__struct_fields__),
+    events.ExecutionsPruned: frozenset({"executions"}),
+    events.SegmentsDropped: frozenset(events.SegmentsDropped.__struct_fields__),
+    events.CommitPublished: frozenset({"carried"}),
 }
 #: Fields, or objects of them, that name files. The keys of such an object are those of the one it belongs to.
 _OF_FILES = ("_sealed", "_blob", "_blobs")

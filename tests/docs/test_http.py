@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.daemon import answers, api, authoring, login, message_pages, messages, pages, records, webhooks
+from headrace.daemon import answers, api, authoring, login, message_pages, messages, pages, records, retention, webhooks
 from headrace.engine import errors
 from headrace.engine.state import kinds
 from tests.support.daemons import Daemon, until
@@ -45,7 +45,11 @@ def test_every_route_stands_in_a_table_with_what_it_needs():
     documented = set(re.findall(r"^\| (GET|POST|PUT|PATCH|DELETE) \| `([^`]+)` \| (\w+) \|", DOCUMENT, re.MULTILINE))
     table = api.Api(*[None] * 6).table() + login.Login(None).table() + pages.Pages(*[None] * 4).table()
     table += records.Records(None, None).table() + messages.Messages(None).table()
-    table += authoring.Authoring(None, None).table() + message_pages.MessagePages(None).table()
+    table += (
+        retention.Retention(None).table()
+        + authoring.Authoring(None, None).table()
+        + message_pages.MessagePages(None).table()
+    )
     served = {(r.method, r.path.replace(":.+}", "}"), "nothing" if r.scope == "public" else r.scope) for r in table}
     assert documented == served
 
@@ -122,6 +126,12 @@ def test_a_delivery_and_its_answers_look_as_shown(daemon):
     status, accepted, _ = daemon.raw("POST", f"{path}&async=1", {"version": "1.5"}, headers)
     assert (status, list(accepted)) == (202, list(EXAMPLES["accepted"]))
     assert daemon.client.wait(accepted["id"])["status"] == "ENDED_SUCCESS"
+
+
+def test_what_was_pruned_looks_as_shown(ask):
+    status, done, _ = ask("POST", "/api/v1/records/prune", {"dry_run": True})
+    assert (status, list(done)) == (200, list(EXAMPLES["pruned"]))
+    assert ask("POST", "/api/v1/records/prune", {"keep_s": 0})[0] == 400
 
 
 def test_titles_and_statuses_of_errors_are_those_of_the_code():
