@@ -360,9 +360,12 @@ class Dispatcher:
             raise  # nothing can be recorded any more: the daemon must go
         except Exception as error:  # the seam: see the sentence above
             ours = isinstance(error, errors.HeadraceError)
+            replays = isinstance(run, flow_run.FlowRun) and run.replaying
             log.error("execution.failed_internally", execution=subject.state.id, reason=repr(error), exc_info=not ours)
             await run.abandon()
-            if not subject.state.status.ended:
+            if replays:  # what was done is done: it may be possible to go on later, and is up to people if not
+                run.interrupted = f"it could not be replayed: {error!r}"
+            elif not subject.state.status.ended:
                 text = str(error) if ours else f"internal error: {error!r}"
                 self.end(subject, Status.ENDED_ERROR, text, "internal")
         finally:
@@ -379,7 +382,9 @@ class Dispatcher:
         state = subject.state
         if run.interrupted and (self._stopping or state.type == "TASK"):
             reason = f"interrupted: {run.interrupted}"
-            self.ledger.record(subject, events.ExecutionInterrupted(execution=state.id, reason=reason))
+            self.ledger.record(
+                subject, events.ExecutionInterrupted(execution=state.id, reason=reason, daemon=self._stopping)
+            )
         elif run.interrupted:
             await self.resting.interrupted(subject, run.interrupted)
         elif state.status is Status.QUEUED:  # it begins anew

@@ -46,11 +46,15 @@ class Takeover:
                 case Status.QUEUED | Status.RUNNING if state.type == "TASK":
                     self._executions.spawn(self._take_up_task(subject), f"task {state.id}")
                 case Status.RUNNING | Status.QUEUED if state.attempt:
-                    self._executions.spawn(self._resting.interrupted(subject, _CUT_OFF), f"return of {state.id}")
+                    self._executions.spawn(
+                        self._resting.interrupted(subject, _CUT_OFF, daemon=True), f"return of {state.id}"
+                    )
                 case Status.QUEUED:
                     self._enqueue(subject)
                 case Status.WAITING if state.effect is not None or state.cancel_requested:
-                    self._executions.spawn(self._resting.interrupted(subject, _CUT_OFF), f"return of {state.id}")
+                    self._executions.spawn(
+                        self._resting.interrupted(subject, _CUT_OFF, daemon=True), f"return of {state.id}"
+                    )
                 case Status.WAITING:
                     await self._resting.lie_down(subject)
 
@@ -70,5 +74,5 @@ class Takeover:
                 self._executions.end(subject, Status.ENDED_ERROR, text, "interrupted", failure)
                 return
             reason = f"interrupted: {_CUT_OFF}"
-            self._ledger.record(subject, events.ExecutionInterrupted(execution=state.id, reason=reason))
+            self._ledger.record(subject, events.ExecutionInterrupted(execution=state.id, reason=reason, daemon=True))
         self._enqueue(subject)
