@@ -84,6 +84,8 @@ class Journal:
 
     def __init__(self, end: tail.Tail, position: Position, clock: ports.Clock, segment_bytes_max: int) -> None:
         self._loop = asyncio.get_running_loop()
+        #: Why requests from outside are not taken although the disk takes records: what is left is for what runs.
+        self.scarce = ""
         #: Set once, when the disk broke its promise.
         self.failed: asyncio.Future[errors.JournalFailed] = self._loop.create_future()
         self._tail = end
@@ -126,6 +128,11 @@ class Journal:
     def position(self) -> Position:
         """The end of what is durable."""
         return self._position
+
+    @property
+    def previous_sha256(self) -> str:
+        """The hash in the seal of the segment before the open one: the head of the chain over all sealed ones."""
+        return self._tail.sealed_sha256
 
     @property
     def stalled(self) -> str:
@@ -188,8 +195,8 @@ class Journal:
 
     async def submit(self, event: events.AnyEvent) -> str:
         """Append and return its time when durable. Raises ``NotAccepting`` when the disk is full; see ``ports``."""
-        if self._stalled:
-            raise _not_accepting(self._stalled)
+        if reason := self._stalled or self.scarce:
+            raise _not_accepting(reason)
         if self._pending_bytes > PENDING_BYTES_MAX:
             raise _not_accepting("the disk is too slow for what is asked of it")
         waiter = self._loop.create_future()
@@ -368,7 +375,7 @@ def _open_tail(directory: Path, clock: ports.Clock, recovered: recovery.Recovere
     position = recovered.position
     end = tail.Tail(directory, recovered.instance)
     if position.segment and recovered.sealed_sha256 is None:
-        end.resume(position, recovered.first_seq, recovered.sha256)
+        end.resume(position, recovered.first_seq, recovered.sha256, recovered.previous_sha256)
         return end, position
     if recovered.sealed_sha256 is not None:
         end.resume_sealed(recovered.sealed_sha256)

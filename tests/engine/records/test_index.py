@@ -71,7 +71,7 @@ def oracle(directory: Path) -> dict[str, model.Execution]:
         else:
             executions[recorded.event.execution].apply(recorded.event, recorded.at)
 
-    reader = recovery._Reader(visit)
+    reader = recovery.Reader(visit)
     reader.read(segments.files(directory / "records"))
     return dict(reversed(executions.items()))
 
@@ -96,7 +96,7 @@ async def everything(catalogue: index.Index, **filters: object) -> list[listing.
 async def assert_as_the_journal_says(catalogue: index.Index, directory: Path) -> None:
     assert plain(await everything(catalogue, limit=200)) == plain(list(oracle(directory).values()))
     seen: dict[str, list[events.Recorded]] = {}
-    reader = recovery._Reader(lambda recorded: seen.setdefault(recorded.event.execution, []).append(recorded))
+    reader = recovery.Reader(lambda recorded: seen.setdefault(recorded.event.execution, []).append(recorded))
     reader.read(segments.files(directory / "records"))
     for execution in list(seen)[::7]:
         assert await catalogue.events_of(execution) == seen[execution]

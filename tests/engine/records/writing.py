@@ -20,7 +20,7 @@ from tests.engine.records import journals
 
 def unrecovered(directory: Path) -> recovery.Recovered:
     files = segments.files(directory)
-    reader = recovery._Reader(None)
+    reader = recovery.Reader(None)
     reader.read(files)
     reader.found.sha256 = hashlib.sha256(files[-1][1].read_bytes())
     return reader.found
