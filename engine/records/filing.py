@@ -84,6 +84,15 @@ class Filing:
         self._write([], patient=False)
         self._wake.set()
 
+    def make(self, end: Position) -> None:
+        """Make the file anew and let go of it, instead of everything else (blocking). Raises ``NotAccepting``."""
+        self._end, self._end_seq, self._bad = (end.segment, end.offset), end.seq, "somebody asked for it"
+        error = self._write([])
+        if self._tables is not None:
+            self._tables.close()
+        if error is not None:
+            raise error
+
     def start(self) -> None:
         """Begin to take batches."""
         self._thread.start()
@@ -238,6 +247,12 @@ class Filing:
             file.take_in(part)
             last = part[-1]
             self._done, self._done_seq = (last.segment, last.offset + last.length), last.seq
+
+
+def rebuild(path: Path, records: Path, instance: str, end: Position) -> None:
+    """Make the index of a journal that nobody writes anew (blocking); raises ``NotAccepting`` if there is no room."""
+    filing = Filing(path, records, instance, lambda seq: None)
+    filing.make(end)
 
 
 def _closed() -> errors.NotAccepting:

@@ -52,7 +52,8 @@ class Marking:
             await self.mark()
             self._rotated.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._rotated.wait(), MARK_S)
+                async with asyncio.timeout(MARK_S):
+                    await self._rotated.wait()
 
     async def mark(self) -> None:
         """Mark the end of the journal now, if it moved; on return it is in ``HEAD``, or the log says why not."""

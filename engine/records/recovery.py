@@ -132,6 +132,16 @@ class Reader:
         self._ends: dict[int, dropping.End] = {}  # of each segment, as far as they are known
 
     def read(self, files: list[tuple[int, Path]]) -> None:
+        """Read all of them. After ``Damaged`` what was found is the good part before the damage."""
+        try:
+            self._read(files)
+        except Damaged as damage:
+            if damage.offset:
+                path = next(path for number, path in files if number == damage.segment)
+                self.found.position = _end_at(path, damage.segment, damage.offset)
+            raise
+
+    def _read(self, files: list[tuple[int, Path]]) -> None:
         left_over, whole = segments.contiguous(files)
         first = whole[0][0] if whole else 1
         if first > 1:
@@ -256,6 +266,15 @@ class Reader:
             raise _corrupt(path, offset, f"{expected}; whole records of a later batch exist, so it was durable once")
 
 
+def _end_at(path: Path, segment: int, offset: int) -> Position:
+    """Return the end that the good line before ``offset`` makes."""
+    start = max(0, offset - segments.LINE_BYTES_MAX)
+    with path.open("rb") as file:
+        file.seek(start)
+        line = file.read(offset - start).splitlines()[-1]
+    return Position(segment, offset, segments.decode(line).seq, segments.crc_of(line + b"\n"))
+
+
 def _corrupt(path: Path, offset: int, expected: str) -> Damaged:
     return Damaged(f"{path} is damaged at byte {offset}: expected {expected}", int(path.stem), offset)
 
@@ -292,7 +311,7 @@ def _rewrite(path: Path, found: Recovered) -> None:
 def _replace(path: Path, size: int, mode: int) -> hashlib._Hash:
     temporary = path.with_suffix(".tmp")
     try:
-        sha256 = _copy(path, temporary, size, mode)
+        sha256 = copy(path, temporary, size, mode)
         temporary.rename(path)
     except OSError:
         with contextlib.suppress(OSError):
@@ -302,7 +321,8 @@ def _replace(path: Path, size: int, mode: int) -> hashlib._Hash:
     return sha256
 
 
-def _copy(source: Path, target: Path, size: int, mode: int) -> hashlib._Hash:
+def copy(source: Path, target: Path, size: int, mode: int) -> hashlib._Hash:
+    """Write the first ``size`` bytes of ``source`` to ``target`` and return their hash; they are durable on return."""
     sha256 = hashlib.sha256()
     fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:

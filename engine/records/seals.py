@@ -19,7 +19,6 @@ from . import segments
 _CHUNK_BYTES = 256 * 1024
 #: Longer than any seal with the end of the line before it.
 _END_BYTES = 1024
-_CRC_BYTES = len(b'"00000000"}\n')
 
 
 def problem(path: Path, pause: Callable[[int], None] = lambda read_bytes: None) -> str:
@@ -33,8 +32,8 @@ def problem(path: Path, pause: Callable[[int], None] = lambda read_bytes: None) 
         sealed = _decoded(seal)
         if sealed is None:
             return "" if _is_open(path) else f"{path} has no seal at its end"
-        crc = zlib.crc32(seal[: seal.rindex(b',"crc":')], _crc_of(before))
-        if seal[-_CRC_BYTES:] != b'"%08x"}\n' % crc:
+        crc = zlib.crc32(seal[: seal.rindex(b',"crc":')], segments.crc_of(before))
+        if segments.crc_of(seal) != crc:
             return f"{path} is damaged: its seal does not follow the line before it"
         with contextlib.suppress(OSError):  # what the disk holds counts, not what memory remembers of it
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -63,14 +62,6 @@ def _decoded(line: bytes) -> segments.SegmentSealed | None:
         return None
     event = segments.decode(line).event
     return event if isinstance(event, segments.SegmentSealed) else None
-
-
-def _crc_of(before: bytes) -> int:
-    """Return the checksum at the end of ``before``, or that of nothing if there is none."""
-    try:
-        return int(before[-_CRC_BYTES:][1:9], 16)
-    except ValueError:
-        return 0
 
 
 def _is_open(path: Path) -> bool:

@@ -187,6 +187,14 @@ def contiguous(files: list[tuple[int, Path]]) -> tuple[list[Path], list[tuple[in
     return [path for _, path in files[:first]], files[first:]
 
 
+def crc_of(line: bytes) -> int:
+    """Return the checksum that stands at the end of ``line``, or that of nothing if there is none."""
+    try:
+        return int(line[-_TAIL_BYTES:][8:16], 16)
+    except ValueError:
+        return 0
+
+
 def decode(line: bytes) -> Line:
     """Take a good line apart. Raises ``JournalCorrupt`` if it is no line of a journal at all."""
     try:
