@@ -17,7 +17,6 @@ import os
 import re
 import secrets
 import shutil
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,7 +26,6 @@ from .segments import Position
 
 SEGMENT_BYTES_MAX = 64 * 1024 * 1024
 _PORTION_BYTES = 1024 * 1024
-_TAIL_BYTES = len(b',"crc":"00000000"}\n')
 _START = re.compile(rb'\{"seq":(\d{1,18}),"batch":\d{1,18},"at":"([^"]{32})",')
 _EXECUTION = re.compile(rb'"execution":"([^"\\]{1,64})"')
 
@@ -162,7 +160,9 @@ def _good_lines(path: Path, start: int, crc: int, losses: list[Loss]) -> Iterato
     with path.open("rb") as file:
         file.seek(start)
         while line := file.readline(segments.LINE_BYTES_MAX + 1):
-            good = _vouched(line, crc) if offset else _opening(line)
+            if not offset and (opened := _opened(line)) is not None:
+                crc = int(opened.previous_crc, 16)
+            good = _vouched(line, crc)
             if good is None:
                 if loss is None:
                     loss = Loss(path.name, offset)
@@ -178,17 +178,17 @@ def _good_lines(path: Path, start: int, crc: int, losses: list[Loss]) -> Iterato
 
 def _vouched(line: bytes, crc: int) -> _Good | None:
     match = _START.match(line)
-    if match is None or line[-_TAIL_BYTES:] != b',"crc":"%08x"}\n' % zlib.crc32(line[:-_TAIL_BYTES], crc):
+    if match is None or not segments.follows(line, crc):
         return None
-    return _Good(int(match[1]), match[2], b"{" + line[match.end() : -_TAIL_BYTES] + b"}")
+    return _Good(int(match[1]), match[2], b"{" + line[match.end() : line.rindex(b',"crc":')] + b"}")
 
 
-def _opening(line: bytes) -> _Good | None:
+def _opened(line: bytes) -> segments.SegmentOpened | None:
     """A segment's first line says itself what it follows from."""
     with contextlib.suppress(errors.JournalCorrupt, ValueError):
         opened = segments.decode(line).event
-        if isinstance(opened, segments.SegmentOpened):
-            return _vouched(line, int(opened.previous_crc, 16))
+        if isinstance(opened, segments.SegmentOpened) and segments.follows(line, int(opened.previous_crc, 16)):
+            return opened
     return None
 
 
@@ -201,19 +201,25 @@ class _Writer:
 
     def __init__(self, new: Path, prefix: recovery.Recovered, files: list[tuple[int, Path]]) -> None:
         self.instance = prefix.instance or _instance_of(files) or secrets.token_hex(16)
+        self._new = new
         self._tail = tail.Tail(new, self.instance)
         self._position = prefix.position
         self._at = b"1970-01-01T00:00:00.000000+00:00"
         self._lines: list[bytes] = []
         self._bytes = 0
         self._crc, self._seq, self._batch = prefix.position.crc, prefix.position.seq, prefix.position.seq + 1
-        if prefix.position.segment and prefix.sealed_sha256 is None:
-            source = next(path for number, path in files if number == prefix.position.segment)
-            target = new / source.name
-            sha256 = recovery.copy(source, target, prefix.position.offset, 0o600)
-            self._tail.resume(prefix.position, prefix.first_seq, sha256, prefix.previous_sha256)
-        elif prefix.sealed_sha256 is not None:
-            self._tail.resume_sealed(prefix.sealed_sha256)
+        self._begin(prefix, next((path for number, path in files if number == prefix.position.segment), new))
+
+    def _begin(self, prefix: recovery.Recovered, source: Path) -> None:
+        """Take over the good part of the damaged segment, and go on behind what is good."""
+        sealed, target = prefix.sealed_sha256, self._new / source.name
+        if prefix.position.segment and not target.exists():
+            mode = 0o600 if sealed is None else 0o400
+            sha256 = recovery.copy(source, target, prefix.position.offset, mode)
+            if sealed is None:
+                self._tail.resume(prefix.position, prefix.first_seq, sha256, prefix.previous_sha256)
+        if sealed is not None:
+            self._tail.resume_sealed(sealed)
 
     def take(self, good: _Good) -> int:
         """Write a line under its new number; return how many records that are (none, for marks of segments)."""
@@ -255,10 +261,9 @@ class _Writer:
 
 
 def _instance_of(files: list[tuple[int, Path]]) -> str:
-    """Return whose journal this is, as any segment says."""
+    """Return whose journal this is, as the first segment says that can be vouched for."""
     for _, path in files:
-        with path.open("rb") as file, contextlib.suppress(errors.JournalCorrupt):
-            opened = segments.decode(file.readline(segments.LINE_BYTES_MAX)).event
-            if isinstance(opened, segments.SegmentOpened):
+        with path.open("rb") as file:
+            if (opened := _opened(file.readline(segments.LINE_BYTES_MAX))) is not None:
                 return opened.instance
     return ""

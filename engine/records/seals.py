@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from .. import errors
 from . import segments
 
 _CHUNK_BYTES = 256 * 1024
@@ -32,8 +32,7 @@ def problem(path: Path, pause: Callable[[int], None] = lambda read_bytes: None) 
         sealed = _decoded(seal)
         if sealed is None:
             return "" if _is_open(path) else f"{path} has no seal at its end"
-        crc = zlib.crc32(seal[: seal.rindex(b',"crc":')], segments.crc_of(before))
-        if segments.crc_of(seal) != crc:
+        if not segments.follows(seal, segments.crc_of(before)):
             return f"{path} is damaged: its seal does not follow the line before it"
         with contextlib.suppress(OSError):  # what the disk holds counts, not what memory remembers of it
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -60,7 +59,10 @@ def _end(read: Callable[[int], bytes], seek: Callable[[int], int], size: int) ->
 def _decoded(line: bytes) -> segments.SegmentSealed | None:
     if b'"event":"segment.sealed"' not in line or not line.endswith(b"\n"):
         return None
-    event = segments.decode(line).event
+    try:
+        event = segments.decode(line).event
+    except errors.JournalCorrupt:
+        return None
     return event if isinstance(event, segments.SegmentSealed) else None
 
 

@@ -195,6 +195,11 @@ def crc_of(line: bytes) -> int:
         return 0
 
 
+def follows(line: bytes, crc: int) -> bool:
+    """Return whether ``line`` is whole and goes on from a line with the checksum ``crc``, whatever their numbers."""
+    return line[-_TAIL_BYTES:] == b',"crc":"%08x"}\n' % zlib.crc32(line[:-_TAIL_BYTES], crc)
+
+
 def decode(line: bytes) -> Line:
     """Take a good line apart. Raises ``JournalCorrupt`` if it is no line of a journal at all."""
     try:
