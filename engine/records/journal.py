@@ -268,7 +268,7 @@ class Journal:
         for entry in flown:
             if entry.waiter is not None and not entry.waiter.done():
                 entry.waiter.set_result(None)
-        self._release(flown[-1].number)
+        self._release()
         # After the waiters' turn, so that what they append next shares the batch.
         self._loop.call_soon(self._go_on, flown[-1].number)
         if self._listeners:
@@ -303,15 +303,16 @@ class Journal:
         self._flying = []
         self._pending = collections.deque(kept)
         self._pending_bytes = sum(len(entry.body) for entry in kept)
-        self._release(kept[0].number - 1 if kept else self._appended)
+        self._release()
         if self._closing:
             log.error("journal.records_lost", reason=reason, records=len(kept))
             self._refuse(errors.JournalFailed(f"the journal is closed, the disk took no more: {reason}"))
         else:
             self._retry = self._loop.call_later(RETRY_S, self._flush)
 
-    def _release(self, number: int) -> None:
-        """Wake those who wait for entries up to ``number``."""
+    def _release(self) -> None:
+        """Wake those who wait for nothing that is still in line. The last they wait for may have been refused."""
+        number = self._pending[0].number - 1 if self._pending else self._appended
         while self._waiters and self._waiters[0][0] <= number:
             waiter = self._waiters.popleft()[1]
             if not waiter.done():

@@ -251,6 +251,20 @@ async def test_a_full_disk_refuses_requests_and_keeps_what_happened(
     assert numbers_in(records) == [1, 101, 102, 4]
 
 
+async def test_who_waits_behind_a_refused_request_is_woken(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.engine.records.journal.RETRY_S", 0.02)
+    async with journals.opened(small_disk / "records") as writer:
+        fill_disk(small_disk / "filler")
+        writer.append(journals.log(1, "x" * 9000))
+        with pytest.raises(errors.NotAccepting):
+            await writer.submit(journals.log(2))
+        waiting = asyncio.create_task(writer.durable(), name="durable")
+        await asyncio.sleep(0)
+        (small_disk / "filler").unlink()
+        await waiting
+    assert numbers_in(small_disk / "records") == [1]
+
+
 async def test_rotation_waits_for_space(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headrace.engine.records.journal.RETRY_S", 0.02)
     records = small_disk / "records"
