@@ -6,11 +6,13 @@ Reading is fine beside a running daemon; what changes something takes the state 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import time
 from pathlib import Path
 
 import click
+import structlog
 
 from ...engine import errors
 from ...engine.records import filing, head, recovery, salvage, segments
@@ -23,6 +25,9 @@ state_option = click.option("--state", default="", metavar="DIR", help="The stat
 @click.group()
 def records() -> None:
     """The records on disk: check, mend, index and prune them."""
+    # What the journal tells a daemon's log is no answer to who typed a verb.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    click.get_current_context().call_on_close(structlog.reset_defaults)
 
 
 records.add_command(pruning.prune)

@@ -154,7 +154,12 @@ class Index:
         known = self._places.find(execution) if self._places is not None and not self._filing.complete else None
         if known is not None:
             return await self._loop.run_in_executor(self._readers, read, known)
-        return await self._read(lambda connection: read(listing.extents(connection, execution)))
+        generation = self._filing.generation
+        record = await self._read(lambda connection: read(listing.extents(connection, execution)))
+        if record and not isinstance(record[0].event, events.ExecutionCreated):
+            self._filing.distrust(f"the record of {execution} has no beginning", generation)
+            record = await self._read(lambda connection: read(listing.extents(connection, execution)))
+        return record
 
     async def expired(self, terms: expiry.Terms, limit: int) -> list[str]:
         """Return executions that need not be kept; see ``expiry.expired``."""

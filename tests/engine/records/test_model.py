@@ -8,5 +8,9 @@ from tests.engine.records import machine
 
 TestJournal = machine.Machine.TestCase
 TestJournal.settings = settings(
-    max_examples=12, stateful_step_count=20, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate), suppress_health_check=list(HealthCheck)
+    max_examples=12,
+    stateful_step_count=20,
+    deadline=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+    suppress_health_check=list(HealthCheck),
 )
