@@ -103,9 +103,6 @@ MUTANTS = {
         "salvage", "if match is None or not segments.follows(line, crc):", "if match is None:", "salvage"
     ),
     "salvage forgets to mark where it ends": Mutant("salvage", "    end.write(instance, position)\n", "", "salvage"),
-    "an index ahead of the journal is kept": Mutant(
-        "tables", "        if seq > end_seq:", "        if False:", "index"
-    ),
     "an index of another history is kept": Mutant(
         "tables", "        if end and not (", "        if False and not (", "index"
     ),

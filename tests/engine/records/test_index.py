@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import shutil
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -258,7 +259,7 @@ async def test_an_index_that_cannot_be_used_is_made_anew(tmp_path: Path, acciden
 
 
 @pytest.fixture
-def held_up(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+def held_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Have every index be made behind, and no further than its first portion until the event is set."""
     go_on = threading.Event()
     real = reading.between
@@ -266,13 +267,14 @@ def held_up(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     def between(*arguments: object) -> Iterator[list[events.Recorded]]:
         for portion in real(*arguments):
             yield portion[: len(portion) // 2]
-            go_on.wait()
+            go_on.wait(8)
             yield portion[len(portion) // 2 :]
 
     monkeypatch.setattr(reading, "between", between)
     monkeypatch.setattr(filing, "CATCH_UP_BYTES_MAX", 1000)
     monkeypatch.setattr(index, "PATIENCE_S", 0.02)
-    return go_on
+    yield go_on
+    go_on.set()
 
 
 async def test_a_lost_index_does_not_hold_up_the_start(tmp_path: Path, held_up: threading.Event) -> None:
@@ -359,6 +361,21 @@ async def test_an_index_that_was_rolled_back_catches_up(tmp_path: Path) -> None:
     (tmp_path / "index.db").write_bytes(kept)
     async with both(tmp_path) as (_, catalogue):
         assert catalogue._filing.generation == 0
+        await assert_as_the_journal_says(catalogue, tmp_path)
+
+
+async def test_an_index_of_a_history_that_went_another_way_is_made_anew(tmp_path: Path) -> None:
+    async with both(tmp_path) as (writer, _):
+        await busy(writer, 10)
+    shutil.copytree(tmp_path / "records", tmp_path / "older")
+    async with both(tmp_path) as (writer, _):
+        await writer.submit(created(50))
+    shutil.rmtree(tmp_path / "records")
+    (tmp_path / "older").rename(tmp_path / "records")
+    async with journals.opened(tmp_path / "records", segment_bytes_max=20_000) as writer:
+        for number in range(60, 64):
+            await writer.submit(created(number, "müll"))
+    async with both(tmp_path) as (_, catalogue):
         await assert_as_the_journal_says(catalogue, tmp_path)
 
 
