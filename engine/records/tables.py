@@ -181,10 +181,9 @@ class _Intake:
         row: Row | None
         if isinstance(event, events.ExecutionCreated):
             row = self._create(event, recorded)
-        elif isinstance(event, events.RetentionEvent):
-            self._retain(event, recorded)
-            return
-        elif not isinstance(event, _OF_EXECUTIONS):
+        elif not _is_of_execution(event):
+            if isinstance(event, events.RetentionEvent):
+                self._retain(event, recorded)
             return
         elif isinstance(event, events.ExecutionDeleted):
             self._delete(event.execution, recorded.segment)
@@ -409,8 +408,14 @@ def _expiry(row: Row) -> str | None:
     return model.timestamp(min(ended_s + max(0.0, row.retention_s), _LAST_S))
 
 
-#: A tuple, as a union of types is made and searched much more slowly, for each event.
-_OF_EXECUTIONS = typing.get_args(events.ExecutionEvent)
+_OF_EXECUTIONS = frozenset(typing.get_args(events.ExecutionEvent))
+
+
+def _is_of_execution(event: events.AnyEvent) -> typing.TypeGuard[events.ExecutionEvent]:
+    """What isinstance says, without asking fourteen types one by one for each event."""
+    return type(event) in _OF_EXECUTIONS
+
+
 #: The life cycle in plain strings, as rows hold them.
 _NEXT = {(status.value, transition): after.value for (status, transition), after in lifecycle.TABLE.items()}
 _ENDING = {status.value: transition for status, transition in lifecycle.ENDING.items()}
