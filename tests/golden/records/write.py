@@ -57,14 +57,17 @@ def value(name: str, type_: object) -> object:
     ):
         if kind in options and typing.get_origin(type_) in (None, typing.Union, types.UnionType):
             return found
+    if typing.get_origin(type_) is not dict:
+        for struct in (each for each in options if isinstance(each, type) and issubclass(each, msgspec.Struct)):
+            return full(struct)
     if typing.get_origin(type_) is tuple:
         return ("one", "two")
     assert typing.get_origin(type_) is dict, (name, type_)
     return {"key": value(name, typing.get_args(type_)[1])}
 
 
-def full(kind: type[events.Event]) -> events.Event:
-    """Return an event of that kind with every field filled."""
+def full(kind: type[msgspec.Struct]) -> typing.Any:
+    """Return an event (or what is part of one) of that kind with every field filled."""
     hints = typing.get_type_hints(kind, vars(events))
     fields = msgspec.structs.fields(kind)
     return kind(**{f.name: not f.default if f.type is bool else value(f.name, hints[f.name]) for f in fields})
