@@ -13,7 +13,6 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import structlog
 import uvloop

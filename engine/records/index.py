@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import itertools
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +22,7 @@ from typing import TypeVar
 import structlog
 
 from .. import errors, events
-from . import expiry, filing, listing, places, reading, recovery, segments, tables
+from . import expiry, filing, listing, places, reading, recovery, tables
 
 log = structlog.get_logger()
 
@@ -142,14 +143,8 @@ class Index:
         an execution that had ended before the start, while the index is made anew."""
 
         def read(extents: Sequence[places.Extent]) -> list[events.Recorded]:
-            return [
-                line
-                for extent in extents
-                for recorded in reading.extent(self._records, *extent)
-                if getattr(recorded.event, "execution", "") == execution
-                for line in segments.unfolded(recorded)
-                if isinstance(line.event, events.ExecutionEvent)
-            ]
+            lines = itertools.chain.from_iterable(reading.extent(self._records, *extent) for extent in extents)
+            return places.record(line for line in lines if getattr(line.event, "execution", "") == execution)
 
         known = self._places.find(execution) if self._places is not None and not self._filing.complete else None
         if known is not None:

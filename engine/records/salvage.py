@@ -20,7 +20,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .. import errors
+import msgspec
+
+from .. import errors, events
 from . import head, recovery, segments, tail
 from .segments import Position
 
@@ -76,6 +78,8 @@ def salvage(state: Path) -> Salvaged:
     except recovery.Damaged as damage:
         done = Salvaged(reason=damage.message)
         where = damage
+    if not where.offset:
+        reader = _before([(number, path) for number, path in files if number < where.segment])
     if new.exists():
         shutil.rmtree(new)
     new.mkdir(mode=0o700)
@@ -89,6 +93,14 @@ def salvage(state: Path) -> Salvaged:
         (state / f"index.db{suffix}").unlink(missing_ok=True)
     tail.sync_directory(state)
     return done
+
+
+def _before(files: list[tuple[int, Path]]) -> recovery.Reader:
+    """Read the whole segments before the damage. That those before them were dropped may be said behind it."""
+    reader = recovery.Reader(None)
+    with contextlib.suppress(recovery.Damaged):
+        reader.read(files)
+    return reader
 
 
 def _exchange(state: Path) -> None:
@@ -123,7 +135,7 @@ def _build(
         os.link(path, _free_name(new, path, path.name))
     before = reader.found.position
     done.kept = before.seq
-    writer = _Writer(new, reader.found, files)
+    writer = _Writer(new, reader.found, files, where.segment)
     expected = before.seq + 1
     for number, path in sorted(behind, key=lambda each: (_first_seq(each[1]), each[0])):
         start, crc = (where.offset, before.crc) if number == where.segment else (0, 0)
@@ -199,7 +211,9 @@ def _executions(line: bytes) -> list[str]:
 class _Writer:
     """Goes on behind what is good, in files of the new folder."""
 
-    def __init__(self, new: Path, prefix: recovery.Recovered, files: list[tuple[int, Path]]) -> None:
+    def __init__(self, new: Path, prefix: recovery.Recovered, files: list[tuple[int, Path]], damaged: int) -> None:
+        # What is said of dropped segments is only true of those that stay as they were.
+        self._kept_below = damaged if prefix.position.segment else 0
         self.instance = prefix.instance or _instance_of(files) or secrets.token_hex(16)
         self._new = new
         self._tail = tail.Tail(new, self.instance)
@@ -225,6 +239,9 @@ class _Writer:
         """Write a line under its new number; return how many records that are (none, for marks of segments)."""
         self._at = good.at
         if good.body.startswith((b'{"event":"segment.opened"', b'{"event":"segment.sealed"')):
+            return 0
+        is_dropping = good.body.startswith(b'{"event":"segments.dropped"')
+        if is_dropping and msgspec.json.decode(good.body, type=events.SegmentsDropped).segment >= self._kept_below:
             return 0
         if not self._tail.is_open:
             self._turn(self._tail.open_next)

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.engine import events
-from headrace.engine.records import journal, recovery, segments
+from headrace.engine.records import dropping, journal, recovery, segments
 
 FOLDER = Path(__file__).parent
 INSTANCE = "0123456789abcdef" * 2
@@ -57,9 +57,11 @@ def value(name: str, type_: object) -> object:
     ):
         if kind in options and typing.get_origin(type_) in (None, typing.Union, types.UnionType):
             return found
-    if typing.get_origin(type_) is not dict:
+    if typing.get_origin(type_) not in (dict, tuple):
         for struct in (each for each in options if isinstance(each, type) and issubclass(each, msgspec.Struct)):
             return full(struct)
+    if typing.get_origin(type_) is tuple and typing.get_args(type_)[0] is not str:
+        return (value(name, typing.get_args(type_)[0]),)
     if typing.get_origin(type_) is tuple:
         return ("one", "two")
     assert typing.get_origin(type_) is dict, (name, type_)
@@ -107,10 +109,16 @@ def append_raw(directory: Path, bodies: list[bytes]) -> None:
 
 
 def write_all(folder: Path) -> None:
-    kinds = typing.get_args(events.AnyEvent)
+    kinds = [kind for kind in typing.get_args(events.AnyEvent) if kind is not events.SegmentsDropped]
     asyncio.run(write(folder / "every_kind_full", [[full(kind)] for kind in kinds]))
     asyncio.run(write(folder / "every_kind_sparse", [[sparse(kind) for kind in kinds]]))
     asyncio.run(write(folder / "rotated", [[log(n), log(n + 100)] for n in range(12)], 900))
+    asyncio.run(write(folder / "dropped", [[log(n), log(n + 100)] for n in range(12)], 900))
+    end = dropping.end_before((folder / "dropped" / "00000002.jsonl").read_bytes().splitlines(keepends=True)[0])
+    assert end is not None
+    said = events.SegmentsDropped(segment=1, last_seq=end.seq, last_crc=end.crc, sha256=end.sha256)
+    append_raw(folder / "dropped", [msgspec.json.encode(said)])
+    (folder / "dropped" / "00000001.jsonl").unlink()
     asyncio.run(write(folder / "torn", [[log(1)], [log(2), log(3)]]))
     path = folder / "torn" / "00000001.jsonl"
     path.write_bytes(path.read_bytes()[:-20] + b"\0" * 100)
