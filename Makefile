@@ -5,9 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # command:package — what the tests use of the system; a test whose server is missing skips and says so
-TEST_PACKAGES := git:git jq:jq strace:strace openssl:openssl /usr/sbin/sshd:openssh-server
+TEST_PACKAGES := git:git jq:jq strace:strace /usr/sbin/mkfs.ext4:e2fsprogs openssl:openssl /usr/sbin/sshd:openssh-server
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench ui clean system-packages venv-package
+.PHONY: help install run test faults check bench ui clean system-packages venv-package
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ run: install  ## the daemon on flows.example
 
 test: install system-packages  ## all tests
 	$(BIN)/pytest
+
+faults: install system-packages  ## the records under power cuts, full disks, damage: minutes; SCALE=10 for more
+	$(BIN)/pytest --override-ini='norecursedirs=.*' --quiet tests/faults
 
 check: install  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

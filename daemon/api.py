@@ -52,7 +52,9 @@ class Api:
         tasks: ports.Tasks,
         synchroniser: sync_loop.Synchroniser,
         hub: stream.Hub,
+        notices: Callable[[], list[str]] = list,
     ) -> None:
+        self._notices = notices
         self._work = work
         self._archive = archive
         self._flows = flows
@@ -93,11 +95,11 @@ class Api:
         return answers.json_answer({"status": "ok", "version": __version__})
 
     async def readyz(self, request: web.Request) -> web.Response:
-        """Ready once a commit is published."""
+        """Ready once a commit is published; ``notices`` is what somebody should see to all the same."""
         reasons = self._work.refusals
         if not self._flows.current().commit:
             reasons = [*reasons, "no commit is published yet"]
-        body = {"status": "not ready" if reasons else "ready", "reasons": reasons}
+        body = {"status": "not ready" if reasons else "ready", "reasons": reasons, "notices": self._notices()}
         return answers.json_answer(body, status=503 if reasons else 200)
 
     # -- flows ------------------------------------------------------------------------------------------------------

@@ -9,19 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import fcntl
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import structlog
 import uvloop
 
 from .. import __version__
 from ..engine import errors, events, ids, model, ports
-from ..engine.records import blobs, index, journal, recovery, segments, sweeping
+from ..engine.records import blobs, index, journal, places, segments, sweeping
 from ..engine.running import carrying, contents, dispatcher, history, kept, live, pruning
 from ..engine.state import age, masks, sealed, secrets
 from ..engine.workers import processes
@@ -32,11 +30,13 @@ from . import (
     access,
     api,
     authoring,
+    caretaker,
     config,
     login,
     logs,
     message_pages,
     messages,
+    ownership,
     pages,
     records,
     retention,
@@ -86,6 +86,8 @@ class Unfinished:
         #: What the last call of an execution changed, until the call's own line follows.
         self.loose: dict[str, list[history.Loose]] = {}
         self._parts: dict[tuple[str, str], list[events.Recorded]] = {}  # of records that are carried
+        #: Executions with records that this version cannot read: what is known of them is not all there is.
+        self.unreadable: frozenset[str] = frozenset()
 
     def visit(self, recorded: events.Recorded) -> None:
         """Take one event, in the order of the journal."""
@@ -140,12 +142,14 @@ class Unfinished:
                 self.loose[event.execution] = loose  # its last call is the same
 
 
-def run(settings: config.Configuration) -> int:
-    """Run the daemon until it is told to stop and return the process's exit code."""
+def run(settings: config.Configuration, *, accept_loss: bool = False) -> int:
+    """Run the daemon until it is told to stop and return the process's exit code.
+
+    ``accept_loss``: begin even if the records hold less than once was on disk."""
     logs.configure(settings.log_format, settings.log_level)
     try:
-        with _locked(settings.state_directory):
-            return uvloop.run(_live(settings))
+        with ownership.locked(settings.state_directory):
+            return uvloop.run(_live(settings, accept_loss=accept_loss))
     except errors.HeadraceError as error:
         return _failed(error)
     except BaseExceptionGroup as group:  # a helper died; what is not an error of ours is a defect and shown whole
@@ -163,23 +167,6 @@ def _failed(error: errors.HeadraceError) -> int:
 def _first(group: BaseExceptionGroup[errors.HeadraceError]) -> errors.HeadraceError:
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
-
-
-@contextlib.contextmanager
-def _locked(state: Path) -> Iterator[None]:
-    """Hold the state directory for this process alone; the lock goes when the process does, however that happens."""
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(state / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise errors.StateInUse(
-                f"another daemon works in {state}", hint="stop it, or give this one its own --state"
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -262,13 +249,17 @@ def _encrypted(source: sync_source.Source, flows: ports.Flows, name: str) -> byt
         raise errors.NotFound(f"there is no secrets/{name} in the repository: {error.strerror}") from None
 
 
-async def _live(settings: config.Configuration) -> int:
+async def _live(settings: config.Configuration, *, accept_loss: bool) -> int:
     """Start everything, wait for the signal to stop, stop everything."""
     began = time.monotonic()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with _records(settings) as (lines, archive, unfinished), asyncio.TaskGroup() as group:
+    async with (
+        _records(settings, accept_loss=accept_loss) as (lines, archive, unfinished, care),
+        asyncio.TaskGroup() as group,
+    ):
+        care.start(group)
         watch_disk = group.create_task(_raise_when_done(lines.failed), name="journal")
         pool = processes.Processes(SystemClock(), idle_max=settings.run_max_running)
         await pool.start()
@@ -284,7 +275,7 @@ async def _live(settings: config.Configuration) -> int:
         token = access.client_token(settings.state_directory)
         people = sessions.Sessions(SystemClock())
         guard = access.Access(token, people, secure=settings.listen_behind_proxy)
-        http = server.Server(_front(settings, parts, archive) + login.Login(guard).table(), guard)
+        http = server.Server(_front(settings, parts, archive, care) + login.Login(guard).table(), guard)
         url = await http.start(settings.listen_address, settings.state_directory / "daemon.sock")
         access.write_client_file(settings.state_directory, url, token)
         log.info(
@@ -310,28 +301,38 @@ async def _live(settings: config.Configuration) -> int:
         watch_pool.cancel()
         await pool.stop()
         lines.append(events.DaemonStopped(reason="asked to stop"))
+        care.rest()
         watch_disk.cancel()
     log.info("daemon.stopped")
     return 0
 
 
 @contextlib.asynccontextmanager
-async def _records(settings: config.Configuration) -> AsyncIterator[tuple[journal.Journal, index.Index, Unfinished]]:
+async def _records(
+    settings: config.Configuration, *, accept_loss: bool
+) -> AsyncIterator[tuple[journal.Journal, index.Index, Unfinished, caretaker.Caretaker]]:
     """Open the journal and what is derived from it; close them when everything else is over."""
-    unfinished = Unfinished()
+    unfinished, known = Unfinished(), places.Places()
+
+    def visit(recorded: events.Recorded) -> None:
+        known.visit(recorded)
+        unfinished.visit(recorded)
+
     state, directory = settings.state_directory, settings.state_directory / "records"
-    recovered = await asyncio.to_thread(recovery.recover, directory, unfinished.visit)
-    if recovered.torn_bytes:
-        log.warning("journal.tail_dropped", bytes=recovered.torn_bytes, hint="it was never acknowledged")
-    archive = await index.Index.open(state / "index.db", directory, recovered)
+    recovered = await asyncio.to_thread(caretaker.recover, state, visit, accept_loss=accept_loss)
+    unfinished.unreadable = frozenset(recovered.unknown_executions)
+    archive = await index.Index.open(state / "index.db", directory, recovered, known)
     lines = await journal.Journal.open(
         directory, SystemClock(), recovered=recovered, segment_bytes_max=settings.records_segment_bytes
     )
     lines.subscribe(archive.absorb)
+    care = caretaker.Caretaker(state, lines, recovered.instance, SystemClock())
+    await care.begin()
     try:
-        yield lines, archive, unfinished
+        yield lines, archive, unfinished, care
     finally:
         await lines.close()
+        await care.close()
         await archive.close()
 
 
@@ -357,13 +358,15 @@ def _source(settings: config.Configuration) -> sync_source.Source:
     )
 
 
-def _front(settings: config.Configuration, parts: Parts, archive: index.Index) -> list[routes.Route]:
+def _front(
+    settings: config.Configuration, parts: Parts, archive: index.Index, care: caretaker.Caretaker
+) -> list[routes.Route]:
     """Every route but the login's."""
     work, synchroniser, flows = parts.work, parts.synchroniser, parts.synchroniser.flows
     # Behind a proxy the whole world arrives from loopback.
     anonymous = settings.listen_address.loopback and not settings.listen_behind_proxy
     hooks = webhooks.Webhooks(work, work.keeper, allow_anonymous=anonymous)
-    interface = api.Api(work, archive, flows, parts.tasks, synchroniser, parts.hub)
+    interface = api.Api(work, archive, flows, parts.tasks, synchroniser, parts.hub, care.notices)
     return [
         *interface.table(),
         *records.Records(work.keeper, work.locking).table(),

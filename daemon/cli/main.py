@@ -45,7 +45,7 @@ _VERBS = {
     "schedules": "records",
     "vault-configs": "records",
     "locks": "locks",
-    "records": "pruning",
+    "records": "history",
     "sync": "catalogue",
     "tasks": "catalogue",
 }

@@ -213,8 +213,8 @@ class Dispatcher:
     @property
     def refusals(self) -> list[str]:
         """Why requests are not taken now; empty if they are."""
-        reasons = ["the daemon is stopping"] if self._stopping else []
-        return [*reasons, self.ledger.journal.stalled] if self.ledger.journal.stalled else reasons
+        journal = self.ledger.journal
+        return [*filter(None, ("the daemon is stopping" if self._stopping else "", journal.stalled, journal.scarce))]
 
     @property
     def unfinished(self) -> int:
