@@ -269,7 +269,7 @@ async def _live(settings: config.Configuration, *, accept_loss: bool) -> int:
         await synchroniser.start(unfinished.published.get(source.name))
         started = events.DaemonStarted(version=__version__, pid=os.getpid(), unfinished=len(unfinished.executions))
         lines.append(started)
-        work.start(group, list(unfinished.executions.values()), unfinished.loose)
+        work.start(group, list(unfinished.executions.values()), unfinished.loose, unfinished.unreadable)
         syncing = group.create_task(synchroniser.run(), name="sync")
         pruning_now_and_then = group.create_task(parts.pruner.run(), name="retention")
         token = access.client_token(settings.state_directory)

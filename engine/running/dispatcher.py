@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 
 import structlog
 
@@ -156,10 +156,12 @@ class Dispatcher:
         group: asyncio.TaskGroup,
         unfinished: Sequence[model.Execution],
         loose: Mapping[str, Sequence[history.Loose]],
+        unreadable: Collection[str],
     ) -> None:
         """Begin to work in ``group``, and go on with what an earlier daemon left unfinished.
 
-        ``loose``: what calls changed that were cut off before their own line was durable, by execution."""
+        ``loose``: what calls changed that were cut off before their own line was durable, by execution. ``unreadable``:
+        executions with records of a newer version, which are parked."""
         self._group = group
         for state in unfinished:
             self.ledger.add(state).loose = tuple(loose.get(state.id, ()))
@@ -167,7 +169,7 @@ class Dispatcher:
             self._join_parent(self.ledger.find(state.id))
         self.locking.settle(self.ledger.is_live)
         self.asking.settle(self.ledger.is_live)
-        self.spawn(self._takeover.take_up(unfinished), "what was left unfinished")
+        self.spawn(self._takeover.take_up(unfinished, unreadable), "what was left unfinished")
 
     def _join_parent(self, subject: live.Live | None) -> None:
         """Let the parent know of a child whose fate depends on it."""
