@@ -47,10 +47,8 @@ class SharedCalls:
 
     async def _message(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes | None:
         args = arguments.decoded(call, arguments.Message)
-        if call.call in run.state.pending:
-            return None
-        cut_off = run.history.find(call.call)  # it was created, and its call not recorded any more
-        id_ = cut_off.message if cut_off is not None else ""
+        before = run.history.find(call.call)  # this very call, when it was cut off: it may have asked already
+        id_ = before.message if before is not None else ""
         if not id_:
             message = await self._asking.create(
                 call.target,

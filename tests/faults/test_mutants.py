@@ -114,15 +114,22 @@ MUTANTS = {
 }
 
 
-def copied(folder: Path, mutant: Mutant) -> None:
-    """Copy what the suites of records need, with the change made."""
+RECORDS_NEED = (("engine",), ("tests/engine/records", "tests/golden"))
+
+
+def copied(folder: Path, mutant: Mutant, need: tuple[tuple[str, ...], tuple[str, ...]] = RECORDS_NEED) -> None:
+    """Copy what the suites need (rooms, and folders of tests), with the change made."""
     for part in ("__init__.py", "__main__.py", "py.typed"):
         shutil.copy(ROOT / part, folder / "headrace" / part)
-    shutil.copytree(ROOT / "engine", folder / "headrace" / "engine", ignore=shutil.ignore_patterns("__pycache__"))
-    for part in ("tests/engine/records", "tests/golden"):
-        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    rooms, tests = need
+    for source, target in (
+        *((ROOT / r, folder / "headrace" / r) for r in rooms),
+        *((ROOT / t, folder / t) for t in tests),
+    ):
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
-    path = folder / "headrace" / "engine" / "records" / f"{mutant.module}.py"
+    module = mutant.module if "/" in mutant.module else f"engine/records/{mutant.module}"
+    path = folder / "headrace" / f"{module}.py"
     text = path.read_text()
     assert text.count(mutant.before) == 1, f"{mutant.module} has changed: write this mutant anew"
     path.write_text(text.replace(mutant.before, mutant.after))
