@@ -38,7 +38,7 @@ def problem(error: errors.HeadraceError, status: int | None = None) -> web.Respo
     body: dict[str, Any] = {"type": "about:blank", "title": _title(error), "status": code, "detail": error.message}
     if error.hint:
         body["hint"] = error.hint
-    headers = {"Retry-After": "2"} if error.retryable else {}
+    headers = {"Retry-After": str(getattr(error, "retry_after_s", 2))} if error.retryable else {}
     if code == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return web.Response(body=msgspec.json.encode(body), status=code, content_type=PROBLEM, headers=headers)

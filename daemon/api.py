@@ -18,7 +18,8 @@ from ..engine import errors, events, model, ports, values
 from ..engine.records import index, listing
 from ..engine.running import dispatcher, views
 from ..sync import loop as sync_loop
-from . import access, answers, routes, stream, typings
+from . import access, answers, reach, routes, stream, typings
+from .reach import Reach
 
 #: Inputs of a run; larger data belongs into files.
 BODY_BYTES_MAX = values.VALUE_BYTES_MAX
@@ -52,6 +53,7 @@ class Api:
         tasks: ports.Tasks,
         synchroniser: sync_loop.Synchroniser,
         hub: stream.Hub,
+        subjects: reach.Subjects,
     ) -> None:
         self._work = work
         self._archive = archive
@@ -59,32 +61,54 @@ class Api:
         self._tasks = tasks
         self._synchroniser = synchroniser
         self._hub = hub
+        self._subjects = subjects
 
     def table(self) -> list[routes.Route]:
         """Return the routes."""
         route, v1 = routes.Route, "/api/v1"
-        execution = v1 + "/executions/{id}"
         return [
             route("GET", "/healthz", access.PUBLIC, self.healthz, "whether the process is alive"),
             route("GET", "/readyz", access.PUBLIC, self.readyz, "whether it can take work, with reasons if not"),
-            route("GET", f"{v1}/flows", "read", self.list_flows, "the catalogue"),
-            route("GET", v1 + "/flows/{name}", "read", self.show_flow, "one flow with its source"),
-            route("POST", v1 + "/flows/{name}/run", "run", self.run_flow, "run a flow"),
-            route("POST", f"{v1}/executions", "run", self.create_execution, "run the flow or script in the body"),
-            route("GET", f"{v1}/executions", "read", self.list_executions, "executions, newest first"),
-            route("GET", execution, "read", self.show_execution, "one execution"),
-            route("GET", execution + "/log", "read", self.show_log, "its log, followed live as an event stream"),
-            route("GET", execution + "/events", "read", self.show_events, "its record, followed live likewise"),
-            route("DELETE", execution, "edit", self.delete_execution, "forget an ended one"),
-            route("POST", execution + "/cancel", "run", self.cancel_execution, "ask it to end"),
-            route("POST", execution + "/pause", "run", self.pause_execution, "have it stand still at its next call"),
-            route("POST", execution + "/resume", "run", self.resume_execution, "let it go on"),
-            route("GET", f"{v1}/tasks", "read", self.list_tasks, "all task types"),
-            route("GET", v1 + "/tasks/{type}", "read", self.show_task, "one task type with its inputs and outputs"),
-            route("GET", f"{v1}/typings", "read", self.show_typings, "what editors learn of flow_api"),
+            *self._of_flows(v1),
+            *self._of_executions(v1),
+            route("GET", f"{v1}/tasks", "read", self.list_tasks, "all task types", touches=Reach.GENERAL),
+            route(
+                *("GET", v1 + "/tasks/{type}", "read", self.show_task),
+                "one task type with its inputs and outputs",
+                touches=Reach.GENERAL,
+            ),
+            route(
+                *("GET", f"{v1}/typings", "read", self.show_typings),
+                "what editors learn of flow_api",
+                touches=Reach.GENERAL,
+            ),
             route("GET", f"{v1}/sync", "read", self.show_sync, "what is published, and how the source is doing"),
             route("POST", f"{v1}/sync", "run", self.sync_now, "look for new commits now"),
         ]
+
+    def _of_flows(self, v1: str) -> list[routes.Route]:
+        flow = v1 + "/flows/{name}"
+        rows: list[tuple[str, str, str, routes.Handler, str, Reach]] = [
+            ("GET", f"{v1}/flows", "read", self.list_flows, "the catalogue", Reach.FILTERED),
+            ("GET", flow, "read", self.show_flow, "one flow with its source", Reach.FLOW),
+            ("POST", flow + "/run", "run", self.run_flow, "run a flow", Reach.FLOW),
+        ]
+        return [routes.Route(*row[:5], touches=row[5]) for row in rows]
+
+    def _of_executions(self, v1: str) -> list[routes.Route]:
+        one, whole, its = v1 + "/executions/{id}", Reach.FILTERED, Reach.EXECUTION
+        rows: list[tuple[str, str, str, routes.Handler, str, Reach]] = [
+            ("POST", f"{v1}/executions", "run", self.create_execution, "run the flow or script in the body", whole),
+            ("GET", f"{v1}/executions", "read", self.list_executions, "executions, newest first", whole),
+            ("GET", one, "read", self.show_execution, "one execution", its),
+            ("GET", one + "/log", "read", self.show_log, "its log, followed live as an event stream", its),
+            ("GET", one + "/events", "read", self.show_events, "its record, followed live likewise", its),
+            ("DELETE", one, "edit", self.delete_execution, "forget an ended one", its),
+            ("POST", one + "/cancel", "run", self.cancel_execution, "ask it to end", its),
+            ("POST", one + "/pause", "run", self.pause_execution, "have it stand still at its next call", its),
+            ("POST", one + "/resume", "run", self.resume_execution, "let it go on", its),
+        ]
+        return [routes.Route(*row[:5], touches=row[5]) for row in rows]
 
     # -- health -----------------------------------------------------------------------------------------------------
 
@@ -103,9 +127,9 @@ class Api:
     # -- flows ------------------------------------------------------------------------------------------------------
 
     async def list_flows(self, request: web.Request) -> web.Response:
-        """All flows by name."""
-        flows = self._flows.current().flows
-        return answers.json_answer({"items": [flow_view(flows[name]) for name in sorted(flows)]})
+        """All flows by name, as far as they are the sender's."""
+        flows, who = self._flows.current().flows, request[routes.PRINCIPAL]
+        return answers.json_answer({"items": [flow_view(flows[name]) for name in sorted(flows) if who.may_touch(name)]})
 
     async def show_flow(self, request: web.Request) -> web.Response:
         """One flow, with the source of the version that runs, and of a newer one that does not."""
@@ -135,8 +159,11 @@ class Api:
         asked = answers.decoded(body, ExecutionRequest)
         if bool(asked.flow) == bool(asked.script):
             raise errors.InvalidRequest("give either `flow`, the name of a flow, or `script`, the text of one")
-        if asked.script and "edit" not in request[routes.PRINCIPAL].scopes:
-            raise errors.NotAllowed("running a script of one's own needs the scope 'edit'")
+        who = request[routes.PRINCIPAL]
+        if asked.script and ("edit" not in who.scopes or who.limited):
+            raise errors.NotAllowed("running a script of one's own needs the scope 'edit' for all flows")
+        if asked.flow:
+            self._subjects.check_flow(who, asked.flow)
         return await self._run(request, asked.flow, asked, body)
 
     async def _run(
@@ -175,7 +202,8 @@ class Api:
         headers = {}
         if page.cursor:
             headers["Link"] = f'<{request.rel_url.update_query(cursor=page.cursor)}>; rel="next"'
-        items = [views.summary(item) for item in page.items]
+        who = request[routes.PRINCIPAL]
+        items = [views.summary(item) for item in page.items if await self._subjects.is_theirs(who, item.id)]
         return answers.json_answer({"items": items, "next": page.cursor or None}, headers=headers)
 
     async def show_execution(self, request: web.Request) -> web.Response:

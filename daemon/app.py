@@ -29,19 +29,19 @@ from ..sync import loop as sync_loop
 from ..sync import source as sync_source
 from ..tasks import registry, vault_client
 from . import (
-    access,
     api,
     authoring,
     config,
-    login,
+    entrance,
     logs,
     message_pages,
     messages,
     pages,
+    private_files,
+    reach,
     records,
     routes,
     server,
-    sessions,
     stream,
     webhooks,
 )
@@ -150,6 +150,8 @@ def _first(group: BaseExceptionGroup[errors.HeadraceError]) -> errors.HeadraceEr
 def _locked(state: Path) -> Iterator[None]:
     """Hold the state directory for this process alone; the lock goes when the process does, however that happens."""
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if private_files.close_folder(state):
+        log.warning("state.closed", directory=str(state), hint="others could look into it; now its mode is 0700")
     descriptor = os.open(state / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -247,12 +249,17 @@ async def _live(settings: config.Configuration) -> int:
         lines.append(started)
         work.start(group, list(unfinished.executions.values()), unfinished.loose)
         syncing = group.create_task(synchroniser.run(), name="sync")
-        token = access.client_token(settings.state_directory)
-        people = sessions.Sessions(SystemClock())
-        guard = access.Access(token, people, secure=settings.listen_behind_proxy)
-        http = server.Server(_front(settings, parts, archive) + login.Login(guard).table(), guard)
-        url = await http.start(settings.listen_address, settings.state_directory / "daemon.sock")
-        access.write_client_file(settings.state_directory, url, token)
+        subjects = reach.Subjects(synchroniser.flows, work, work.asking)
+        door = entrance.Entrance(
+            settings.state_directory,
+            subjects,
+            SystemClock(),
+            secure=bool(settings.listen_tls) or settings.listen_behind_proxy,
+            behind_proxy=settings.listen_behind_proxy,
+        )
+        keeping = group.create_task(door.run(), name="entrance")
+        http = server.Server(_front(settings, parts, archive, subjects) + door.table(), door.desk)
+        url = await http.start(settings.listen_address, settings.state_directory / "daemon.sock", settings.listen_tls)
         log.info(
             "daemon.ready",
             url=url,
@@ -261,7 +268,7 @@ async def _live(settings: config.Configuration) -> int:
             unfinished=len(unfinished.executions),
             duration_s=round(time.monotonic() - began, 3),
         )
-        _greet(url, people.issue_login(), settings)
+        _greet(url, door.announce(url), settings)
 
         await stop.wait()
 
@@ -269,6 +276,8 @@ async def _live(settings: config.Configuration) -> int:
         parts.hub.close()
         await work.stop(settings.run_stop_grace_s)
         await http.stop()
+        keeping.cancel()
+        await door.close()
         syncing.cancel()
         await parts.tasks.aclose()
         await parts.vaults.aclose()
@@ -320,17 +329,17 @@ def _source(settings: config.Configuration) -> sync_source.Source:
     )
 
 
-def _front(settings: config.Configuration, parts: Parts, archive: index.Index) -> list[routes.Route]:
-    """Every route but the login's."""
+def _front(
+    settings: config.Configuration, parts: Parts, archive: index.Index, subjects: reach.Subjects
+) -> list[routes.Route]:
+    """Every route but the entrance's."""
     work, synchroniser, flows = parts.work, parts.synchroniser, parts.synchroniser.flows
-    # Behind a proxy the whole world arrives from loopback.
-    anonymous = settings.listen_address.loopback and not settings.listen_behind_proxy
-    hooks = webhooks.Webhooks(work, work.keeper, allow_anonymous=anonymous)
-    interface = api.Api(work, archive, flows, parts.tasks, synchroniser, parts.hub)
+    hooks = webhooks.Webhooks(work, work.keeper, allow_anonymous=settings.is_private)
+    interface = api.Api(work, archive, flows, parts.tasks, synchroniser, parts.hub, subjects)
     return [
         *interface.table(),
         *records.Records(work.keeper, work.locking).table(),
-        *messages.Messages(work.asking).table(),
+        *messages.Messages(work.asking, subjects).table(),
         *authoring.Authoring(flows, synchroniser.authoring).table(),
         *hooks.table(),
         *pages.Pages(work, archive, flows, synchroniser).table(),
@@ -338,12 +347,10 @@ def _front(settings: config.Configuration, parts: Parts, archive: index.Index) -
     ]
 
 
-def _greet(url: str, login_token: str, settings: config.Configuration) -> None:
+def _greet(url: str, link: str, settings: config.Configuration) -> None:
     """Tell whoever started the daemon where to look. Its login token is good once, for an hour.
 
     A service manager keeps what is printed for ever, so there it is only in a file."""
-    link = f"{url}/login?token={login_token}"
-    access.write_private(settings.state_directory / "login-link", link + "\n")
     if "INVOCATION_ID" in os.environ:
         return
     with contextlib.suppress(OSError):  # nobody reads it: the daemon runs all the same

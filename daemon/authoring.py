@@ -15,6 +15,7 @@ from aiohttp import web
 
 from ..engine import errors, model, ports
 from . import answers, api, routes
+from .reach import Reach
 
 #: How long an answer waits for the catalogue to have the change.
 PUBLICATION_S = 5.0
@@ -69,9 +70,9 @@ class Authoring:
         route, flow = routes.Route, "/api/v1/flows/{name}"
         return [
             route("POST", "/api/v1/flows", "edit", self.create, "make a flow"),
-            route("PUT", flow, "edit", self.save, "change the script of a flow, or make it"),
+            route(*("PUT", flow, "edit", self.save), "change the script of a flow, or make it", touches=Reach.FLOW),
             route("PATCH", flow, "edit", self.rename, "give a flow another name"),
-            route("DELETE", flow, "edit", self.delete, "delete a flow"),
+            route("DELETE", flow, "edit", self.delete, "delete a flow", touches=Reach.FLOW),
         ]
 
     async def create(self, request: web.Request) -> web.Response:

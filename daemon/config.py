@@ -249,6 +249,12 @@ class Configuration:
     listen_address: Address = _setting(  # noqa: RUF009 - it is dataclasses.field under another name
         "listen.address", "127.0.0.1:8420", Kind("host:port", Address.parse, str), "where HTTP is served; port 0 is any"
     )
+    listen_tls: str = _setting(
+        "listen.tls",
+        "",
+        Kind("file", _file),
+        "certificate chain and private key in one PEM file: serve https, also to other machines",
+    )
     listen_behind_proxy: bool = _setting(
         "listen.behind_proxy",
         False,
@@ -292,6 +298,11 @@ class Configuration:
         "log.level", "info", _one_of("debug", "info", "warning", "error"), "the least severe lines that are written"
     )
     origins: Mapping[str, str]
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only this machine can reach the daemon. Behind a proxy the whole world arrives from loopback."""
+        return self.listen_address.loopback and not self.listen_behind_proxy
 
     def printed(self) -> str:
         """Return the settings as TOML, each with its origin as a comment; credentials are unreadable."""
@@ -398,11 +409,12 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[str]:
     """Yield what single values cannot show: settings that do not go together."""
     if values.get("source_url") == "":
         yield "source.url is empty: name a git URL or a directory"
-    address = values.get("listen_address")
-    if address is not None and not address.loopback and not values.get("listen_behind_proxy", True):
+    address, has_tls = values.get("listen_address"), bool(values.get("listen_tls", "?"))
+    if address is not None and not address.loopback and not has_tls and not values.get("listen_behind_proxy", True):
         yield (
             f"listen.address = {str(address)!r} can be reached from other machines and would serve them without TLS; "
-            "keep it on 127.0.0.1, or put a proxy that ends TLS in front and set listen.behind_proxy = true"
+            "keep it on 127.0.0.1, name a certificate with listen.tls, or put a proxy that ends TLS in front and set "
+            "listen.behind_proxy = true"
         )
 
 

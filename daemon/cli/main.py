@@ -47,6 +47,10 @@ _VERBS = {
     "locks": "locks",
     "sync": "catalogue",
     "tasks": "catalogue",
+    "login": "accounts",
+    "logout": "accounts",
+    "token": "accounts",
+    "audit": "accounts",
 }
 
 

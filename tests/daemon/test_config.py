@@ -113,6 +113,7 @@ def test_what_is_not_an_address_is_refused(written):
 def test_an_address_others_can_reach_needs_a_proxy_in_front(written):
     assert "set listen.behind_proxy = true" in problems(SOURCE | {"listen.address": written})
     assert config.load(SOURCE | {"listen.address": written, "listen.behind_proxy": True}, {}, {})
+    assert config.load(SOURCE | {"listen.address": written, "listen.tls": __file__}, {}, {})
 
 
 @pytest.mark.parametrize(

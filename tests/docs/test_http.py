@@ -7,7 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from headrace.daemon import answers, api, authoring, login, message_pages, messages, pages, records, webhooks
+from headrace.daemon import (
+    access,
+    accounts,
+    answers,
+    api,
+    authoring,
+    login,
+    message_pages,
+    messages,
+    pages,
+    records,
+    webhooks,
+)
 from headrace.engine import errors
 from headrace.engine.state import kinds
 from tests.support.daemons import Daemon, until
@@ -43,9 +55,10 @@ def ask(daemon):
 
 def test_every_route_stands_in_a_table_with_what_it_needs():
     documented = set(re.findall(r"^\| (GET|POST|PUT|PATCH|DELETE) \| `([^`]+)` \| (\w+) \|", DOCUMENT, re.MULTILINE))
-    table = api.Api(*[None] * 6).table() + login.Login(None).table() + pages.Pages(*[None] * 4).table()
-    table += records.Records(None, None).table() + messages.Messages(None).table()
+    table = api.Api(*[None] * 7).table() + login.Login(None).table() + pages.Pages(*[None] * 4).table()
+    table += records.Records(None, None).table() + messages.Messages(None, None).table()
     table += authoring.Authoring(None, None).table() + message_pages.MessagePages(None).table()
+    table += accounts.Accounts(None, None, None).table()
     served = {(r.method, r.path.replace(":.+}", "}"), "nothing" if r.scope == "public" else r.scope) for r in table}
     assert documented == served
 
@@ -130,6 +143,7 @@ def test_titles_and_statuses_of_errors_are_those_of_the_code():
         *(errors.InvalidRequest, errors.Unauthenticated, errors.NotAllowed, errors.NotFound, errors.Conflict),
         *(errors.TooLarge, errors.NotAccepting, errors.HeadraceError, errors.AnswerRefused),
         authoring.PreconditionFailed,
+        access.TooManyAttempts,
     )
-    assert rows == {(str(kind.http_status), answers._title(kind("x"))) for kind in kinds}
+    assert rows == {(str(kind.http_status), answers._title(kind.__new__(kind))) for kind in kinds}
     assert f"{answers.WAIT_S_MAX:g} seconds at most" in DOCUMENT
