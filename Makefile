@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # command:package — what the tests use of the system; a test whose server is missing skips and says so
 TEST_PACKAGES := git:git jq:jq strace:strace openssl:openssl /usr/sbin/sshd:openssh-server
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench ui clean system-packages venv-package
+.PHONY: help install run test check faults bench ui clean system-packages venv-package
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ check: install  ## format, lint, types, import rules
 	$(BIN)/ruff check .
 	MYPYPATH=$(VENV)/typing $(BIN)/mypy -p headrace
 	$(BIN)/pytest -q tests/test_house.py
+
+faults: install system-packages  ## what breaks, in large numbers; minutes
+	HEADRACE_SLOW_CLIENTS=5000 HEADRACE_PATHS=5000 HEADRACE_GUESSES=10000 \
+	  $(BIN)/pytest -rP tests/faults tests/e2e/test_access.py
 
 bench: install  ## figures, as JSON and as a table
 	$(BIN)/python -m tests.bench

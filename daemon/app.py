@@ -27,12 +27,14 @@ from ..engine.state import age, masks, sealed, secrets
 from ..engine.workers import processes
 from ..sync import loop as sync_loop
 from ..sync import source as sync_source
-from ..tasks import registry, vault_client
+from ..tasks import definition, egress, registry, vault_client
 from . import (
     api,
     authoring,
     config,
+    connections,
     entrance,
+    limits,
     logs,
     message_pages,
     messages,
@@ -186,7 +188,8 @@ def _assemble(
 ) -> Parts:
     """Put the rooms together; nothing is started yet."""
     source = _source(settings)
-    tasks = registry.installed()
+    outside = egress.Egress(deny_private=settings.tasks_public_only)
+    tasks = registry.installed(definition.Settings(egress=outside))
     vaults = vault_client.Client()
     known = masks.Masks()
     synchroniser = sync_loop.Synchroniser(
@@ -254,11 +257,14 @@ async def _live(settings: config.Configuration) -> int:
             settings.state_directory,
             subjects,
             SystemClock(),
-            secure=bool(settings.listen_tls) or settings.listen_behind_proxy,
-            behind_proxy=settings.listen_behind_proxy,
+            entrance.Options(
+                private=settings.is_private,
+                secure=bool(settings.listen_tls) or settings.listen_behind_proxy,
+                behind_proxy=settings.listen_behind_proxy,
+            ),
         )
         keeping = group.create_task(door.run(), name="entrance")
-        http = server.Server(_front(settings, parts, archive, subjects) + door.table(), door.desk)
+        http = server.Server(_front(settings, parts, archive, subjects) + door.table(), door.desk, _patience(settings))
         url = await http.start(settings.listen_address, settings.state_directory / "daemon.sock", settings.listen_tls)
         log.info(
             "daemon.ready",
@@ -334,7 +340,8 @@ def _front(
 ) -> list[routes.Route]:
     """Every route but the entrance's."""
     work, synchroniser, flows = parts.work, parts.synchroniser, parts.synchroniser.flows
-    hooks = webhooks.Webhooks(work, work.keeper, allow_anonymous=settings.is_private)
+    rate = limits.Rate(SystemClock(), webhooks.DELIVERIES_PER_S, webhooks.DELIVERIES_AT_ONCE)
+    hooks = webhooks.Webhooks(work, work.keeper, allow_anonymous=settings.is_private, rate=rate)
     interface = api.Api(work, archive, flows, parts.tasks, synchroniser, parts.hub, subjects)
     return [
         *interface.table(),
@@ -345,6 +352,11 @@ def _front(
         *pages.Pages(work, archive, flows, synchroniser).table(),
         *message_pages.MessagePages(work.asking).table(),
     ]
+
+
+def _patience(settings: config.Configuration) -> connections.Patience:
+    """Behind a proxy everybody comes from one address: counting by address is the proxy's business there."""
+    return connections.Patience(per_address=0 if settings.is_private or settings.listen_behind_proxy else 100)
 
 
 def _greet(url: str, link: str, settings: config.Configuration) -> None:

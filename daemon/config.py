@@ -276,6 +276,12 @@ class Configuration:
     run_stop_grace_s: float = _setting(
         "run.stop_grace", "20s", _duration(0, 3600), "how long running flows may go on while the daemon stops"
     )
+    tasks_public_only: bool = _setting(
+        "tasks.public_only",
+        False,
+        Kind("true | false", _yes_or_no),
+        "REST and GIT connect to public addresses only, never to this machine or the network it stands in",
+    )
     identity_workspace: str = _setting(
         "identity.workspace", "headrace", Kind("text", _name), "what flows learn from get_own_workspace().get('name')"
     )

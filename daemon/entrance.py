@@ -7,6 +7,7 @@ state directory is locked, lets its helpers run beside everything else, and clos
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from pathlib import Path
 
 from ..engine import ports
@@ -14,14 +15,24 @@ from . import access, accounts, audit, limits, login, private_files, reach, rout
 
 #: Refused calls of one address that are written down within five minutes.
 _REFUSALS_MAX = 30
+#: Requests of one address, of a daemon that other machines can reach. People and scripts are far below this.
+_REQUESTS_PER_S = 100.0
+_REQUESTS_AT_ONCE = 1000
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Where the daemon stands: ``private`` if only this machine can reach it, ``secure`` if browsers come by https."""
+
+    private: bool = True
+    secure: bool = False
+    behind_proxy: bool = False
 
 
 class Entrance:
     """What every request from outside passes; ``guard`` decides and ``desk`` is what routes are installed at."""
 
-    def __init__(
-        self, state: Path, subjects: reach.Subjects, clock: ports.Clock, *, secure: bool, behind_proxy: bool
-    ) -> None:
+    def __init__(self, state: Path, subjects: reach.Subjects, clock: ports.Clock, options: Options) -> None:
         self._state = state
         self._token = access.client_token(state)
         self._tokens = token_store.TokenStore.open(state / "tokens.json", clock)
@@ -33,10 +44,11 @@ class Entrance:
             self._people,
             subjects,
             limits.Attempts(clock),
-            secure=secure,
-            behind_proxy=behind_proxy,
+            secure=options.secure,
+            behind_proxy=options.behind_proxy,
         )
-        self.desk = routes.Desk(self.guard, self._audit, limits.Attempts(clock, _REFUSALS_MAX))
+        rate = None if options.private else limits.Rate(clock, _REQUESTS_PER_S, _REQUESTS_AT_ONCE)
+        self.desk = routes.Desk(self.guard, self._audit, limits.Attempts(clock, _REFUSALS_MAX), rate)
 
     def table(self) -> list[routes.Route]:
         """Return the routes of the entrance itself."""

@@ -29,6 +29,9 @@ PRINCIPAL = access.PRINCIPAL
 #: What a request is called in the log, the audit log and its answer.
 REQUEST_ID = web.RequestKey("request id", str)
 _GOOD_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,100}")
+#: What a head may have, in bytes: its address, and its headers together. Each line is bounded by ``connections``.
+_TARGET_BYTES_MAX = 4096
+_HEADERS_BYTES_MAX = 32 * 1024
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -38,7 +41,7 @@ class Route:
 
     ``page``: it is made for people in a browser, who are sent to the login rather than refused. ``touches``: what those
     who are limited to some flows must be allowed to touch. ``audited``: it stands in the audit log; what changes
-    something does unless it is public.
+    something does unless it is public. ``counted``: how often an address may ask is limited.
     """
 
     method: str
@@ -49,6 +52,7 @@ class Route:
     page: bool = False
     touches: Reach = Reach.EVERYTHING
     audited: bool | None = None
+    counted: bool = True
 
     def __post_init__(self) -> None:
         """Refuse a route of which nobody said who may use it."""
@@ -64,10 +68,13 @@ class Route:
 class Desk:
     """Meets every request: asks the guard, calls the handler, answers, writes it down."""
 
-    def __init__(self, guard: access.Access, book: audit.Audit, refusals: limits.Attempts) -> None:
+    def __init__(
+        self, guard: access.Access, book: audit.Audit, refusals: limits.Attempts, rate: limits.Rate | None
+    ) -> None:
         self._guard = guard
         self._audit = book
         self._refusals = refusals  # how many of an address are written down
+        self._rate = rate  # None: everybody is of this machine
 
     def install(self, application: web.Application, table: Iterable[Route]) -> None:
         """Put every route of ``table`` into the application."""
@@ -103,6 +110,10 @@ class Desk:
         return handle
 
     async def _admitted(self, route: Route, request: web.Request) -> web.StreamResponse:
+        if self._rate is not None and route.counted and not access.arrived_locally(request):
+            wait_s = self._rate.wait_s(limits.network(self._guard.origin(request)))
+            if wait_s > 0:
+                raise limits.TooManyRequests("come from this address", wait_s)
         if route.scope == access.PUBLIC:
             return await route.handler(request)
         principal = await self._guard.check(request, route.scope, route.touches)
@@ -142,17 +153,26 @@ def _refused(route: Route, request: web.Request, error: errors.HeadraceError) ->
 
 @web.middleware
 async def named(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give the request the name that its sender chose for it (``X-Request-Id``), or a new one."""
+    """Give the request the name that its sender chose for it (``X-Request-Id``), or a new one; refuse huge heads."""
     given = request.headers.get("X-Request-Id", "")
     request[REQUEST_ID] = given if _GOOD_REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    if len(request.raw_path) > _TARGET_BYTES_MAX:
+        return templates.refusal(request, errors.TooLarge("the address is too long"), status=414)
+    if sum(len(name) + len(value) for name, value in request.raw_headers) > _HEADERS_BYTES_MAX:
+        return templates.refusal(request, errors.TooLarge("the headers are too long"), status=431)
     with structlog.contextvars.bound_contextvars(request=request[REQUEST_ID]):
         return await handler(request)
 
 
-async def put_name(request: web.Request, response: web.StreamResponse) -> None:
-    """Put the request's name into its answer, before that is sent."""
+async def finish(request: web.Request, response: web.StreamResponse) -> None:
+    """Put into every answer, before it is sent, its request's name and what keeps browsers from making more of it."""
+    headers = response.headers
     if REQUEST_ID in request:
-        response.headers.setdefault("X-Request-Id", request[REQUEST_ID])
+        headers.setdefault("X-Request-Id", request[REQUEST_ID])
+    headers.setdefault("X-Content-Type-Options", "nosniff")
+    headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+    headers.setdefault("Cache-Control", "no-store")
+    headers["Server"] = "headrace"
 
 
 @web.middleware

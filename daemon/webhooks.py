@@ -8,6 +8,7 @@ the execution it made, and runs nothing. What the flow gets is ``deliveries``' b
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable
@@ -18,13 +19,17 @@ from aiohttp import web
 
 from ..engine import errors, events, model, values
 from ..engine.running import dispatcher, keeper, reception, views
-from . import access, answers, deliveries, replies, routes, signatures
+from . import access, answers, deliveries, limits, replies, routes, signatures
 
 log = structlog.get_logger()
 
 BODY_BYTES_MAX = 25 * 1024 * 1024  # what GitHub may send
+_LARGE_BYTES = 64 * 1024
 #: A caller who does not say how long to wait is kept this long, then told where to look.
 _WAIT_S = 60.0
+#: What one webhook takes, so that a sender gone wild does not fill the queue of all; a burst may be ten seconds of it.
+DELIVERIES_PER_S = 500.0
+DELIVERIES_AT_ONCE = 5000
 #: This address says "call" after the name, and only then the path.
 _OLD_PREFIX = "/api/latest/webhook/"
 _OLD_CALL = "call"
@@ -42,18 +47,20 @@ class Webhooks:
         records: keeper.Keeper,
         *,
         allow_anonymous: bool,
+        rate: limits.Rate,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._work = work
         self._keeper = records
         self._clock = clock  # the wall's: senders sign theirs
         self._allow_anonymous = allow_anonymous
+        self._rate = rate
 
     def table(self) -> list[routes.Route]:
         """Return the routes."""
         paths = ("/api/v1/webhook/{name}", _OLD_PREFIX + "{name}", "/webhook/{name}")
         return [
-            routes.Route("*", path + tail, access.PUBLIC, self.call, "call a webhook")
+            routes.Route("*", path + tail, access.PUBLIC, self.call, "call a webhook", counted=False)
             for path in paths
             for tail in ("", "/{tail:.*}")
         ]
@@ -68,7 +75,10 @@ class Webhooks:
             raise _REFUSED from None
         if delivery.method not in hook.methods and not (delivery.method == "HEAD" and "GET" in hook.methods):
             raise web.HTTPMethodNotAllowed(delivery.method, hook.methods)
-        inputs = deliveries.inputs(delivery, said or deliveries.content(delivery), keyed=hook.auth in ("key", "none"))
+        if (wait_s := self._rate.wait_s(hook.name)) > 0:
+            raise limits.TooManyRequests("come to this webhook", wait_s)
+        said = said or await _content(delivery)
+        inputs = deliveries.inputs(delivery, said, keyed=hook.auth in ("key", "none"))
         accepted = await self._work.submit(_submission(hook, delivery, signatures.delivery_id(request.headers), inputs))
         return await self._answer(request, accepted)
 
@@ -78,7 +88,7 @@ class Webhooks:
         """Return the webhook that this is surely meant for, and what of the body had to be read to know."""
         hook, secret, path = await self._find(request)
         delivery = _delivery(request, path, body)
-        said = deliveries.content(delivery) if _is_keyed_inside(request, hook) else None
+        said = await _content(delivery) if _is_keyed_inside(request, hook) else None
         self._verify(request, hook, secret, body, said.key if said else "")
         return hook, delivery, said
 
@@ -135,6 +145,13 @@ class Webhooks:
         if reply.refused:
             log.warning("webhook.headers_dropped", execution=execution, headers=reply.refused)
         return web.Response(status=reply.status, headers=reply.headers, body=reply.body)
+
+
+async def _content(delivery: deliveries.Delivery) -> deliveries.Content:
+    """Return what a body says; large ones are read in a thread, for some take seconds."""
+    if len(delivery.body) <= _LARGE_BYTES:
+        return deliveries.content(delivery)
+    return await asyncio.to_thread(deliveries.content, delivery)
 
 
 def _submission(

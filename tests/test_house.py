@@ -38,7 +38,7 @@ FLOORS = {
 #: Third-party libraries and the modules that may know them; one not named here may be used anywhere but in the guest.
 QUARANTINE = {
     "aiohttp": r"daemon\.(access|accounts|answers|api|authoring|login|message_pages|messages|pages|records|routes)"
-    r"|daemon\.(server|stream)|daemon\.(templates|webhooks)|tasks\.(rest|vault).*",
+    r"|daemon\.(connections|server|stream)|daemon\.(templates|webhooks)|tasks\.(rest|vault).*",
     "jinja2": r"daemon\.templates",
     "jsonschema_rs": r"engine\.state\.schemas",
     "uvloop": r"daemon\.app",

@@ -39,3 +39,27 @@ def test_a_hundred_thousand_addresses_do_not_fill_the_memory():
 )
 def test_an_address_counts_with_those_its_sender_surely_has(address, counts_as):
     assert limits.network(address) == counts_as
+
+
+def test_a_rate_lets_a_burst_through_and_then_so_many_a_second_for_each_name():
+    clock = Clock()
+    rate = limits.Rate(clock, per_s=10, burst=5)
+    assert [rate.wait_s("a") for _ in range(5)] == [0] * 5
+    wait_s = rate.wait_s("a")
+    assert wait_s == pytest.approx(0.1) and rate.wait_s("b") == 0
+    clock.now_s += wait_s
+    assert rate.wait_s("a") == 0 and rate.wait_s("a") > 0
+    clock.now_s += 60
+    assert [rate.wait_s("a") for _ in range(5)] == [0] * 5 and rate.wait_s("a") > 0  # quiet does not add up
+    passed = 0
+    for _ in range(1000):
+        clock.now_s += 0.01
+        passed += rate.wait_s("a") == 0
+    assert passed == pytest.approx(100, abs=2)
+
+
+def test_names_without_end_do_not_fill_the_memory():
+    rate = limits.Rate(Clock(), per_s=1, burst=2)
+    for n in range(50_000):
+        rate.wait_s(str(n))
+    assert len(rate._free_at) == limits._ADDRESSES_MAX

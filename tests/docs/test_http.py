@@ -13,11 +13,16 @@ from headrace.daemon import (
     answers,
     api,
     authoring,
+    connections,
+    deliveries,
+    entrance,
+    limits,
     login,
     message_pages,
     messages,
     pages,
     records,
+    routes,
     webhooks,
 )
 from headrace.engine import errors
@@ -64,7 +69,7 @@ def test_every_route_stands_in_a_table_with_what_it_needs():
 
 
 def test_every_path_of_webhooks_is_named():
-    for route in webhooks.Webhooks(None, None, allow_anonymous=True).table():
+    for route in webhooks.Webhooks(None, None, allow_anonymous=True, rate=None).table():
         prefix, _, tail = route.path.partition("{name}")
         assert prefix in DOCUMENT
         assert tail in ("", "/{tail:.*}")
@@ -144,6 +149,31 @@ def test_titles_and_statuses_of_errors_are_those_of_the_code():
         *(errors.TooLarge, errors.NotAccepting, errors.HeadraceError, errors.AnswerRefused),
         authoring.PreconditionFailed,
         access.TooManyAttempts,
+        limits.TooManyRequests,
+        answers.TooSlow,
+        answers.UnsupportedBody,
     )
     assert rows == {(str(kind.http_status), answers._title(kind.__new__(kind))) for kind in kinds}
     assert f"{answers.WAIT_S_MAX:g} seconds at most" in DOCUMENT
+
+
+def test_limits_are_those_of_the_code():
+    patience = connections.Patience()
+    told = DOCUMENT.partition("## Limits")[2].partition("## Webhooks")[0]
+    for limit in (
+        f"{routes._TARGET_BYTES_MAX:,} bytes",
+        f"| {connections.HEADERS_MAX}, of {connections.LINE_BYTES_MAX:,} bytes",
+        f"{routes._HEADERS_BYTES_MAX // 1024} KiB altogether",
+        f"is there {patience.head_s:g} s after",
+        f"begins with {answers.BODY_S:g} s",
+        f"{answers._BODY_S_MAX / 60:g} minutes",
+        f"{answers.BODIES_BYTES_MAX // 2**20} MiB altogether",
+        f"{deliveries.FORM_BYTES_MAX // 2**20} MiB; files",
+        f"{patience.write_s:g} s without progress",
+        f"| {patience.idle_s:g} s |",
+        f"| {patience.connections:,}; then",
+        f"one address {patience.per_address},",
+        f"{entrance._REQUESTS_PER_S:g} a second, {entrance._REQUESTS_AT_ONCE:,} at once",
+        f"{webhooks.DELIVERIES_PER_S:g} a second, {webhooks.DELIVERIES_AT_ONCE:,} at once",
+    ):
+        assert limit in told, limit

@@ -338,6 +338,14 @@ ROUTES = ["/api/v1/files/{}", "/api/v1/executions/{}", "/api/v1/executions/{}/lo
           "/webhook/{}"]  # fmt: skip
 
 
+@pytest.fixture
+def _closed_afterwards():
+    yield
+    while _OPEN:
+        _OPEN.popitem()[1].close()
+
+
+@pytest.mark.usefixtures("_closed_afterwards")
 def test_no_name_and_no_path_leads_out_of_where_it_belongs(daemon):
     secret = daemon.token()
     names = [

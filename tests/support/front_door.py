@@ -62,7 +62,7 @@ def table(tmp_path: Any) -> list[routes.Route]:
         work=nothing, synchroniser=types.SimpleNamespace(flows=None, authoring=None), tasks=None, hub=None
     )
     settings = config.load({"source.url": "/flows"}, {}, {})
-    door = entrance.Entrance(tmp_path, nothing, Clock(), secure=False, behind_proxy=False)
+    door = entrance.Entrance(tmp_path, nothing, Clock(), entrance.Options())
     return app._front(settings, parts, nothing, nothing) + door.table()
 
 
