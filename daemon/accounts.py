@@ -18,13 +18,19 @@ import msgspec
 from aiohttp import web
 
 from ..engine import errors
-from . import access, answers, audit, config, principals, routes, token_store
+from . import access, answers, audit, config, operations, principals, routes, shapes, token_store
+from .operations import Operation
 from .reach import Reach
 
 _BODY_BYTES_MAX = 64 * 1024
 #: Ten years; who wants longer gives none.
 _VALID_S_MAX = 10 * 365 * 86400.0
 _ENTRIES = 100
+
+
+_LIMIT = operations.Parameter(
+    "limit", {"type": "integer", "minimum": 1, "maximum": audit.LIMIT_MAX}, f"how many lines; {_ENTRIES} unless said"
+)
 
 
 class NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,14 +52,18 @@ class Accounts:
 
     def table(self) -> list[routes.Route]:
         """Return the routes."""
-        route, v1 = routes.Route, "/api/v1"
-        return [
-            route("GET", f"{v1}/me", "read", self.who_am_i, "whom the credentials stand for", touches=Reach.GENERAL),
-            route("GET", f"{v1}/tokens", "admin", self.list_tokens, "all tokens, without their secrets"),
-            route("POST", f"{v1}/tokens", "admin", self.create_token, "make a token"),
-            route("DELETE", v1 + "/tokens/{name}", "admin", self.revoke_token, "take a token away"),
-            route("GET", f"{v1}/audit", "admin", self.show_audit, "who did what, newest first"),
+        v1, all_ = "/api/v1", Reach.EVERYTHING
+        me, made = Operation(gives=shapes.Me), Operation(takes=NewToken, gives=shapes.NewToken, statuses=(201,))
+        tokens, gone = Operation(gives=shapes.Items[shapes.Token]), Operation(statuses=(204,))
+        lines = Operation(gives=shapes.Items[audit.Entry], query=(_LIMIT,))
+        rows: list[tuple[str, str, str, routes.Handler, str, Reach, Operation]] = [
+            ("GET", f"{v1}/me", "read", self.who_am_i, "whom the credentials stand for", Reach.GENERAL, me),
+            ("GET", f"{v1}/tokens", "admin", self.list_tokens, "all tokens, without their secrets", all_, tokens),
+            ("POST", f"{v1}/tokens", "admin", self.create_token, "make a token", all_, made),
+            ("DELETE", v1 + "/tokens/{name}", "admin", self.revoke_token, "take a token away", all_, gone),
+            ("GET", f"{v1}/audit", "admin", self.show_audit, "who did what, newest first", all_, lines),
         ]
+        return [routes.Route(*row) for row in rows]
 
     async def who_am_i(self, request: web.Request) -> web.Response:
         """Name, scopes and flows of whoever asks."""

@@ -34,15 +34,19 @@ from . import (
     config,
     connections,
     entrance,
+    health,
     limits,
     logs,
     message_pages,
     messages,
+    metrics,
+    openapi,
     pages,
     private_files,
     reach,
     records,
     routes,
+    runs,
     server,
     stream,
     webhooks,
@@ -177,6 +181,7 @@ class Parts:
     work: dispatcher.Dispatcher
     hub: stream.Hub
     vaults: vault_client.Client
+    figures: metrics.Metrics
 
 
 def _assemble(
@@ -220,7 +225,9 @@ def _assemble(
     )
     encrypted = age.Keys(settings.secrets_age_identity, os.environ, lambda name: _encrypted(source, flows, name))
     work.keeper.use(secrets.Secrets(os.environ, known, work.keeper.vault_access, vaults, encrypted))
-    return Parts(source, synchroniser, tasks, work, stream.Hub(lines), vaults)
+    figures = metrics.Metrics()
+    lines.subscribe(figures.durable)
+    return Parts(source, synchroniser, tasks, work, stream.Hub(lines), vaults, figures)
 
 
 def _encrypted(source: sync_source.Source, flows: ports.Flows, name: str) -> bytes:
@@ -262,9 +269,11 @@ async def _live(settings: config.Configuration) -> int:
                 secure=bool(settings.listen_tls) or settings.listen_behind_proxy,
                 behind_proxy=settings.listen_behind_proxy,
             ),
+            parts.figures,
         )
         keeping = group.create_task(door.run(), name="entrance")
-        http = server.Server(_front(settings, parts, archive, subjects) + door.table(), door.desk, _patience(settings))
+        table = [*_front(settings, parts, archive, subjects), *door.table()]
+        http = server.Server(openapi.described(table), door.desk, _patience(settings))
         url = await http.start(settings.listen_address, settings.state_directory / "daemon.sock", settings.listen_tls)
         log.info(
             "daemon.ready",
@@ -341,10 +350,14 @@ def _front(
     """Every route but the entrance's."""
     work, synchroniser, flows = parts.work, parts.synchroniser, parts.synchroniser.flows
     rate = limits.Rate(SystemClock(), webhooks.DELIVERIES_PER_S, webhooks.DELIVERIES_AT_ONCE)
-    hooks = webhooks.Webhooks(work, work.keeper, allow_anonymous=settings.is_private, rate=rate)
+    hooks = webhooks.Webhooks(work, work.keeper, allow_anonymous=settings.is_private, rate=rate, figures=parts.figures)
     interface = api.Api(work, archive, flows, parts.tasks, synchroniser, parts.hub, subjects)
+    vitals = health.Health(settings.state_directory, work, archive, flows, synchroniser, parts.figures)
+    vitals.watch()
     return [
+        *vitals.table(),
         *interface.table(),
+        *runs.Runs(work, subjects).table(),
         *records.Records(work.keeper, work.locking).table(),
         *messages.Messages(work.asking, subjects).table(),
         *authoring.Authoring(flows, synchroniser.authoring).table(),

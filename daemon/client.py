@@ -261,6 +261,18 @@ class Client:
         query = [("restart", "true")] if restart else []
         return self._json("POST", f"/executions/{_segment(execution_id)}/resume", query=query)
 
+    def rerun(self, execution_id: str, inputs: Mapping[str, Any] | None = None, *, same_commit: bool = False) -> JSON:
+        """Run again what it ran, with its inputs but for those given, and return the new execution.
+
+        It runs the latest version of its flow, or the one that it ran."""
+        body: JSON = {"inputs": dict(inputs or {}), "version": "same" if same_commit else "latest"}
+        return self._json("POST", f"/executions/{_segment(execution_id)}/rerun", body=body)
+
+    def openapi(self) -> JSON:
+        """Return the description of the API (OpenAPI 3.1)."""
+        with self.endpoint.ask("GET", "/openapi.json") as response:
+            return self._object(response.read())
+
     def kept(self, plural: str) -> list[JSON]:
         """Return all ``settings``, ``files``, ``connections``, ``webhooks``, ``schedules`` or ``vault_configs``."""
         return _items(self._json("GET", f"/{plural}"))

@@ -11,7 +11,7 @@ import dataclasses
 from pathlib import Path
 
 from ..engine import ports
-from . import access, accounts, audit, limits, login, private_files, reach, routes, sessions, token_store
+from . import access, accounts, audit, limits, login, metrics, private_files, reach, routes, sessions, token_store
 
 #: Refused calls of one address that are written down within five minutes.
 _REFUSALS_MAX = 30
@@ -32,7 +32,14 @@ class Options:
 class Entrance:
     """What every request from outside passes; ``guard`` decides and ``desk`` is what routes are installed at."""
 
-    def __init__(self, state: Path, subjects: reach.Subjects, clock: ports.Clock, options: Options) -> None:
+    def __init__(
+        self,
+        state: Path,
+        subjects: reach.Subjects,
+        clock: ports.Clock,
+        options: Options,
+        figures: metrics.Metrics,
+    ) -> None:
         self._state = state
         self._token = access.client_token(state)
         self._tokens = token_store.TokenStore.open(state / "tokens.json", clock)
@@ -48,7 +55,7 @@ class Entrance:
             behind_proxy=options.behind_proxy,
         )
         rate = None if options.private else limits.Rate(clock, _REQUESTS_PER_S, _REQUESTS_AT_ONCE)
-        self.desk = routes.Desk(self.guard, self._audit, limits.Attempts(clock, _REFUSALS_MAX), rate)
+        self.desk = routes.Desk(self.guard, self._audit, limits.Attempts(clock, _REFUSALS_MAX), rate, figures)
 
     def table(self) -> list[routes.Route]:
         """Return the routes of the entrance itself."""

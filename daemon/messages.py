@@ -6,16 +6,21 @@ table.
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiohttp import web
 
 from ..engine import errors, values
 from ..engine.running import asking
-from . import answers, reach, routes
+from . import answers, operations, reach, routes, shapes
 from .reach import Reach
 
 #: Answers are typed by people.
 BODY_BYTES_MAX = 4 * 1024 * 1024
 _FLAGS = {"": False, "0": False, "false": False, "1": True, "true": True}
+
+
+_PENDING = operations.Parameter("pending", {"enum": ["true", "false"]}, "those that wait for an answer")
 
 
 class Messages:
@@ -30,16 +35,17 @@ class Messages:
         route, message = routes.Route, "/api/v1/messages/{id}"
         return [
             route(
-                *("GET", "/api/v1/messages", "read", self.list_messages),
-                "messages, newest first",
-                touches=Reach.FILTERED,
+                *("GET", "/api/v1/messages", "read", self.list_messages, "messages, newest first", Reach.FILTERED),
+                operations.Operation(gives=shapes.Items[shapes.Message], query=(_PENDING,)),
             ),
             route(
-                *("GET", message, "read", self.show_message),
-                "one message with its form and, if there is one, its answer",
-                touches=Reach.MESSAGE,
+                *("GET", message, "read", self.show_message, "one message with its form and its answer"),
+                *(Reach.MESSAGE, operations.Operation(gives=shapes.Message)),
             ),
-            route("POST", message + "/response", "run", self.answer, "answer it", touches=Reach.MESSAGE),
+            route(
+                *("POST", message + "/response", "run", self.answer, "answer it", Reach.MESSAGE),
+                operations.Operation(takes=dict[str, Any], gives=shapes.Message),
+            ),
         ]
 
     async def list_messages(self, request: web.Request) -> web.Response:

@@ -12,13 +12,14 @@ import asyncio
 import dataclasses
 import re
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 from aiohttp import web
 
 from ..engine import errors
-from . import access, audit, limits, principals, templates
+from . import access, audit, limits, metrics, operations, principals, templates
 from .reach import Reach
 
 log = structlog.get_logger()
@@ -41,7 +42,8 @@ class Route:
 
     ``page``: it is made for people in a browser, who are sent to the login rather than refused. ``touches``: what those
     who are limited to some flows must be allowed to touch. ``audited``: it stands in the audit log; what changes
-    something does unless it is public. ``counted``: how often an address may ask is limited.
+    something does unless it is public. ``counted``: how often an address may ask is limited. ``tells``: what programs
+    learn of it from the description of the API; those of pages tell nothing.
     """
 
     method: str
@@ -49,8 +51,9 @@ class Route:
     scope: str
     handler: Handler
     summary: str
-    page: bool = False
     touches: Reach = Reach.EVERYTHING
+    tells: operations.Operation | None = None
+    page: bool = False
     audited: bool | None = None
     counted: bool = True
 
@@ -69,12 +72,18 @@ class Desk:
     """Meets every request: asks the guard, calls the handler, answers, writes it down."""
 
     def __init__(
-        self, guard: access.Access, book: audit.Audit, refusals: limits.Attempts, rate: limits.Rate | None
+        self,
+        guard: access.Access,
+        book: audit.Audit,
+        refusals: limits.Attempts,
+        rate: limits.Rate | None,
+        figures: metrics.Metrics,
     ) -> None:
         self._guard = guard
         self._audit = book
         self._refusals = refusals  # how many of an address are written down
         self._rate = rate  # None: everybody is of this machine
+        self._figures = figures
 
     def install(self, application: web.Application, table: Iterable[Route]) -> None:
         """Put every route of ``table`` into the application."""
@@ -87,6 +96,12 @@ class Desk:
 
     def _handler(self, route: Route) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
+            began = time.perf_counter()
+            response = await answered(request)
+            self._figures.request(request.method, route.path, response.status, time.perf_counter() - began)
+            return response
+
+        async def answered(request: web.Request) -> web.StreamResponse:
             try:
                 if route.stands_in_audit(request.method):
                     self._audit.check()

@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import structlog
 from aiohttp import web
 
-from ..engine import errors, events, model, values
+from ..engine import errors, events, model, traces, values
 from ..engine.running import dispatcher, keeper, reception, views
-from . import access, answers, deliveries, limits, replies, routes, signatures
+from . import access, answers, deliveries, limits, metrics, replies, routes, signatures
 
 log = structlog.get_logger()
 
@@ -48,6 +49,7 @@ class Webhooks:
         *,
         allow_anonymous: bool,
         rate: limits.Rate,
+        figures: metrics.Metrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._work = work
@@ -55,6 +57,7 @@ class Webhooks:
         self._clock = clock  # the wall's: senders sign theirs
         self._allow_anonymous = allow_anonymous
         self._rate = rate
+        self._figures = figures
 
     def table(self) -> list[routes.Route]:
         """Return the routes."""
@@ -72,6 +75,7 @@ class Webhooks:
             hook, delivery, said = await self._verified(request, body)
         except errors.HeadraceError as error:  # no such webhook, no such secret, a wrong one, nothing to find it in
             log.info("webhook.refused", webhook=request.match_info["name"], reason=error.message)
+            self._figures.delivery("refused")
             raise _REFUSED from None
         if delivery.method not in hook.methods and not (delivery.method == "HEAD" and "GET" in hook.methods):
             raise web.HTTPMethodNotAllowed(delivery.method, hook.methods)
@@ -79,7 +83,10 @@ class Webhooks:
             raise limits.TooManyRequests("come to this webhook", wait_s)
         said = said or await _content(delivery)
         inputs = deliveries.inputs(delivery, said, keyed=hook.auth in ("key", "none"))
-        accepted = await self._work.submit(_submission(hook, delivery, signatures.delivery_id(request.headers), inputs))
+        wanted = _submission(hook, delivery, signatures.delivery_id(request.headers), inputs)
+        trace = traces.accepted(request.headers.get("traceparent", ""))
+        accepted = await self._work.submit(msgspec.structs.replace(wanted, traceparent=trace) if trace else wanted)
+        self._figures.delivery("repeated" if accepted.repeated else "accepted")
         return await self._answer(request, accepted)
 
     async def _verified(

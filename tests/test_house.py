@@ -25,6 +25,7 @@ FLOORS = {
     "engine.guest": 0,
     "engine.errors": 0,
     "engine.ids": 0,
+    "engine.traces": 0,
     "engine.lifecycle": 1,
     "engine.events": 1,
     "engine.values": 1,
@@ -38,8 +39,9 @@ FLOORS = {
 #: Third-party libraries and the modules that may know them; one not named here may be used anywhere but in the guest.
 QUARANTINE = {
     "aiohttp": r"daemon\.(access|accounts|answers|api|authoring|login|message_pages|messages|pages|records|routes)"
-    r"|daemon\.(connections|server|stream)|daemon\.(templates|webhooks)|tasks\.(rest|vault).*",
+    r"|daemon\.(connections|health|openapi|runs|server|stream)|daemon\.(templates|webhooks)|tasks\.(rest|vault).*",
     "jinja2": r"daemon\.templates",
+    "prometheus_client": r"daemon\.metrics",
     "jsonschema_rs": r"engine\.state\.schemas",
     "uvloop": r"daemon\.app",
     "watchfiles": r"sync\.watch",

@@ -36,6 +36,7 @@ _VERBS = {
     "cancel": "act",
     "pause": "act",
     "resume": "act",
+    "rerun": "act",
     "messages": "messages",
     "answer": "messages",
     "settings": "records",
@@ -51,6 +52,7 @@ _VERBS = {
     "logout": "accounts",
     "token": "accounts",
     "audit": "accounts",
+    "openapi": "catalogue",
 }
 
 

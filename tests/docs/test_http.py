@@ -9,24 +9,18 @@ import pytest
 
 from headrace.daemon import (
     access,
-    accounts,
     answers,
-    api,
-    authoring,
     connections,
     deliveries,
     entrance,
     limits,
-    login,
-    message_pages,
-    messages,
-    pages,
-    records,
+    preconditions,
     routes,
     webhooks,
 )
 from headrace.engine import errors
 from headrace.engine.state import kinds
+from tests.support import front_door
 from tests.support.daemons import Daemon, until
 
 ROOT = Path(__file__).parents[2]
@@ -58,18 +52,15 @@ def ask(daemon):
     return ask
 
 
-def test_every_route_stands_in_a_table_with_what_it_needs():
+def test_every_route_stands_in_a_table_with_what_it_needs(tmp_path):
     documented = set(re.findall(r"^\| (GET|POST|PUT|PATCH|DELETE) \| `([^`]+)` \| (\w+) \|", DOCUMENT, re.MULTILINE))
-    table = api.Api(*[None] * 7).table() + login.Login(None).table() + pages.Pages(*[None] * 4).table()
-    table += records.Records(None, None).table() + messages.Messages(None, None).table()
-    table += authoring.Authoring(None, None).table() + message_pages.MessagePages(None).table()
-    table += accounts.Accounts(None, None, None).table()
+    table = [route for route in front_door.table(tmp_path) if route.method != "*"]
     served = {(r.method, r.path.replace(":.+}", "}"), "nothing" if r.scope == "public" else r.scope) for r in table}
     assert documented == served
 
 
 def test_every_path_of_webhooks_is_named():
-    for route in webhooks.Webhooks(None, None, allow_anonymous=True, rate=None).table():
+    for route in webhooks.Webhooks(None, None, allow_anonymous=True, rate=None, figures=None).table():
         prefix, _, tail = route.path.partition("{name}")
         assert prefix in DOCUMENT
         assert tail in ("", "/{tail:.*}")
@@ -147,7 +138,7 @@ def test_titles_and_statuses_of_errors_are_those_of_the_code():
     kinds = (
         *(errors.InvalidRequest, errors.Unauthenticated, errors.NotAllowed, errors.NotFound, errors.Conflict),
         *(errors.TooLarge, errors.NotAccepting, errors.HeadraceError, errors.AnswerRefused),
-        authoring.PreconditionFailed,
+        preconditions.PreconditionFailed,
         access.TooManyAttempts,
         limits.TooManyRequests,
         answers.TooSlow,

@@ -99,13 +99,12 @@ def test_every_route_lets_in_exactly_those_who_have_its_scope(daemon, tokens, tm
 
 
 def test_what_only_looks_like_a_route_lets_nobody_in(daemon, tmp_path):
-    paths = {re.sub(r"\{\w+(:[^}]*)?\}", "x", route.path) for route in front_door.table(tmp_path)}
+    table = [route for route in front_door.table(tmp_path) if route.scope != "public"]
+    paths = {re.sub(r"\{\w+(:[^}]*)?\}", "x", route.path) for route in table}
     variants = ["{}/", "/{}", "{}/healthz", "{}/readyz", "{}%2Fhealthz", "{};/healthz", "/healthz/..{}",
                 "/healthz/..;{}", "{}?/healthz", "{}%00", "{}.json", "/login/..{}", "{}#/healthz"]  # fmt: skip
     origin = a_new_address()
     for path in sorted(paths):
-        if path in ("/healthz", "/readyz", "/login", "/style.css") or "/webhook/" in path:
-            continue
         for variant in [v.format(path) for v in variants] + [path.upper(), path.replace("/", "%2F")]:
             for method in ("GET", "OPTIONS"):
                 answer = ask(daemon, method, variant, origin=origin)

@@ -9,7 +9,7 @@ import json
 import types
 from typing import Any, NamedTuple
 
-from headrace.daemon import app, config, entrance, routes
+from headrace.daemon import app, config, entrance, metrics, openapi, routes
 from tests.support.clocks import Clock
 
 _ADDRESSES = (f"127.{a}.{b}.{c}" for a in range(1, 255) for b in range(255) for c in range(1, 255))
@@ -59,11 +59,15 @@ def table(tmp_path: Any) -> list[routes.Route]:
     """Every route of a daemon, as one would serve it; the handlers are of no use."""
     nothing: Any = types.SimpleNamespace(keeper=None, locking=None, asking=None)
     parts: Any = types.SimpleNamespace(
-        work=nothing, synchroniser=types.SimpleNamespace(flows=None, authoring=None), tasks=None, hub=None
+        work=nothing,
+        synchroniser=types.SimpleNamespace(flows=None, authoring=None),
+        tasks=None,
+        hub=None,
+        figures=metrics.Metrics(),
     )
     settings = config.load({"source.url": "/flows"}, {}, {})
-    door = entrance.Entrance(tmp_path, nothing, Clock(), entrance.Options())
-    return app._front(settings, parts, nothing, nothing) + door.table()
+    door = entrance.Entrance(tmp_path, nothing, Clock(), entrance.Options(), metrics.Metrics())
+    return openapi.described([*app._front(settings, parts, nothing, nothing), *door.table()])
 
 
 def counter() -> itertools.count[int]:
