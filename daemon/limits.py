@@ -19,6 +19,7 @@ FAILURES_MAX = 10
 WITHIN_S = 300.0
 #: Addresses that are remembered; an attacker with more of them has other means.
 _ADDRESSES_MAX = 10_000
+_EXACT_S = 1e-6  # sums of floats are not more exact than that
 
 
 class Attempts:
@@ -72,7 +73,7 @@ class Rate:
         now_s = self._clock.monotonic()
         free_at = max(now_s, self._free_at.get(name, now_s))
         early_s = free_at - now_s - (self._burst - 1) / self._per_s
-        if early_s > 0:
+        if early_s > _EXACT_S:
             return early_s
         self._free_at[name] = free_at + 1 / self._per_s
         self._free_at.move_to_end(name)
