@@ -21,8 +21,8 @@ import uvloop
 
 from .. import __version__
 from ..engine import errors, events, ids, model, ports
-from ..engine.records import blobs, index, journal, recovery
-from ..engine.running import contents, dispatcher, history, kept, live
+from ..engine.records import blobs, index, journal, recovery, segments, sweeping
+from ..engine.running import carrying, contents, dispatcher, history, kept, live, pruning
 from ..engine.state import age, masks, sealed, secrets
 from ..engine.workers import processes
 from ..sync import loop as sync_loop
@@ -45,6 +45,7 @@ from . import (
     private_files,
     reach,
     records,
+    retention,
     routes,
     runs,
     server,
@@ -90,6 +91,7 @@ class Unfinished:
         self.published: dict[str, events.CommitPublished] = {}
         #: What the last call of an execution changed, until the call's own line follows.
         self.loose: dict[str, list[history.Loose]] = {}
+        self._parts: dict[tuple[str, str], list[events.Recorded]] = {}  # of records that are carried
 
     def visit(self, recorded: events.Recorded) -> None:
         """Take one event, in the order of the journal."""
@@ -102,7 +104,11 @@ class Unfinished:
                 self.loose.pop(event.execution, None)
             case events.CommitPublished() as event:
                 self.published[event.source] = event
+            case events.ExecutionCarried() as event:
+                self._carry(event, recorded)
             case events.CommitRejected() | events.DaemonStarted() | events.DaemonStopped() | events.ExecutionDeleted():
+                pass
+            case events.ExecutionsPruned() | events.KeyCarried() | events.SegmentsDropped():
                 pass
             case event if isinstance(event, events.ExecutionEvent):
                 state = self.executions.get(event.execution)
@@ -125,6 +131,19 @@ class Unfinished:
                 | events.MessageCreated()
             ) if event.execution in self.executions:
                 self.loose.setdefault(event.execution, []).append(event)
+
+    def _carry(self, event: events.ExecutionCarried, recorded: events.Recorded) -> None:
+        """Begin an execution anew with its record as it was carried, once all of that is there."""
+        parts = self._parts.setdefault((event.execution, event.carry), [])
+        parts.append(recorded)
+        if event.last:
+            del self._parts[event.execution, event.carry]
+            self.executions.pop(event.execution, None)
+            loose = self.loose.pop(event.execution, None)
+            for line in (line for part in parts for line in segments.unfolded(part)):
+                self.visit(line)
+            if loose is not None and event.execution in self.executions:
+                self.loose[event.execution] = loose  # its last call is the same
 
 
 def run(settings: config.Configuration) -> int:
@@ -182,13 +201,14 @@ class Parts:
     hub: stream.Hub
     vaults: vault_client.Client
     figures: metrics.Metrics
+    pruner: pruning.Pruner
 
 
 def _assemble(
     settings: config.Configuration,
     lines: journal.Journal,
     archive: index.Index,
-    state: kept.Kept,
+    found: Unfinished,
     pool: processes.Processes,
 ) -> Parts:
     """Put the rooms together; nothing is started yet."""
@@ -206,10 +226,11 @@ def _assemble(
     )
     flows, folder = synchroniser.flows, settings.state_directory
     stores = contents.Contents(blobs.Blobs(folder / "blobs"), sealed.Sealed(folder / "sealed", known), known)
+    ledger = live.Ledger(lines, stores, archive)
     work = dispatcher.Dispatcher(
-        live.Ledger(lines, stores, archive),
+        ledger,
         archive,
-        state,
+        found.kept,
         dispatcher.Outside(flows, tasks, synchroniser.authoring, vaults),
         pool,
         clock=SystemClock(),
@@ -227,7 +248,19 @@ def _assemble(
     work.keeper.use(secrets.Secrets(os.environ, known, work.keeper.vault_access, vaults, encrypted))
     figures = metrics.Metrics()
     lines.subscribe(figures.durable)
-    return Parts(source, synchroniser, tasks, work, stream.Hub(lines), vaults, figures)
+    pruner = pruning.Pruner(
+        folder / "records",
+        lines,
+        ledger,
+        archive,
+        found.kept,
+        carrying.Carrier(lines, ledger, archive, found.kept, found.published),
+        sweeping.Sweeper(folder / "records", stores.files()),
+        flows,
+        SystemClock(),
+        settings.records_keep_s,
+    )
+    return Parts(source, synchroniser, tasks, work, stream.Hub(lines), vaults, figures, pruner)
 
 
 def _encrypted(source: sync_source.Source, flows: ports.Flows, name: str) -> bytes:
@@ -247,18 +280,19 @@ async def _live(settings: config.Configuration) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with _records(settings.state_directory) as (lines, archive, unfinished), asyncio.TaskGroup() as group:
+    async with _records(settings) as (lines, archive, unfinished), asyncio.TaskGroup() as group:
         watch_disk = group.create_task(_raise_when_done(lines.failed), name="journal")
         pool = processes.Processes(SystemClock(), idle_max=settings.run_max_running)
         await pool.start()
         watch_pool = group.create_task(_raise_when_done(pool.failed), name="fork server")
-        parts = _assemble(settings, lines, archive, unfinished.kept, pool)
+        parts = _assemble(settings, lines, archive, unfinished, pool)
         source, synchroniser, work = parts.source, parts.synchroniser, parts.work
         await synchroniser.start(unfinished.published.get(source.name))
         started = events.DaemonStarted(version=__version__, pid=os.getpid(), unfinished=len(unfinished.executions))
         lines.append(started)
         work.start(group, list(unfinished.executions.values()), unfinished.loose)
         syncing = group.create_task(synchroniser.run(), name="sync")
+        pruning_now_and_then = group.create_task(parts.pruner.run(), name="retention")
         subjects = reach.Subjects(synchroniser.flows, work, work.asking)
         door = entrance.Entrance(
             settings.state_directory,
@@ -266,7 +300,7 @@ async def _live(settings: config.Configuration) -> int:
             SystemClock(),
             entrance.Options(
                 private=settings.is_private,
-                secure=bool(settings.listen_tls) or settings.listen_behind_proxy,
+                secure=bool(settings.tls) or settings.listen_behind_proxy,
                 behind_proxy=settings.listen_behind_proxy,
             ),
             parts.figures,
@@ -274,7 +308,7 @@ async def _live(settings: config.Configuration) -> int:
         keeping = group.create_task(door.run(), name="entrance")
         table = [*_front(settings, parts, archive, subjects), *door.table()]
         http = server.Server(openapi.described(table), door.desk, _patience(settings))
-        url = await http.start(settings.listen_address, settings.state_directory / "daemon.sock", settings.listen_tls)
+        url = await http.start(settings.listen_address, settings.state_directory / "daemon.sock", settings.tls)
         log.info(
             "daemon.ready",
             url=url,
@@ -294,6 +328,7 @@ async def _live(settings: config.Configuration) -> int:
         keeping.cancel()
         await door.close()
         syncing.cancel()
+        pruning_now_and_then.cancel()
         await parts.tasks.aclose()
         await parts.vaults.aclose()
         watch_pool.cancel()
@@ -305,15 +340,17 @@ async def _live(settings: config.Configuration) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _records(state: Path) -> AsyncIterator[tuple[journal.Journal, index.Index, Unfinished]]:
+async def _records(settings: config.Configuration) -> AsyncIterator[tuple[journal.Journal, index.Index, Unfinished]]:
     """Open the journal and what is derived from it; close them when everything else is over."""
     unfinished = Unfinished()
-    directory = state / "records"
+    state, directory = settings.state_directory, settings.state_directory / "records"
     recovered = await asyncio.to_thread(recovery.recover, directory, unfinished.visit)
     if recovered.torn_bytes:
         log.warning("journal.tail_dropped", bytes=recovered.torn_bytes, hint="it was never acknowledged")
     archive = await index.Index.open(state / "index.db", directory, recovered)
-    lines = await journal.Journal.open(directory, SystemClock(), recovered=recovered)
+    lines = await journal.Journal.open(
+        directory, SystemClock(), recovered=recovered, segment_bytes_max=settings.records_segment_bytes
+    )
     lines.subscribe(archive.absorb)
     try:
         yield lines, archive, unfinished
@@ -359,6 +396,7 @@ def _front(
         *interface.table(),
         *runs.Runs(work, subjects).table(),
         *records.Records(work.keeper, work.locking).table(),
+        *retention.Retention(parts.pruner).table(),
         *messages.Messages(work.asking, subjects).table(),
         *authoring.Authoring(flows, synchroniser.authoring).table(),
         *hooks.table(),

@@ -45,6 +45,9 @@ _LIVELY_SLICE_S = 0.5  # the same when somebody watches
 _PATIENCE_S = 60.0  # how long a restarting daemon is waited for
 _RECENT_MAX = 1000  # executions among which an abbreviated id is looked for
 
+#: All segments may have to be read.
+_PRUNING_S = 1800.0
+
 
 class _Patience:
     """How long to go on trying after contact was lost, and how long to rest between two attempts."""
@@ -358,6 +361,11 @@ class Client:
     def sync(self, wait_s: float = 60) -> JSON:
         """Have the source looked at now and return how it went."""
         return self._json("POST", "/sync", query=[("wait", f"{wait_s:g}")], timeout_s=ANSWER_S + wait_s)
+
+    def prune(self, *, keep_s: float | None = None, dry_run: bool = False) -> JSON:
+        """Have records forgotten that were kept long enough, their disk freed; returns how much went (or would go)."""
+        asked: JSON = {"dry_run": dry_run} if keep_s is None else {"dry_run": dry_run, "keep_s": keep_s}
+        return self._json("POST", "/records/prune", body=asked, timeout_s=_PRUNING_S)
 
     def _json(
         self,

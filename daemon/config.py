@@ -145,7 +145,7 @@ def _duration(least_s: float, most_s: float, *, or_zero: bool = False) -> Kind:
             raise ValueError(f"must be from {least_s:g}s to {most_s:g}s{', or 0' if or_zero else ''}")
         return seconds
 
-    return Kind("duration", parse, lambda seconds: f"{seconds:g}s")
+    return Kind("duration", parse, lambda seconds: f"{seconds:.15g}s")
 
 
 def _one_of(*words: str) -> Kind:
@@ -249,12 +249,6 @@ class Configuration:
     listen_address: Address = _setting(  # noqa: RUF009 - it is dataclasses.field under another name
         "listen.address", "127.0.0.1:8420", Kind("host:port", Address.parse, str), "where HTTP is served; port 0 is any"
     )
-    listen_tls: str = _setting(
-        "listen.tls",
-        "",
-        Kind("file", _file),
-        "certificate chain and private key in one PEM file: serve https, also to other machines",
-    )
     listen_behind_proxy: bool = _setting(
         "listen.behind_proxy",
         False,
@@ -282,6 +276,15 @@ class Configuration:
         Kind("true | false", _yes_or_no),
         "REST and GIT connect to public addresses only, never to this machine or the network it stands in",
     )
+    records_keep_s: float = _setting(
+        "records.keep",
+        "30d",
+        _duration(60, 100 * 365 * 86400, or_zero=True),
+        "how long executions are kept after their end, unless their flow says otherwise; 0 is for ever",
+    )
+    records_segment_bytes: int = _setting(
+        "records.segment_bytes", 64 * 1024 * 1024, _count(4096, 1 << 30), "a file of records is finished at this size"
+    )
     identity_workspace: str = _setting(
         "identity.workspace", "headrace", Kind("text", _name), "what flows learn from get_own_workspace().get('name')"
     )
@@ -304,6 +307,8 @@ class Configuration:
         "log.level", "info", _one_of("debug", "info", "warning", "error"), "the least severe lines that are written"
     )
     origins: Mapping[str, str]
+    #: The credential ``tls``: certificate chain and private key in one PEM file; empty if there is none.
+    tls: str = ""
 
     @property
     def is_private(self) -> bool:
@@ -366,10 +371,17 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], files: Mapping
             values[name] = row.kind.parse(value)
         except ValueError as error:
             problems.append(f"{row.key} = {_quoted(value)} {error} ({origin})")
-    problems += _contradictions(values)
+    tls = _credential(environ, "tls")
+    problems += _contradictions(values, has_tls=bool(tls))
     if problems:
         raise _invalid(problems)
-    return Configuration(**values, origins={key: origin for key, (_, origin) in found.items()})
+    return Configuration(**values, origins={key: origin for key, (_, origin) in found.items()}, tls=tls)
+
+
+def _credential(environ: Mapping[str, str], name: str) -> str:
+    """Return the file of a credential that the service manager hands over; empty if it hands over none."""
+    folder = environ.get("CREDENTIALS_DIRECTORY", "")
+    return str(Path(folder) / name) if folder and (Path(folder) / name).is_file() else ""
 
 
 def _quoted(value: object) -> str:
@@ -411,16 +423,16 @@ def _nearest(name: str, names: Mapping[str, object]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _contradictions(values: Mapping[str, Any]) -> Iterator[str]:
+def _contradictions(values: Mapping[str, Any], *, has_tls: bool) -> Iterator[str]:
     """Yield what single values cannot show: settings that do not go together."""
     if values.get("source_url") == "":
         yield "source.url is empty: name a git URL or a directory"
-    address, has_tls = values.get("listen_address"), bool(values.get("listen_tls", "?"))
+    address = values.get("listen_address")
     if address is not None and not address.loopback and not has_tls and not values.get("listen_behind_proxy", True):
         yield (
             f"listen.address = {str(address)!r} can be reached from other machines and would serve them without TLS; "
-            "keep it on 127.0.0.1, name a certificate with listen.tls, or put a proxy that ends TLS in front and set "
-            "listen.behind_proxy = true"
+            "keep it on 127.0.0.1, hand over a certificate as the credential `tls`, or put a proxy that ends TLS in "
+            "front and set listen.behind_proxy = true"
         )
 
 

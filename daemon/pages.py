@@ -5,7 +5,7 @@
     POST /flows/{name}/run          run it and go to the execution
     GET  /executions                executions by filters, a page at a time
     GET  /executions/{id}           one execution: inputs, outputs, error, calls, log; reloads until it has ended
-    POST /executions/{id}/cancel    ask it to end; likewise …/pause and …/resume
+    POST /executions/{id}/cancel    ask it to end; likewise …/pause, …/resume and …/restart
     GET  /sync · POST /sync         how the source is doing; look now
 
 Like the API each handler parses, calls and renders, and everything goes through the same doors. It decides nothing:
@@ -74,6 +74,7 @@ class Pages:
             row("POST", "/executions/{id}/cancel", self.cancel_execution, "cancel it from its page"),
             row("POST", "/executions/{id}/pause", self.pause_execution, "let it stand still, from its page"),
             row("POST", "/executions/{id}/resume", self.resume_execution, "let it go on, from its page"),
+            row("POST", "/executions/{id}/restart", self.restart_execution, "let it begin anew, from its page"),
             row("GET", "/sync", self.show_sync, "the page of the source"),
             row("POST", "/sync", self.sync_now, "look for new commits from its page"),
         ]
@@ -189,6 +190,7 @@ class Pages:
             told=await chronicle.told(self._work.ledger, record),
             children={child.id: child for child in children.items},
             questions=[one for one in self._work.asking.all(pending=True) if one.execution == execution],
+            can_restart=self._work.influence.can_restart(execution),
             reload_s=0 if still else 2 if len(record) < _LONG_RECORD else 10,
         )
 
@@ -197,18 +199,30 @@ class Pages:
         execution = request.match_info["id"]
         if not (await self._work.load(execution)).status.ended:
             self._work.influence.cancel(execution, request[routes.PRINCIPAL].name)
-        return templates.redirect(f"/executions/{execution}")
+        return await self._shown_again(execution)
 
     async def pause_execution(self, request: web.Request) -> web.Response:
         """Let it stand still and show it again; one that has ended meanwhile is simply shown."""
         execution = request.match_info["id"]
         self._work.influence.request_pause(execution, request[routes.PRINCIPAL].name)
-        return templates.redirect(f"/executions/{execution}")
+        return await self._shown_again(execution)
 
     async def resume_execution(self, request: web.Request) -> web.Response:
         """Let it go on and show it again; one that does already is simply shown."""
         execution = request.match_info["id"]
         self._work.influence.request_resume(execution, request[routes.PRINCIPAL].name)
+        return await self._shown_again(execution)
+
+    async def restart_execution(self, request: web.Request) -> web.Response:
+        """Let one that stands still begin anew and show it again; one that goes on already is simply shown."""
+        execution = request.match_info["id"]
+        if self._work.influence.can_restart(execution):
+            self._work.influence.restart(execution, request[routes.PRINCIPAL].name)
+        return await self._shown_again(execution)
+
+    async def _shown_again(self, execution: str) -> web.Response:
+        """Show it when what was asked for is on disk."""
+        await self._work.ledger.journal.durable()
         return templates.redirect(f"/executions/{execution}")
 
     # -- sync -------------------------------------------------------------------------------------------------------

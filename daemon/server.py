@@ -118,7 +118,7 @@ def _tls(file: str) -> ssl.SSLContext:
         context.load_cert_chain(file)
     except (OSError, ssl.SSLError) as error:
         raise errors.ConfigurationInvalid(
-            f"listen.tls: {file} cannot be used: {error.strerror or error}",
+            f"the credential tls: {file} cannot be used: {error.strerror or error}",
             hint="it holds the certificate, those that vouch for it, and the private key, all as PEM",
         ) from error
     return context

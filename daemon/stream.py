@@ -40,6 +40,8 @@ class Hub:
         if not self._followers:
             return
         for recorded in batch:
+            if isinstance(recorded.event, events.RetoldEvent):
+                continue
             for queue in self._followers.get(getattr(recorded.event, "execution", ""), ()):
                 if queue.qsize() < _BEHIND_MAX:
                     queue.put_nowait(recorded)

@@ -16,44 +16,48 @@ from __future__ import annotations
 
 import msgspec
 
-EMPTY_OBJECT = msgspec.Raw(b"{}")
-EMPTY_LIST = msgspec.Raw(b"[]")
-
-
-class Blob(msgspec.Struct, frozen=True):
-    """A value kept outside the journal: ``sha256`` of its JSON text (hex) names the file, ``bytes`` is its size."""
-
-    sha256: str
-    bytes: int
-
-
-class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Why something failed: exception class, last line, and for flows the traceback and where it was raised."""
-
-    type: str
-    message: str
-    traceback: str = ""
-    file: str = ""
-    line: int = 0
-    execution: str = ""  # the execution that failed, when this tells of another one
-
-
-class Divergence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A replay that is not like the record: what was to come as call ``call``, and what came instead.
-
-    A side is a kind and a target, ``where`` the line of the flow (``file:line``); an empty kind is: nothing."""
-
-    call: int
-    recorded_kind: str = ""
-    recorded_target: str = ""
-    recorded_where: str = ""
-    attempted_kind: str = ""
-    attempted_target: str = ""
-    attempted_where: str = ""
-
-
-class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="event"):
-    """One thing that happened. The journal adds ``seq``, ``batch``, ``at`` and the checksum around it."""
+from .carried import (
+    CarriedLine as CarriedLine,
+)
+from .carried import (
+    ExecutionCarried as ExecutionCarried,
+)
+from .carried import (
+    ExecutionsPruned as ExecutionsPruned,
+)
+from .carried import (
+    KeyCarried as KeyCarried,
+)
+from .carried import (
+    LockCarried as LockCarried,
+)
+from .carried import (
+    MessageCarried as MessageCarried,
+)
+from .carried import (
+    RecordCarried as RecordCarried,
+)
+from .carried import (
+    SegmentsDropped as SegmentsDropped,
+)
+from .event import (
+    EMPTY_LIST as EMPTY_LIST,
+)
+from .event import (
+    EMPTY_OBJECT as EMPTY_OBJECT,
+)
+from .event import (
+    Blob as Blob,
+)
+from .event import (
+    Divergence as Divergence,
+)
+from .event import (
+    Event as Event,
+)
+from .event import (
+    Failure as Failure,
+)
 
 
 class ExecutionCreated(Event, frozen=True, tag="execution.created"):
@@ -388,6 +392,7 @@ class CommitPublished(Event, frozen=True, tag="commit.published"):
     flows: int = 0
     broken: int = 0
     manifest_sha256: str = ""
+    carried: bool = False  # said before, in a segment that is to go
 
 
 class CommitRejected(Event, frozen=True, tag="commit.rejected"):
@@ -434,13 +439,16 @@ ExecutionEvent = (
     | ExecutionEnded
     | ExecutionDeleted
 )
-RecordEvent = RecordSaved | RecordDeleted | RecordSuperseded
-LockEvent = LockTaken | LockReleased
-MessageEvent = MessageCreated | MessageAnswered | MessageWithdrawn | MessageDeleted
+RecordEvent = RecordSaved | RecordDeleted | RecordSuperseded | RecordCarried
+LockEvent = LockTaken | LockReleased | LockCarried
+MessageEvent = MessageCreated | MessageAnswered | MessageWithdrawn | MessageDeleted | MessageCarried
 #: What flows keep and share, beside their own records.
 StateEvent = RecordEvent | LockEvent | MessageEvent
 DaemonEvent = CommitPublished | CommitRejected | DaemonStarted | DaemonStopped
-AnyEvent = ExecutionEvent | StateEvent | DaemonEvent
+RetentionEvent = ExecutionsPruned | ExecutionCarried | KeyCarried | SegmentsDropped
+AnyEvent = ExecutionEvent | StateEvent | DaemonEvent | RetentionEvent
+#: Nothing new: what happened before, said again.
+RetoldEvent = ExecutionCarried | KeyCarried | RecordCarried | LockCarried | MessageCarried
 
 
 class Recorded(msgspec.Struct, frozen=True):

@@ -375,6 +375,8 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reuse: bool = True
     webhook: Webhook | None = None
     on_interrupt: str = ""  # resume | restart | fail; empty: whichever its effects allow
+    retention_s: float | None = None  # how long an execution is kept after its end; None: as long as all others
+    retention_count: int = 0  # how many ended executions are kept; 0: any number
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -86,6 +86,7 @@ def _block(values: Mapping[str, Any], flow_name: str, *, dependencies: bool) -> 
     hook: model.Webhook | None = values.get("webhook")
     if hook is not None and not hook.name:
         hook = model.Webhook(name=flow_name, auth=hook.auth, secret=hook.secret, methods=hook.methods)
+    retention: Mapping[str, Any] = values.get("retention", {})
     idle = [key for key in values if key not in _ACTED_ON] + ["dependencies"] * dependencies
     return Block(
         model.Metadata(
@@ -94,6 +95,8 @@ def _block(values: Mapping[str, Any], flow_name: str, *, dependencies: bool) -> 
             reuse=values.get("reuse", True),
             webhook=hook,
             on_interrupt=values.get("on_interrupt", ""),
+            retention_s=retention.get("keep"),
+            retention_count=retention.get("count", 0),
         ),
         tuple(f"{key} is not acted on by this version" for key in idle),
     )
@@ -143,12 +146,21 @@ def _webhook(value: object) -> model.Webhook | None:
     )
 
 
-_ACTED_ON = frozenset({"description", "timeout", "reuse", "webhook", "on_interrupt"})
+_retention_fields = shapes.fields(keep=duration_s, count=shapes.count)
+
+
+def _retention(value: object) -> dict[str, Any]:
+    """Read ``"7d"`` or ``{keep = "7d", count = 100}``, of which either may be left out."""
+    return _retention_fields(value) if isinstance(value, dict) else {"keep": duration_s(value)}
+
+
+_ACTED_ON = frozenset({"description", "timeout", "reuse", "webhook", "on_interrupt", "retention"})
 _KEYS: dict[str, Callable[[object], Any]] = {
     "description": shapes.text,
     "timeout": duration_s,
     "reuse": shapes.flag,
     "webhook": _webhook,
+    "retention": _retention,
     "schedule": shapes.text,
     "timezone": shapes.text,
     "catchup": shapes.one_of("none", "last", "all"),

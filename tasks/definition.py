@@ -38,8 +38,8 @@ class Inputs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     retry_interrupted: Annotated[
         bool,
         msgspec.Meta(
-            description="Repeat the task when the daemon died in the middle of it. Default: false. "
-            "Without effect in this version, which repeats nothing by itself."
+            description="Repeat the task when the daemon died in the middle of it, also if nobody knows whether it "
+            "took effect. Default: false; what may be repeated without harm is."
         ),
     ] = False
     protect_inputs: Annotated[

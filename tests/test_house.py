@@ -27,6 +27,8 @@ FLOORS = {
     "engine.ids": 0,
     "engine.traces": 0,
     "engine.lifecycle": 1,
+    "engine.event": 1,
+    "engine.carried": 1,
     "engine.events": 1,
     "engine.values": 1,
     "engine.model": 2,
@@ -38,8 +40,8 @@ FLOORS = {
 }
 #: Third-party libraries and the modules that may know them; one not named here may be used anywhere but in the guest.
 QUARANTINE = {
-    "aiohttp": r"daemon\.(access|accounts|answers|api|authoring|login|message_pages|messages|pages|records|routes)"
-    r"|daemon\.(connections|health|openapi|runs|server|stream)|daemon\.(templates|webhooks)|tasks\.(rest|vault).*",
+    "aiohttp": r"daemon\.(access|accounts|answers|api|authoring|login|message_pages|messages|pages|records|retention)"
+    r"|daemon\.(connections|health|openapi|routes|runs|server|stream|templates|webhooks)|tasks\.(rest|vault).*",
     "jinja2": r"daemon\.templates",
     "prometheus_client": r"daemon\.metrics",
     "jsonschema_rs": r"engine\.state\.schemas",

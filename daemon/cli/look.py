@@ -116,6 +116,8 @@ def show(client: Client, execution: str, *, as_json: bool) -> None:
         ("took", render.took(found)),
         ("effect", _effect(found.get("effect"))),
         ("attempt", str(found["attempt"]) if found["attempt"] > 1 else ""),
+        ("generation", str(found["generation"]) if found["generation"] > 1 else ""),
+        ("choose", _choices(found)),
     ])  # fmt: skip
     if found["waiting_for"]:
         render.heading("Waiting for")
@@ -129,6 +131,13 @@ def show(client: Client, execution: str, *, as_json: bool) -> None:
     if found["error"]:
         render.heading("Error")
         failure(found["error"], sys.stdout)
+
+
+def _choices(found: JSON) -> str:
+    """What to do about one that stands still for a reason."""
+    if found["status"] != "PAUSED" or not found["reason"]:
+        return ""
+    return f"headrace resume {found['id']} · headrace resume --restart {found['id']} · headrace cancel {found['id']}"
 
 
 def _effect(effect: JSON | None) -> str:

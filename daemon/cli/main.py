@@ -46,6 +46,7 @@ _VERBS = {
     "schedules": "records",
     "vault-configs": "records",
     "locks": "locks",
+    "records": "pruning",
     "sync": "catalogue",
     "tasks": "catalogue",
     "login": "accounts",

@@ -1,7 +1,8 @@
 """Values too large for a line of the journal: files named by the SHA-256 of what is in them.
 
 A blob is durable before the event that names it is appended, and is never changed. Putting the same value again costs
-a look at the disk. Blocking; call it off the event loop.
+a look at the disk, and makes it as young as a new one: what is old and named by no line is removed (``sweeping``).
+Blocking; call it off the event loop.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import errno
 import hashlib
 import os
 import secrets
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from .. import errors, events
@@ -24,6 +28,7 @@ class Blobs:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._turn = threading.Lock()  # a blob is found again, or removed
 
     def put(self, text: bytes) -> events.Blob:
         """Keep ``text`` and return its reference; it is durable on return. Raises ``NotAccepting`` on a full disk.
@@ -52,7 +57,8 @@ class Blobs:
         """Move a file that is complete and durable to where ``blob`` says; durable on return."""
         path = self._path(blob)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary.replace(path)
+        with self._turn:
+            temporary.replace(path)
         for directory in (path.parent, path.parent.parent, self._directory, self._directory.parent):
             tail.sync_directory(directory)
 
@@ -72,6 +78,24 @@ class Blobs:
             )
         return text
 
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """Yield all blobs, by the hash in their names."""
+        for path in self._directory.glob("[0-9a-f][0-9a-f]/[0-9a-f][0-9a-f]/" + "[0-9a-f]" * 64):
+            yield path.name, path
+
+    def left_over(self) -> Iterator[Path]:
+        """Yield what a writer has not finished, or never will."""
+        yield from self._directory.glob("*.tmp")
+        yield from self._directory.glob("*/*/*.tmp")
+
+    def discard(self, path: Path, mtime_ns: int) -> bool:
+        """Remove a blob unless it was put again after ``mtime_ns``; returns whether it is gone."""
+        with self._turn, contextlib.suppress(OSError):
+            if path.stat().st_mtime_ns == mtime_ns:
+                path.unlink()
+                return True
+        return False
+
     def _path(self, blob: events.Blob) -> Path:
         return self._directory / blob.sha256[:2] / blob.sha256[2:4] / blob.sha256
 
@@ -79,6 +103,9 @@ class Blobs:
         """Return whether the file is there and good, durable then: putting a value again also mends a damaged one."""
         with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
             if file.read() == text:
+                with self._turn:
+                    now = time.time_ns()  # the kernel's own idea of now is 4 ms old
+                    os.utime(path, ns=(now, now))  # not gone meanwhile, and young from now on
                 os.fdatasync(file.fileno())
                 return True
         return False
@@ -91,7 +118,8 @@ class Blobs:
         try:
             tail.write_all(fd, text)
             os.fdatasync(fd)
-            temporary.replace(path)
+            with self._turn:
+                temporary.replace(path)
         except OSError:
             with contextlib.suppress(OSError):
                 temporary.unlink()

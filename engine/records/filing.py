@@ -8,6 +8,7 @@ questions come from the event loop; nothing here runs on it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import sqlite3
 import threading
@@ -121,7 +122,7 @@ class Filing:
     def _open(self) -> tables.Tables:
         if not self._path.exists():
             return self._make_anew("there was none")
-        self._tables = tables.Tables(self._path)
+        self._tables = tables.Tables(self._path, functools.partial(reading.extent, self._records))
         found = self._tables.position(self._records, self._instance, self._end_seq)
         if isinstance(found, str):
             return self._make_anew(found)
@@ -141,7 +142,7 @@ class Filing:
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
         self._done, self._done_seq = (1, 0), 0
         self._behind = True
-        fresh = tables.Tables(self._path)
+        fresh = tables.Tables(self._path, functools.partial(reading.extent, self._records))
         fresh.create(self._instance)
         self._tables = fresh
         return fresh

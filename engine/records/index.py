@@ -13,14 +13,14 @@ import concurrent.futures
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import structlog
 
 from .. import errors, events
-from . import filing, listing, reading, recovery, tables
+from . import expiry, filing, listing, reading, recovery, segments, tables
 
 log = structlog.get_logger()
 
@@ -115,13 +115,23 @@ class Index:
 
         def read(connection: sqlite3.Connection) -> list[events.Recorded]:
             return [
-                recorded
+                line
                 for extent in listing.extents(connection, execution)
                 for recorded in reading.extent(self._records, *extent)
-                if isinstance(recorded.event, events.ExecutionEvent) and recorded.event.execution == execution
+                if getattr(recorded.event, "execution", "") == execution
+                for line in segments.unfolded(recorded)
+                if isinstance(line.event, events.ExecutionEvent)
             ]
 
         return await self._read(read)
+
+    async def expired(self, terms: expiry.Terms, limit: int) -> list[str]:
+        """Return executions that need not be kept; see ``expiry.expired``."""
+        return await self._read(lambda connection: expiry.expired(connection, terms, limit))
+
+    async def not_gone(self, executions: Iterable[str]) -> set[str]:
+        """Return those that nobody deleted, and no retention did: their lines are needed."""
+        return await self._read(lambda connection: expiry.not_gone(connection, executions))
 
     async def _read(self, question: Callable[[sqlite3.Connection], T]) -> T:
         await self.flushed()

@@ -20,7 +20,7 @@ import math
 import queue
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,6 +96,7 @@ class Journal:
         self._appended = 0
         self._waiters: collections.deque[tuple[int, asyncio.Future[None]]] = collections.deque()
         self._listeners: list[Listener] = []
+        self._seal_wanted = False
         self._busy = False  # a flush is scheduled, running, or to be tried again
         self._wanted = 0  # somebody waits for the entries up to this one
         self._idle: asyncio.TimerHandle | None = None  # until entries that nobody waits for are written all the same
@@ -130,6 +131,14 @@ class Journal:
     def stalled(self) -> str:
         """Why the disk takes nothing now; empty while it does."""
         return self._stalled
+
+    def in_line(self) -> Iterator[events.AnyEvent]:
+        """Yield what is appended and not durable yet."""
+        return (entry.event for entry in (*self._flying, *self._pending))
+
+    def seal_soon(self) -> None:
+        """Finish the open segment before the next line is written, however small it is."""
+        self._seal_wanted = True
 
     def append(self, event: events.AnyEvent) -> str:
         """Put ``event`` next in line and return its time; see ``ports.Journal``. Raises ``TooLarge``."""
@@ -216,7 +225,8 @@ class Journal:
         at = self._stamps.now().encode()
         if not self._tail.is_open:
             self._jobs.put(lambda: self._turn_over(self._tail.open_next, at))
-        elif self._position.offset >= self._segment_bytes_max:
+        elif self._position.offset >= self._segment_bytes_max or (self._seal_wanted and self._pending):
+            self._seal_wanted = False
             self._jobs.put(lambda: self._turn_over(self._tail.seal, at))
         elif self._pending:
             self._write_batch()

@@ -5,6 +5,9 @@ belongs to the last batch, which nobody was promised, and it and what follows ar
 batch exists: then durable records are damaged, ``JournalCorrupt`` says where, and nothing on disk is touched. A run of
 NULs is a line that does not follow, like any other garbage.
 
+A journal may begin with a later segment than the first if a line of it vouches for that (``segments.dropped``); what
+such a line says is gone and is not, is removed here: dying while segments go is mended by the next start.
+
 The last segment is always written anew before anything acts on it: what a process finds after a failed fsync or a
 kill may be in memory only, and would vanish with the next power cut. Recovery can die anywhere and be done again; it
 needs no free space. Blocking; the daemon calls it before it opens the journal.
@@ -22,9 +25,13 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+import structlog
+
 from .. import errors, events
-from . import segments, tail
+from . import dropping, segments, tail
 from .segments import Position
+
+log = structlog.get_logger()
 
 Visit = Callable[[events.Recorded], None]
 
@@ -44,6 +51,7 @@ class Recovered:
     unknown_executions: set[str] = dataclasses.field(default_factory=set)  # their records are incomplete for us
     first_seq: int = 1  # of the last segment
     sealed_sha256: str | None = None  # set if the last segment is sealed
+    dropped: int = 0  # all segments up to this one are not needed any more
     sha256: hashlib._Hash = dataclasses.field(default_factory=hashlib.sha256)  # of the last segment's bytes
 
 
@@ -72,6 +80,7 @@ def recover(directory: Path, visit: Visit | None = None) -> Recovered:
     found = reader.found
     if files:
         _rewrite(files[-1][1], found)
+        _finish_dropping(directory, found.dropped)  # the line that allows it is durable now
     else:
         found.instance = secrets.token_hex(16)
     return found
@@ -84,7 +93,7 @@ def verify(directory: Path) -> Report:
     problem = ""
     try:
         reader.read(files)
-        _verify_seals(files)
+        _verify_seals(segments.contiguous(files)[1])
     except errors.JournalCorrupt as error:
         problem = error.message
     size = sum(path.stat().st_size for _, path in files)
@@ -98,15 +107,50 @@ class _Reader:
         self.found = Recovered()
         self._visit = visit
         self._chain = segments.Chain()
+        self._ends: dict[int, dropping.End] = {}  # of each segment, as far as they are known
 
     def read(self, files: list[tuple[int, Path]]) -> None:
-        for expected, (number, path) in enumerate(files, 1):
-            if number != expected:
-                raise errors.JournalCorrupt(f"segment {segments.file_name(expected)} is missing", hint=_HINT)
-            last = number == len(files)
+        left_over, whole = segments.contiguous(files)
+        first = whole[0][0] if whole else 1
+        if first > 1:
+            self._begin_after(first - 1, whole[0][1])
+        for number, path in whole:
+            last = number == whole[-1][0]
             self._read_segment(number, path, last=last)
-            if not last and self.found.sealed_sha256 is None:
+            if last:
+                break
+            if self.found.sealed_sha256 is None:
                 raise _corrupt(path, self.found.position.offset, "the line that seals the segment")
+            self._ends[number] = dropping.End(self._chain.seq, f"{self._chain.crc:08x}", self.found.sealed_sha256)
+        if self.found.dropped < first - 1 or (left_over and self.found.dropped < int(left_over[-1].stem)):
+            raise errors.JournalCorrupt(f"segment {segments.file_name(first - 1)} is missing", hint=_HINT)
+
+    def _begin_after(self, number: int, path: Path) -> None:
+        """Take the word of a segment for how the one before it, which is not there, ended."""
+        with path.open("rb") as file:
+            end = dropping.end_before(file.readline(segments.LINE_BYTES_MAX + 1))
+        if end is None:
+            raise _corrupt(path, 0, "a segment.opened that follows another one")
+        self._ends[number] = end
+        self._chain = segments.Chain(end.seq, 0, int(end.crc, 16))
+        self.found.sealed_sha256 = end.sha256
+
+    def _about_segments(self, path: Path, offset: int, line: bytes) -> None:
+        event = segments.decode(line).event
+        if isinstance(event, segments.SegmentSealed):
+            self._seal_segment(path, offset, event)
+        elif isinstance(event, events.SegmentsDropped):
+            self._drop_segments(path, offset, event)
+        else:
+            raise _corrupt(path, offset, "a line about segments that this version can read")
+
+    def _drop_segments(self, path: Path, offset: int, event: events.SegmentsDropped) -> None:
+        """Believe that segments were dropped if what they ended with is what is known here."""
+        known = self._ends.get(event.segment)
+        if known is not None and known == dropping.End(event.last_seq, event.last_crc, event.sha256):
+            self.found.dropped = max(self.found.dropped, event.segment)
+        elif known is not None or event.segment > min(self._ends, default=0):
+            raise _corrupt(path, offset, f"what segment {event.segment} ended with")
 
     def _read_segment(self, number: int, path: Path, *, last: bool) -> None:
         chain, visit = self._chain, self._visit
@@ -122,9 +166,9 @@ class _Reader:
                     break
                 if self.found.sealed_sha256 is not None:
                     raise _corrupt(path, offset, "nothing after the line that seals the segment")
-                if segments.is_seal(line):
-                    self._seal_segment(path, offset, line)
-                elif visit is not None:
+                if segments.is_about_segments(line):
+                    self._about_segments(path, offset, line)
+                if visit is not None and self.found.sealed_sha256 is None:
                     self._call(visit, line, number, offset)
                 offset += len(line)
         self.found.position = Position(number, offset, chain.seq, chain.crc)
@@ -157,10 +201,9 @@ class _Reader:
         found.sealed_sha256 = None
         return len(line)
 
-    def _seal_segment(self, path: Path, offset: int, line: bytes) -> None:
-        sealed = segments.decode(line).event
+    def _seal_segment(self, path: Path, offset: int, sealed: segments.SegmentSealed) -> None:
         count = self._chain.seq - self.found.first_seq
-        if not isinstance(sealed, segments.SegmentSealed) or sealed.count != count:
+        if sealed.count != count:
             raise _corrupt(path, offset, f"a seal that counts {count} lines")
         self.found.sealed_sha256 = sealed.sha256
 
@@ -208,6 +251,13 @@ def _sweep(directory: Path) -> None:
     """Remove what a crash left half-made. Nothing ever refers to a ``.tmp``."""
     for leftover in directory.glob("*.tmp"):
         leftover.unlink()
+
+
+def _finish_dropping(directory: Path, segment: int) -> None:
+    try:
+        dropping.unlink(directory, segment)
+    except OSError as error:  # they take room, nothing else
+        log.warning("records.dropping_failed", reason=error.strerror)
 
 
 def _rewrite(path: Path, found: Recovered) -> None:

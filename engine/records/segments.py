@@ -17,6 +17,7 @@ good line all the same.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import zlib
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ NO_SHA256 = "0" * 64
 _TAIL_BYTES = len(b',"crc":"00000000"}\n')
 _AT_BYTES = len("2026-01-01T00:00:00.000000+00:00")
 _KIND_AFTER_AT = len(b'"at":"') + _AT_BYTES + len(b'",')
-_SEALED = b'"event":"segment.sealed"'
+_ABOUT_SEGMENTS = (b'"event":"segment.sealed"', b'"event":"segments.dropped"')
 _WHOLE_LINE = re.compile(rb'\{"seq":(\d{1,18}),"batch":(\d{1,18}),"at":"[^"]{32}","event":"')
 _END_OF_LINE = re.compile(rb',"crc":"([0-9a-f]{8})"\}')
 
@@ -90,6 +91,7 @@ class _Outline(msgspec.Struct):
 
 
 _decode_event = msgspec.json.Decoder(events.AnyEvent | SegmentOpened | SegmentSealed)
+_decode_carried = msgspec.json.Decoder(events.AnyEvent)
 _decode_outline = msgspec.json.Decoder(_Outline)
 
 
@@ -168,9 +170,19 @@ def _numbers(piece: bytes) -> tuple[int, int] | None:
     return (seq, batch) if batch <= seq else None
 
 
-def is_seal(line: bytes) -> bool:
-    """Return whether a good line seals its segment, without decoding it."""
-    return line.startswith(_SEALED, line.index(b'"at":"') + _KIND_AFTER_AT)
+def is_about_segments(line: bytes) -> bool:
+    """Return whether a good line seals its segment or says that others were dropped, without decoding it."""
+    return line.startswith(_ABOUT_SEGMENTS, line.index(b'"at":"') + _KIND_AFTER_AT)
+
+
+def contiguous(files: list[tuple[int, Path]]) -> tuple[list[Path], list[tuple[int, Path]]]:
+    """Return the journal as it stands, the segments without a gap up to the last, and what lies before the gap.
+
+    Only dropping segments leaves such a gap behind, when it was cut off; whether it did, recovery finds out."""
+    first = len(files)
+    while first and (first == len(files) or files[first - 1][0] == files[first][0] - 1):
+        first -= 1
+    return [path for _, path in files[:first]], files[first:]
 
 
 def decode(line: bytes) -> Line:
@@ -202,3 +214,21 @@ def recorded(data: bytes, segment: int, offset: int) -> Iterator[events.Recorded
         if not isinstance(decoded.event, SegmentOpened | SegmentSealed | Unknown):
             yield events.Recorded(decoded.seq, decoded.at, decoded.event, segment, offset, len(line))
         offset += len(line)
+
+
+def carried(event: events.ExecutionCarried, at: events.Recorded) -> Iterator[events.Recorded]:
+    """Yield the lines that ``event`` brought along, with the numbers and times they had; they lie where it does.
+
+    Kinds that this version does not know are left out."""
+    for line in event.lines:
+        with contextlib.suppress(msgspec.MsgspecError):
+            inner = _decode_carried.decode(line.event)
+            yield events.Recorded(line.seq, line.at, inner, at.segment, at.offset, at.length)
+
+
+def unfolded(recorded: events.Recorded) -> Iterator[events.Recorded]:
+    """Yield the line itself, or those that it carries."""
+    if isinstance(recorded.event, events.ExecutionCarried):
+        yield from carried(recorded.event, recorded)
+    else:
+        yield recorded

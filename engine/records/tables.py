@@ -7,17 +7,19 @@ one transaction, so after a crash the file is merely behind. One thread writes; 
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import itertools
 import operator
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 
-from .. import events, lifecycle
-from . import reading
+from .. import events, lifecycle, model
+from . import reading, segments
 
 log = structlog.get_logger()
 
@@ -25,7 +27,11 @@ log = structlog.get_logger()
 SCHEMA_VERSION = 2
 #: Lines of one execution that lie closer than this are read together; what lies between is skipped.
 _EXTENT_GAP_BYTES = 4096
+#: The end of the year 9999: times are not written beyond it.
+_LAST_S = 253_402_300_799.0
 
+# ``gone`` has the executions that were deleted or pruned while lines of them are left, up to ``segment``: what is in
+# none of the tables is not known to be gone.
 # Every listing fixes all columns of one of these indexes but the last (see ``listing``), and is ordered by time, then
 # seq (the rowid, which every index ends with).
 _SCHEMA = """
@@ -33,14 +39,18 @@ CREATE TABLE position (instance TEXT, segment INTEGER, start INTEGER, "end" INTE
 CREATE TABLE executions (
   seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, type TEXT, flow_name TEXT, flow_id TEXT, "commit" TEXT, task TEXT,
   name TEXT, status TEXT, message TEXT, reason TEXT, parent TEXT, created_by TEXT, created_at TEXT, started_at TEXT,
-  ended_at TEXT, waiting_call INTEGER);
+  ended_at TEXT, waiting_call INTEGER, retention_s REAL, expires_at TEXT);
 CREATE INDEX executions_by_kind ON executions (type, status, created_at);
 CREATE INDEX executions_by_flow ON executions (flow_name, type, status, created_at) WHERE flow_name != '';
 CREATE INDEX executions_by_parent ON executions (parent, type, status, created_at) WHERE parent != '';
+CREATE INDEX executions_by_end ON executions (ended_at) WHERE ended_at IS NOT NULL AND retention_s IS NULL;
+CREATE INDEX executions_by_expiry ON executions (expires_at) WHERE expires_at IS NOT NULL;
 CREATE VIRTUAL TABLE search USING fts5 (name, message, content='executions', content_rowid='seq', tokenize='trigram');
 CREATE TABLE extents (execution INTEGER, segment INTEGER, start INTEGER, "end" INTEGER,
   PRIMARY KEY (execution, segment, start)) WITHOUT ROWID;
-CREATE TABLE keys (key TEXT PRIMARY KEY, execution TEXT, digest TEXT, at TEXT) WITHOUT ROWID;
+CREATE TABLE keys (key TEXT PRIMARY KEY, execution TEXT, digest TEXT, at TEXT, segment INTEGER) WITHOUT ROWID;
+CREATE TABLE moving (id TEXT, carry TEXT, segment INTEGER, start INTEGER, "end" INTEGER);
+CREATE TABLE gone (id TEXT PRIMARY KEY, segment INTEGER) WITHOUT ROWID;
 """
 
 
@@ -65,8 +75,13 @@ class Row:
     started_at: str | None
     ended_at: str | None
     waiting_call: int
+    retention_s: float | None
+    expires_at: str | None  # if it has ended and has a retention of its own
 
 
+#: Reads the lines of an extent (segment, start, end) back.
+Read = Callable[[int, int, int], Iterable[events.Recorded]]
+_PARTS = 'SELECT segment, start, "end" FROM moving WHERE id = ? AND carry = ? ORDER BY segment, start'
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
 _columns_of = operator.attrgetter(*COLUMNS)
 SELECT_ROW = "SELECT " + ", ".join(f'"{name}"' for name in COLUMNS) + " FROM executions"  # noqa: S608 - our own names
@@ -93,8 +108,9 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 class Tables:
     """The file, open for writing. Raises ``sqlite3.DatabaseError`` for one that is damaged."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, read: Read) -> None:
         self._connection = connect(path)
+        self._read = read
 
     def close(self) -> None:
         """Let go of the file."""
@@ -128,7 +144,7 @@ class Tables:
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
-            intake = _Intake(connection)
+            intake = _Intake(connection, self._read)
             for recorded in batch:
                 intake.add(recorded)
             intake.store()
@@ -147,12 +163,17 @@ class Tables:
 class _Intake:
     """What one transaction changes, gathered first, so that an execution that begins and ends in it is written once."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, read: Read) -> None:
         self._connection = connection
+        self._read = read
         self._rows: dict[str, Row] = {}
         self._searchable: dict[int, tuple[str, str]] = {}  # name and message as ``search`` has them now
-        self._keys: list[tuple[str, str, str, str]] = []
-        self._deleted: list[Row] = []
+        self._keys: list[tuple[str, str, str, str, int]] = []
+        self._carried_keys: list[tuple[str, str, str, str, int]] = []
+        self._deleted: dict[str, tuple[Row, int]] = {}  # with the segment that says so
+        self._moved: list[tuple[int, int, int]] = []  # executions whose lines are those from there on
+        self._parts: dict[tuple[str, str], list[events.Recorded]] = {}  # of carried records without their last part yet
+        self._dropped = 0
         self._extents: list[list[int]] = []
         self._open_extents: dict[int, list[int]] = {}
 
@@ -161,10 +182,13 @@ class _Intake:
         row: Row | None
         if isinstance(event, events.ExecutionCreated):
             row = self._create(event, recorded)
+        elif isinstance(event, events.RetentionEvent):
+            self._retain(event, recorded)
+            return
         elif not isinstance(event, events.ExecutionEvent):
             return
         elif isinstance(event, events.ExecutionDeleted):
-            self._delete(event.execution)
+            self._delete(event.execution, recorded.segment)
             return
         else:
             row = self._rows.get(event.execution) or self._stored(event.execution)
@@ -193,18 +217,52 @@ class _Intake:
             started_at=None,
             ended_at=None,
             waiting_call=0,
+            retention_s=event.retention_time_s,
+            expires_at=None,
         )
         self._rows[row.id] = row
         if event.key:
-            self._keys.append((event.key, event.execution, event.key_digest, recorded.at))
+            self._keys.append((event.key, event.execution, event.key_digest, recorded.at, recorded.segment))
         return row
 
-    def _delete(self, execution: str) -> None:
+    def _retain(self, event: events.RetentionEvent, recorded: events.Recorded) -> None:
+        match event:
+            case events.ExecutionsPruned():
+                for execution in event.executions:
+                    self._delete(execution, recorded.segment)
+            case events.ExecutionCarried():
+                self._carry(event, recorded)
+            case events.KeyCarried():
+                key = (event.key, event.execution, event.key_digest, event.created_at, recorded.segment)
+                self._carried_keys.append(key)
+            case events.SegmentsDropped():
+                self._dropped = max(self._dropped, event.segment)
+
+    def _carry(self, event: events.ExecutionCarried, recorded: events.Recorded) -> None:
+        """With its last part, make the row anew from the lines of all parts, which lie there from now on."""
+        name = (event.execution, event.carry)
+        self._parts.setdefault(name, []).append(recorded)
+        if not event.last:
+            return
+        stored = self._connection.execute(_PARTS, name).fetchall()
+        parts = [part for extent in stored for part in self._read(*extent)] + self._parts.pop(name)
+        if (row := self._rows.get(event.execution) or self._stored(event.execution)) is not None:
+            self._open_extents.pop(row.seq, None)
+            self._moved.append((row.seq, parts[0].segment, parts[0].offset))
+        for part in parts:
+            for line in segments.unfolded(part):
+                self.add(line)
+                if isinstance(line.event, events.ExecutionCreated) and line.event.key:
+                    self._carried_keys.append(self._keys.pop())
+
+    def _delete(self, execution: str, segment: int) -> None:
         row = self._rows.get(execution) or self._stored(execution)
         if row is not None:
-            self._deleted.append(self._rows.pop(execution))
+            self._deleted[execution] = (self._rows.pop(execution), segment)
 
     def _stored(self, execution: str) -> Row | None:
+        if execution in self._deleted:
+            return None
         stored = self._connection.execute(SELECT_ROW + " WHERE id = ?", (execution,)).fetchone()
         if stored is None:
             return None
@@ -251,10 +309,27 @@ class _Intake:
         self._insert("INSERT INTO search (rowid, name, message)", fresh)
         self._insert("INSERT OR REPLACE INTO executions", [_columns_of(row) for row in rows])
         self._insert("INSERT OR REPLACE INTO extents", self._extents)
-        execute_many("INSERT OR IGNORE INTO keys VALUES (?, ?, ?, ?)", self._keys)
-        known = [(row.seq, *self._searchable[row.seq]) for row in self._deleted if row.seq in self._searchable]
+        execute_many("DELETE FROM extents WHERE execution = ? AND (segment, start) < (?, ?)", self._moved)
+        waiting = [(*name, one) for name, parts in self._parts.items() for one in parts]
+        execute_many(
+            "INSERT INTO moving VALUES (?, ?, ?, ?, ?)",
+            [(id_, carry, one.segment, one.offset, one.offset + one.length) for id_, carry, one in waiting],
+        )
+        execute_many("INSERT OR IGNORE INTO keys VALUES (?, ?, ?, ?, ?)", self._keys)
+        execute_many("INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?)", self._carried_keys)
+        self._forget([row for row, _ in self._deleted.values()])
+        execute_many("INSERT OR REPLACE INTO gone VALUES (?, ?)", [(id_, at) for id_, (_, at) in self._deleted.items()])
+        if self._dropped:
+            for table in ("keys", "gone", "moving"):
+                self._connection.execute(f"DELETE FROM {table} WHERE segment <= ?", (self._dropped,))  # noqa: S608
+
+    def _forget(self, rows: Sequence[Row]) -> None:
+        execute_many = self._connection.executemany
+        known = [(row.seq, *self._searchable[row.seq]) for row in rows if row.seq in self._searchable]
         execute_many("INSERT INTO search (search, rowid, name, message) VALUES ('delete', ?, ?, ?)", known)
-        execute_many("DELETE FROM executions WHERE seq = ?", [(row.seq,) for row in self._deleted])
+        for table, column in (("executions", "seq"), ("extents", "execution")):
+            delete = f"DELETE FROM {table} WHERE {column} = ?"  # noqa: S608 - our own names
+            execute_many(delete, [(row.seq,) for row in rows])
 
 
 # What ``model.Execution.apply`` does to the whole execution, as far as the table shows it.
@@ -315,6 +390,9 @@ def _restarted(row: Row, event: events.ExecutionRestarted, at: str) -> None:
 def _saved(row: Row, event: events.ExecutionSaved, at: str) -> None:
     row.message = row.message if event.message is None else event.message
     row.name = row.name if event.name is None else event.name
+    if event.retention_time_s is not msgspec.UNSET:
+        row.retention_s = event.retention_time_s
+        row.expires_at = _expiry(row)
 
 
 def _ended(row: Row, event: events.ExecutionEnded, at: str) -> None:
@@ -322,6 +400,14 @@ def _ended(row: Row, event: events.ExecutionEnded, at: str) -> None:
         row.ended_at = at
         row.message = event.message or row.message
         row.reason = event.reason
+        row.expires_at = _expiry(row)
+
+
+def _expiry(row: Row) -> str | None:
+    if row.ended_at is None or row.retention_s is None:
+        return None
+    ended_s = datetime.datetime.fromisoformat(row.ended_at).timestamp()
+    return model.timestamp(min(ended_s + max(0.0, row.retention_s), _LAST_S))
 
 
 #: The life cycle in plain strings, as rows hold them.

@@ -130,7 +130,7 @@ class Calls:
     async def _recalled(self, run: flow_run.FlowRun, call: protocol.Call, entry: history.Entry) -> bytes:
         """Return the frame that answers a call as it was answered before."""
         if entry.loose:  # the next replay will find an end of its own
-            self._recorder.ended(run, call, _held(entry.result))
+            self._recorder.ended(run, call, contents.held(entry.result))
         if (failure := entry.failure) is not None:
             run.met_cancel = run.met_cancel or failure.type == "ExecutionCancel"
             shown = None
@@ -155,12 +155,3 @@ class Calls:
         if isinstance(marks, dict) and "status" in marks:
             return await views.ended_for_flow(self._ledger, await self._executions.load(marks["id"]))
         return result
-
-
-def _held(value: model.Value) -> contents.Held:
-    """Return a value, as it was read from an event, as the next event holds it."""
-    seal = value.id if isinstance(value, model.Sealed) else ""
-    shown = value.shown if isinstance(value, model.Sealed) else value
-    if isinstance(shown, events.Blob):
-        return contents.Held(msgspec.UNSET, shown, seal)
-    return contents.Held(shown, None, seal)

@@ -117,7 +117,7 @@ class ChildCalls:
             reuse=flow.metadata.reuse,
             on_interrupt=flow.metadata.on_interrupt,
             **held.twins("inputs"),
-            **_descent(run, call, args),
+            **_descent(run, call, args, flow.metadata.retention_s),
         )
         return await self._child(run, call, args.mode, created, None)
 
@@ -359,8 +359,12 @@ def _with_references(stored: dict[str, Any], vault_secrets: dict[str, str] | str
     return {name: whole(value) for name, value in stored.items()} if vault_secrets else stored
 
 
-def _descent(run: flow_run.FlowRun, call: protocol.Call, args: arguments.Child) -> dict[str, Any]:
-    """What a child has of its parent; raises ``InvalidRequest`` where the chain is too long."""
+def _descent(
+    run: flow_run.FlowRun, call: protocol.Call, args: arguments.Child, retention_s: float | None = None
+) -> dict[str, Any]:
+    """What a child has of its parent; raises ``InvalidRequest`` where the chain is too long.
+
+    ``retention_s`` counts if the parent did not say."""
     depth = run.state.depth + 1
     if depth > DEPTH_MAX:
         raise errors.InvalidRequest(f"this would be the {depth}th child of a child in a row, the limit is {DEPTH_MAX}")
@@ -377,7 +381,7 @@ def _descent(run: flow_run.FlowRun, call: protocol.Call, args: arguments.Child) 
         "orphan": args.init.orphan is not False,
         "protect_inputs": args.init.protect_inputs,
         "protect_outputs": args.init.protect_outputs,
-        "retention_time_s": None if retention is msgspec.UNSET else retention,
+        "retention_time_s": retention_s if retention is msgspec.UNSET else retention,
         "traceparent": traces.onward(run.state.traceparent, run.state.id),
     }
 

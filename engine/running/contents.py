@@ -44,6 +44,15 @@ class Held:
         return said
 
 
+def held(value: model.Value) -> Held:
+    """Return a value, as it was read from an event, as the next event holds it."""
+    seal = value.id if isinstance(value, model.Sealed) else ""
+    shown = value.shown if isinstance(value, model.Sealed) else value
+    if isinstance(shown, events.Blob):
+        return Held(msgspec.UNSET, shown, seal)
+    return Held(shown, None, seal)
+
+
 class Contents:
     """The stores of values together."""
 
@@ -51,6 +60,10 @@ class Contents:
         self.blobs = store
         self.masks = known
         self._sealed = seals
+
+    def files(self) -> tuple[blobs.Blobs, sealed.Sealed]:
+        """Return the stores whose files are named by lines of the journal."""
+        return self.blobs, self._sealed
 
     async def store(
         self,

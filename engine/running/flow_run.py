@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import msgspec
 import structlog
@@ -18,7 +17,7 @@ import structlog
 from .. import errors, events, model, ports, values
 from ..lifecycle import Status
 from ..workers import flow_process, processes, protocol
-from . import failures, history, live, output, reads, slots, views, waits
+from . import contents, failures, history, live, output, reads, slots, views, waits
 
 log = structlog.get_logger()
 
@@ -151,14 +150,13 @@ class FlowRun:
 
     async def _frame(self) -> bytes:
         """Return what makes a process run it."""
-        contents = self._around.ledger.contents
         script = self.state.script
         return protocol.start(
             protocol.Start(
                 execution=msgspec.Raw(await views.start(self._around.ledger, self.state)),
                 path=self.state.path,
                 snapshot=str(self._around.flows.snapshot(self.state.commit)),
-                script=msgspec.UNSET if script is None else await contents.shown(script),
+                script=msgspec.UNSET if script is None else await self._around.ledger.contents.shown(script),
                 webhook=self.state.webhook,
                 replayed=self.history.last,
                 system={"user": self.state.created_by, **self._around.system},
@@ -197,7 +195,7 @@ class FlowRun:
                 case protocol.Ended():
                     process.drain()
                     if (missing := self.history.next_after(self._replayed)) is not None:
-                        raise failures.Diverged(_divergence(missing.number, missing, *_left(said)))
+                        raise failures.Diverged(history.divergence(missing.number, missing, *_left(said)))
                     return said
 
     # -- the replay -------------------------------------------------------------------------------------------------
@@ -213,7 +211,7 @@ class FlowRun:
             return None
         entry = self.history.find(number)
         if entry is None or not entry.is_like(kind[:100], target[:1024]):
-            raise failures.Diverged(_divergence(number, entry, kind, target, where))
+            raise failures.Diverged(history.divergence(number, entry, kind, target, where))
         return entry
 
     async def _bury(self, process: flow_process.FlowProcess) -> None:
@@ -390,10 +388,10 @@ class FlowRun:
         if not said.call and self.replaying:
             return
         self._replayed = max(self._replayed, said.call)
-        contents = self._around.ledger.contents
-        masked = contents.masks.json  # one way: nobody reads a log back but people
-        args = await contents.store(masked(said.args))
-        kwargs = await contents.store(masked(said.kwargs))
+        store = self._around.ledger.contents
+        masked = store.masks.json  # one way: nobody reads a log back but people
+        args = await store.store(masked(said.args))
+        kwargs = await store.store(masked(said.kwargs))
         self.record(
             events.LogWritten(
                 execution=self.state.id,
@@ -435,7 +433,7 @@ class FlowRun:
             return self._end(Status.ENDED_CANCELLED, "cancelled")
         if self.continuation is not None and ended.failure is None:
             return events.ExecutionRestarted(
-                execution=self.state.id, reason="continued as new", **_twins(self.continuation)
+                execution=self.state.id, reason="continued as new", **contents.held(self.continuation).twins("inputs")
             )
         if ended.failure is not None:
             failure = msgspec.structs.replace(
@@ -483,29 +481,8 @@ class FlowRun:
         )
 
 
-def _divergence(
-    number: int, recorded: history.Entry | None, kind: str = "", target: str = "", where: str = ""
-) -> events.Divergence:
-    return events.Divergence(
-        call=number,
-        recorded_kind=recorded.kind if recorded is not None else "",
-        recorded_target=recorded.target if recorded is not None else "",
-        recorded_where=recorded.where if recorded is not None else "",
-        attempted_kind=kind[:100],
-        attempted_target=target[:1024],
-        attempted_where=where[:1024],
-    )
-
-
 def _left(ended: protocol.Ended) -> tuple[str, str, str]:
     """Return how a handler left as the side of a divergence: kind, target, where."""
     if (failure := ended.failure) is not None:
         return "raise", failure.message, f"{failure.file}:{failure.line}" if failure.file else ""
     return "return", ended.message, ""
-
-
-def _twins(inputs: model.Value) -> dict[str, Any]:
-    """Return a value as the fields of an event that holds inputs."""
-    sealed = {"inputs_sealed": inputs.id} if isinstance(inputs, model.Sealed) else {}
-    shown = inputs.shown if isinstance(inputs, model.Sealed) else inputs
-    return {"inputs_blob" if isinstance(shown, events.Blob) else "inputs": shown, **sealed}

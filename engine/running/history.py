@@ -140,5 +140,20 @@ def of(recorded: Iterable[events.Recorded], loose: Sequence[Loose] = ()) -> Hist
     return history
 
 
+def divergence(
+    number: int, recorded: Entry | None, kind: str = "", target: str = "", where: str = ""
+) -> events.Divergence:
+    """Return both sides of a replay that is not like the record, for people."""
+    return events.Divergence(
+        call=number,
+        recorded_kind=recorded.kind if recorded is not None else "",
+        recorded_target=recorded.target if recorded is not None else "",
+        recorded_where=recorded.where if recorded is not None else "",
+        attempted_kind=kind[:100],
+        attempted_target=target[:1024],
+        attempted_where=where[:1024],
+    )
+
+
 def _size(text: msgspec.Raw | msgspec.UnsetType) -> int:
     return 0 if text is msgspec.UNSET else len(bytes(text))

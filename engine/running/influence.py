@@ -46,10 +46,15 @@ class Influence:
             raise errors.Conflict("a task cannot be paused", hint="cancel it, or pause the flow that waits for it")
         self.request_pause(execution, by)
 
+    def can_restart(self, execution: str) -> bool:
+        """Return whether it stands still without a process, so that it may begin anew."""
+        subject = self._ledger.find(execution)
+        return subject is not None and subject.state.status is Status.PAUSED and subject.supervision is None
+
     def restart(self, execution: str, by: str) -> None:
         """Let an execution that stands still begin anew; raises ``Conflict`` if it has ended or does not."""
         subject = self._ledger.find(execution)
-        if subject is None or subject.state.status is not Status.PAUSED or subject.supervision is not None:
+        if subject is None or not self.can_restart(execution):
             raise errors.Conflict(
                 f"execution {execution} does not stand still without a process", hint="rerun makes a new execution"
             )

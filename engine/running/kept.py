@@ -20,12 +20,16 @@ class Kept:
     def apply(self, event: events.StateEvent, at: str) -> None:
         """Change the state as ``event`` says."""
         match event:
-            case events.RecordSaved() | events.RecordDeleted() | events.RecordSuperseded():
+            case events.RecordSaved() | events.RecordDeleted() | events.RecordSuperseded() | events.RecordCarried():
                 self.store.apply(event, at)
-            case events.LockTaken() | events.LockReleased():
+            case events.LockTaken() | events.LockReleased() | events.LockCarried():
                 self.locks.apply(event, at)
             case (
-                events.MessageCreated() | events.MessageAnswered() | events.MessageWithdrawn() | events.MessageDeleted()
+                events.MessageCreated()
+                | events.MessageAnswered()
+                | events.MessageWithdrawn()
+                | events.MessageDeleted()
+                | events.MessageCarried()
             ):
                 self.messages.apply(event, at)
             case _:

@@ -120,6 +120,7 @@ class Reception:
             "timeout_s": flow.metadata.timeout_s,
             "reuse": flow.metadata.reuse,
             "on_interrupt": flow.metadata.on_interrupt,
+            "retention_time_s": flow.metadata.retention_s,
         }
 
     async def _of_script(self, request: model.Submission) -> dict[str, Any]:

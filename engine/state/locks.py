@@ -64,13 +64,28 @@ class Locks:
                 self._holders[event.name] = Holder(event.name, event.execution, event.owned, at, event.call)
                 if event.owned:
                     self._owned.setdefault(event.execution, {})[event.name] = None
+            case events.LockCarried():
+                self._release(event.name)
+                self._holders[event.name] = Holder(event.name, event.execution, event.owned, event.since)
+                if event.owned:
+                    self._owned.setdefault(event.execution, {})[event.name] = None
             case events.LockReleased():
-                holder = self._holders.pop(event.name, None)
-                if holder is not None and holder.owned:
-                    owned = self._owned[holder.execution]
-                    del owned[event.name]
-                    if not owned:
-                        del self._owned[holder.execution]
+                self._release(event.name)
+
+    def _release(self, name: str) -> None:
+        holder = self._holders.pop(name, None)
+        if holder is not None and holder.owned:
+            owned = self._owned[holder.execution]
+            del owned[name]
+            if not owned:
+                del self._owned[holder.execution]
+
+    def carried(self) -> list[events.LockCarried]:
+        """Return all locks that are held, in the order of taking: applied in that order they change nothing."""
+        return [
+            events.LockCarried(name=one.name, execution=one.execution, owned=one.owned, since=one.since)
+            for one in self._holders.values()
+        ]
 
     def holder(self, name: str) -> Holder | None:
         """Return who has the lock, None if it is free."""

@@ -53,7 +53,7 @@ _BASE64_WIDTHS = (64, 76)
 _ENGINE_WORDS = frozenset(
     {
         "base", "by", "children", "commit", "created_by", "effect", "execution", "file", "flow_id", "flow_name", "id",
-        "key", "key_digest", "kind", "level", "manifest_sha256", "message_type", "on_interrupt", "parent", "path",
+        "key", "key_digest", "kind", "level", "manifest_sha256", "message_type", "on_interrupt", "parent", "path", "traceparent",
         "previous", "protect_inputs", "protect_outputs", "ref", "return_when", "sha256", "source", "status", "stream",
         "task", "type", "version", "where",
     }
@@ -72,6 +72,15 @@ _ENGINE_WORDS_OF: Mapping[type[msgspec.Struct], frozenset[str]] = {
     events.MessageAnswered: frozenset({"message"}),
     events.MessageWithdrawn: frozenset({"message"}),
     events.MessageDeleted: frozenset({"message"}),
+    # What stands in them was masked when it first happened; a carried line says the same or it says something else.
+    **{
+        carried: frozenset(carried.__struct_fields__)
+        for carried in (events.RecordCarried, events.LockCarried, events.MessageCarried, events.ExecutionCarried)
+    },
+    events.KeyCarried: frozenset(events.KeyCarried.__struct_fields__),
+    events.ExecutionsPruned: frozenset({"executions"}),
+    events.SegmentsDropped: frozenset(events.SegmentsDropped.__struct_fields__),
+    events.CommitPublished: frozenset({"carried"}),
 }
 #: Fields, or objects of them, that name files. The keys of such an object are those of the one it belongs to.
 _OF_FILES = ("_sealed", "_blob", "_blobs")

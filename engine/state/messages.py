@@ -11,6 +11,7 @@ message stays in memory until it is deleted.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from .. import errors, events, model
 
@@ -39,7 +40,7 @@ class Message:
 
 
 class Messages:
-    """All messages, in the order of their making."""
+    """All messages there are."""
 
     def __init__(self) -> None:
         self._messages: dict[str, Message] = {}
@@ -50,6 +51,9 @@ class Messages:
         """Change the state as ``event`` says; raises ``ValueError`` for a second answer."""
         if isinstance(event, events.MessageCreated):
             self._created(event, at)
+            return
+        if isinstance(event, events.MessageCarried):
+            self._carried(event)
             return
         message = self._messages.get(event.message)
         if message is None:
@@ -86,11 +90,28 @@ class Messages:
 
     def all(self, *, pending: bool = False) -> list[Message]:
         """Return all messages, or those that want an answer, the newest first."""
-        return [self._messages[id_] for id_ in reversed(self._pending if pending else self._messages)]
+        found = [self._messages[id_] for id_ in reversed(self._pending if pending else self._messages)]
+        return sorted(found, key=_made, reverse=True)
 
     def bound_to(self, execution: str) -> list[Message]:
         """Return what nobody needs to answer once that execution ended, the oldest first."""
-        return [self._messages[id_] for id_ in self._bound.get(execution, ())]
+        return sorted((self._messages[id_] for id_ in self._bound.get(execution, ())), key=_made)
+
+    def carried(self, id: str) -> events.MessageCarried | None:  # noqa: A002 - a message is found by it
+        """Return a message as it is, so that applying it changes nothing; None if there is none."""
+        message = self._messages.get(id)
+        if message is None:
+            return None
+        said: dict[str, Any] = {}
+        for field, value in (("body", message.body), ("response", message.response)):
+            shown = value.shown if isinstance(value, model.Sealed) else value
+            if isinstance(value, model.Sealed):
+                said[f"{field}_sealed"] = value.id
+            if shown is not None:
+                said[f"{field}_blob" if isinstance(shown, events.Blob) else field] = shown
+        plain = ("subject", "message_type", "execution", "created_at", "created_by", "bound")
+        told = (*plain, "answered_at", "answered_by", "withdrawn")
+        return events.MessageCarried(message=id, **said, **{name: getattr(message, name) for name in told})
 
     def _created(self, event: events.MessageCreated, at: str) -> None:
         message = Message(
@@ -105,7 +126,33 @@ class Messages:
         )
         if message.id in self._messages:
             raise ValueError(f"message {message.id} was created twice")
+        self._put(message)
+
+    def _carried(self, event: events.MessageCarried) -> None:
+        if event.message in self._messages:
+            self._close(self._messages[event.message])
+        answer = model.value(event.response, event.response_blob, event.response_sealed)
+        self._put(
+            Message(
+                id=event.message,
+                subject=event.subject,
+                message_type=event.message_type,
+                body=model.value(event.body, event.body_blob),
+                execution=event.execution,
+                created_at=event.created_at,
+                created_by=event.created_by,
+                bound=event.bound,
+                response=answer if event.answered_at else None,
+                answered_at=event.answered_at,
+                answered_by=event.answered_by,
+                withdrawn=event.withdrawn,
+            )
+        )
+
+    def _put(self, message: Message) -> None:
         self._messages[message.id] = message
+        if not message.pending:
+            return
         self._pending[message.id] = None
         if message.bound and message.execution:
             self._bound.setdefault(message.execution, {})[message.id] = None
@@ -118,3 +165,8 @@ class Messages:
             del bound[message.id]
             if not bound:
                 del self._bound[message.execution]
+
+
+def _made(message: Message) -> str:
+    """The order of making, also for messages that were carried forward in the journal."""
+    return message.created_at

@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -83,6 +83,24 @@ class Sealed:
         """Forget a value; harmless if it is not there."""
         with contextlib.suppress(FileNotFoundError):
             self._path(id_).unlink()
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """Yield all values, by their ids."""
+        for path in self._directory.iterdir():
+            if _ID.fullmatch(path.name):
+                yield path.name, path
+
+    def left_over(self) -> Iterator[Path]:
+        """Yield what somebody has not finished, or never will."""
+        yield from self._directory.glob(".*.tmp")
+
+    def discard(self, path: Path, mtime_ns: int) -> bool:
+        """Remove a file unless it was written to after ``mtime_ns``; returns whether it is gone."""
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime_ns == mtime_ns:
+                path.unlink()
+                return True
+        return False
 
     def _path(self, id_: str) -> Path:
         if not _ID.fullmatch(id_):  # it came from a line of the journal: never let that choose a path

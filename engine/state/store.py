@@ -103,10 +103,33 @@ class Store:
             case events.RecordDeleted():
                 if event.base:
                     self._put(event.type, event.name, _Saved(event.base))
+            case events.RecordCarried():
+                if event.id or event.base:
+                    self._put(event.type, event.name, _carried(event))
             case events.RecordSuperseded():
                 pass
         if event.type == "webhook" or event.name.startswith(kinds.WEBHOOK_SETTING):
             self._published = None
+
+    def carried(self, type: str, name: str) -> events.RecordCarried | None:  # noqa: A002 - records have a type
+        """Return what was saved or deleted at run time under this name, so that applying it changes nothing."""
+        saved = self._saved.get(type, {}).get(name)
+        if saved is None:
+            return None
+        shown = {k: value.shown if isinstance(value, model.Sealed) else value for k, value in saved.fields.items()}
+        return events.RecordCarried(
+            type=type,
+            name=name,
+            id=saved.id,
+            fields={key: value for key, value in shown.items() if isinstance(value, msgspec.Raw)},
+            field_blobs={key: value for key, value in shown.items() if isinstance(value, events.Blob)},
+            fields_sealed={k: value.id for k, value in saved.fields.items() if isinstance(value, model.Sealed)},
+            base=saved.base,
+            created_at=saved.created_at,
+            modified_at=saved.modified_at,
+            created_by=saved.created_by,
+            modified_by=saved.modified_by,
+        )
 
     def declare(self, declared: Mapping[str, Mapping[str, model.Declared]], at: str) -> list[tuple[str, str]]:
         """Adopt what the repository declares since ``at``.
@@ -226,19 +249,34 @@ def declared_id(type: str, name: str) -> str:  # noqa: A002
     return base64.b32hexencode(digest[:16]).decode().rstrip("=").lower()
 
 
-def _saved(event: events.RecordSaved, before: _Saved | None, at: str) -> _Saved:
+def _fields(event: events.RecordSaved | events.RecordCarried) -> dict[str, model.Value]:
     keys = event.fields.keys() | event.field_blobs.keys()
-    fields = {
+    return {
         key: model.value(
             event.fields.get(key, msgspec.UNSET), event.field_blobs.get(key), event.fields_sealed.get(key, "")
         )
         for key in sorted(keys)
     }
+
+
+def _carried(event: events.RecordCarried) -> _Saved:
+    return _Saved(
+        base=event.base,
+        id=event.id,
+        fields=_fields(event),
+        created_at=event.created_at,
+        modified_at=event.modified_at,
+        created_by=event.created_by,
+        modified_by=event.modified_by,
+    )
+
+
+def _saved(event: events.RecordSaved, before: _Saved | None, at: str) -> _Saved:
     first = before if before is not None and before.id else None
     return _Saved(
         base=event.base,
         id=event.id,
-        fields=fields,
+        fields=_fields(event),
         created_at=first.created_at if first else at,
         modified_at=at,
         created_by=first.created_by if first else event.by,

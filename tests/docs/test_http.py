@@ -133,6 +133,12 @@ def test_a_delivery_and_its_answers_look_as_shown(daemon):
     assert daemon.client.wait(accepted["id"])["status"] == "ENDED_SUCCESS"
 
 
+def test_what_was_pruned_looks_as_shown(ask):
+    status, done, _ = ask("POST", "/api/v1/records/prune", {"dry_run": True})
+    assert (status, list(done)) == (200, list(EXAMPLES["pruned"]))
+    assert ask("POST", "/api/v1/records/prune", {"keep_s": 0})[0] == 400
+
+
 def test_titles_and_statuses_of_errors_are_those_of_the_code():
     rows = set(re.findall(r"^\| (\d{3}) \| ([\w ]+) \|", DOCUMENT, re.MULTILINE)) - {("405", "Invalid request")}
     kinds = (

@@ -426,3 +426,150 @@ def test_what_was_polled_is_replayed_in_the_same_number(daemon):
     assert (ended["status"], ended["output_value"]) == ("ENDED_SUCCESS", {"n": n})
     assert n > 10
     assert json.dumps(ended)
+
+
+def test_a_step_that_is_recorded_is_not_done_again(daemon, tmp_path):
+    daemon.start()
+    flow(
+        daemon,
+        "steps",
+        "import os\ndef handler(system, this, inputs):\n    def act():\n"
+        "        with open(inputs['file'], 'a') as file: file.write('done ')\n        return len('done')\n"
+        "    n = this.step('act', act)\n    this.sleep(2)\n    return {'n': n}\n",
+    )
+    file = tmp_path / "file"
+    execution = daemon.client.run("steps", {"file": str(file)})["id"]
+    until(lambda: daemon.client.execution(execution)["status"] == "WAITING", "it sleeps")
+    daemon.kill()
+    daemon.start()
+    assert daemon.client.wait(execution, 20)["output_value"] == {"n": 4}
+    assert file.read_text() == "done "
+
+
+TOUCHES = """
+import os
+def handler(system, this, inputs):
+    with open(inputs['file'], 'a') as file:
+        file.write('touched ')
+    this.log('touched')
+    this.sleep(2)
+    return 'end'
+"""
+
+
+@pytest.mark.parametrize(("on_interrupt", "touched"), [("", 1), ("resume", 2)])
+def test_a_flow_that_touched_the_world_by_itself_is_not_silently_run_again(daemon, tmp_path, on_interrupt, touched):
+    daemon.environment["HEADRACE_RUN__HIBERNATE_AFTER"] = "0.05s"
+    daemon.start()
+    head = f"# /// script\n# [tool.headrace]\n# on_interrupt = '{on_interrupt}'\n# ///\n" if on_interrupt else ""
+    flow(daemon, "touches", head + TOUCHES)
+    file = tmp_path / "file"
+    execution = daemon.client.run("touches", {"file": str(file)})["id"]
+    until(lambda: daemon.client.execution(execution)["status"] == "WAITING", "it sleeps")
+    time.sleep(0.2)
+    assert daemon.record(execution)[-1]["event"] == "call.started", "it keeps its process"
+    daemon.kill()
+    daemon.start()
+    ended = daemon.client.wait(execution, 20)
+    assert file.read_text().split() == ["touched"] * touched
+    if on_interrupt:
+        assert ended["output_value"] == "end"
+    else:
+        assert (ended["status"], ended["reason"]) == ("ENDED_ERROR", "interrupted")
+        line = 8 if head else 4
+        assert f"it touched the world by itself: open {file} at touches.py:{line}" in ended["message"]
+        assert "Put that into this.step(…)" in ended["message"]
+
+
+def test_who_waits_for_a_lock_gets_it_after_a_crash_in_the_order_of_coming(daemon):
+    daemon.start()
+    flow(
+        daemon,
+        "queues",
+        "def handler(system, this, inputs):\n    with this.lock('one door'):\n"
+        "        system.setting('order').list_append(inputs['n'])\n        this.sleep(inputs['s'])\n",
+    )
+    executions = []
+    for n in range(4):
+        executions.append(daemon.client.run("queues", {"n": n, "s": 0 if n else 3})["id"])
+        until(lambda: daemon.client.execution(executions[-1])["status"] == "WAITING", "it stands in line")
+    daemon.kill()
+    daemon.start()
+    assert [daemon.client.wait(execution, 30)["status"] for execution in executions] == ["ENDED_SUCCESS"] * 4
+    assert daemon.client.kept_one("settings", "order")["value"] == [0, 1, 2, 3]
+    assert daemon.client.locks() == []
+
+
+def test_a_child_that_was_only_created_can_be_run_after_a_crash(daemon, world):
+    daemon.start()
+    flow(
+        daemon,
+        "later",
+        "def handler(system, this, inputs):\n    child = this.flow('child', n=5, run=False)\n"
+        "    task = this.task('REST', url=inputs['url'], run=False)\n    this.sleep(2)\n"
+        "    code = task.run().get('output_value')['status_code']\n"
+        "    return [child.run().get('output_value')['twice'], code]\n",
+    )
+    execution = daemon.client.run("later", {"url": f"{world.url}/late"})["id"]
+    until(lambda: daemon.client.execution(execution)["status"] == "WAITING", "it sleeps")
+    daemon.kill()
+    daemon.start()
+    assert daemon.client.wait(execution, 20)["output_value"] == [10, 200]
+    assert world.count("/late") == 1
+
+
+def test_waiting_for_several_with_a_deadline_goes_on_through_a_crash(daemon):
+    daemon.start()
+    flow(
+        daemon,
+        "several",
+        "import flow_api\ndef handler(system, this):\n"
+        "    quick = this.flow('child', n=1, wait=False)\n"
+        "    slow = this.script('def handler(system, this):\\n    this.sleep(600)', wait=False)\n"
+        "    ended = this.wait_for(quick, slow, return_when=system.return_when.FIRST_ENDED)\n"
+        "    try:\n        this.wait_for(slow, timeout=3)\n"
+        "    except flow_api.DependencyTimeoutError as error:\n        slow.cancel()\n"
+        "        return [ended[0].get('output_value')['twice'], str(error)]\n",
+    )
+    execution = daemon.client.run("several")["id"]
+    until(lambda: "until" in daemon.record(execution)[-1], "it waits for the slow one")
+    daemon.kill()
+    daemon.start()
+    assert daemon.client.wait(execution, 20)["output_value"] == [2, "not ended within 3 s"]
+
+
+def test_a_secret_a_handler_read_is_there_again_and_stands_nowhere(daemon, tmp_path):
+    daemon.environment["HUSH"] = "a very secret word"
+    daemon.start()
+    flow(
+        daemon,
+        "reads",
+        "def handler(system, this, inputs):\n"
+        "    text = this.message('say it', body={'type': 'object', 'properties': {'p': {'element': 'password', "
+        "'type': 'string'}}}).get('response')['p']\n    this.sleep(2)\n    return {'length': len(text)}\n",
+    )
+    execution = daemon.client.run("reads")["id"]
+    (message,) = until(lambda: daemon.client.messages(pending=True), "it asks")
+    daemon.client.answer(message["id"], {"p": "a very secret word"})
+    until(lambda: "until" in daemon.record(execution)[-1], "it sleeps")
+    daemon.kill()
+    daemon.start()
+    assert daemon.client.wait(execution, 20)["output_value"] == {"length": 18}
+    assert b"very secret word" not in b"".join(path.read_bytes() for path in (daemon.state / "records").iterdir())
+
+
+def test_what_is_printed_before_a_replayed_call_is_not_recorded_twice(daemon):
+    daemon.start()
+    flow(
+        daemon,
+        "prints",
+        "import logging\ndef handler(system, this):\n    print('before')\n    logging.warning('careful')\n"
+        "    this.sleep(1.5)\n    print('after')\n",
+    )
+    execution = daemon.client.run("prints")["id"]
+    until(lambda: daemon.client.execution(execution)["status"] == "WAITING", "it sleeps")
+    daemon.kill()
+    daemon.start()
+    daemon.client.wait(execution, 20)
+    texts = [line["text"] for line in daemon.client.log(execution)]
+    assert texts == ["before", "careful", "after"]

@@ -53,13 +53,13 @@ def test_credentials_that_others_could_read_are_not_used(flows, tmp_path, name, 
 
 
 def test_a_key_that_others_could_read_or_that_is_none_is_not_used(flows, tmp_path):
-    pem = tmp_path / "tls.pem"
+    pem = tmp_path / "credentials" / "tls"
+    pem.parent.mkdir()
     pem.write_text("no certificate")
     pem.chmod(0o600)
-    assert "cannot be used" in refused(flows, tmp_path / "s", HEADRACE_LISTEN__TLS=str(pem))
+    assert "cannot be used" in refused(flows, tmp_path / "s", CREDENTIALS_DIRECTORY=str(pem.parent))
     pem.chmod(0o644)
-    assert "can be read by others" in refused(flows, tmp_path / "s", HEADRACE_LISTEN__TLS=str(pem))
-    assert "is not a file" in refused(flows, tmp_path / "s", HEADRACE_LISTEN__TLS=str(pem) + ".not")
+    assert "can be read by others" in refused(flows, tmp_path / "s", CREDENTIALS_DIRECTORY=str(pem.parent))
 
 
 def test_a_state_directory_that_others_can_look_into_is_closed(flows, tmp_path, make_daemon):
@@ -72,12 +72,13 @@ def test_a_state_directory_that_others_can_look_into_is_closed(flows, tmp_path, 
 
 def test_with_a_certificate_it_speaks_tls_and_nothing_else(flows, tmp_path, make_daemon, monkeypatch):
     folder = certificates.make(tmp_path).folder
-    pem = folder / "tls.pem"
+    pem = folder / "credentials" / "tls"
+    pem.parent.mkdir()
     pem.write_text((folder / "server.crt").read_text() + (folder / "server.key").read_text())
     pem.chmod(0o600)
     monkeypatch.setenv("SSL_CERT_FILE", str(folder / "ca.crt"))
     daemon = make_daemon(flows)
-    daemon.environment["HEADRACE_LISTEN__TLS"] = str(pem)
+    daemon.environment["CREDENTIALS_DIRECTORY"] = str(pem.parent)
     daemon.start()
     assert daemon.url.startswith("https://127.0.0.1:")
     assert Client.find(daemon.url, daemon.token(), environ={}).me()["name"] == "admin"

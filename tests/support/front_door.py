@@ -63,6 +63,7 @@ def table(tmp_path: Any) -> list[routes.Route]:
         synchroniser=types.SimpleNamespace(flows=None, authoring=None),
         tasks=None,
         hub=None,
+        pruner=None,
         figures=metrics.Metrics(),
     )
     settings = config.load({"source.url": "/flows"}, {}, {})

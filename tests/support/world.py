@@ -24,8 +24,8 @@ class World:
             def do_GET(self) -> None:
                 asked = urllib.parse.urlsplit(self.path)
                 query = dict(urllib.parse.parse_qsl(asked.query))
-                counts[asked.path] += 1
-                counts[self.path] += 1
+                for path in {asked.path, self.path}:
+                    counts[path] += 1
                 self.rfile.read(int(self.headers.get("content-length", 0)))
                 if asked.path == "/slow":
                     time.sleep(float(query["s"]))

@@ -166,6 +166,31 @@ def test_the_standard_part_of_the_block_is_checked_too(line, key):
     assert (caught.value.line, caught.value.key) == (2, key)
 
 
+@pytest.mark.parametrize(
+    ("line", "keep_s", "count"),
+    [
+        ('retention = "7d"', 604800.0, 0),
+        ("retention = 60", 60.0, 0),
+        ('retention = {keep = "1h", count = 100}', 3600.0, 100),
+        ("retention = {count = 3}", None, 3),
+    ],
+)
+def test_a_flow_says_how_long_its_executions_are_kept_and_how_many(line, keep_s, count):
+    block = parse(f"# /// script\n# [tool.headrace]\n# {line}\n# ///\n")
+    assert (block.metadata.retention_s, block.metadata.retention_count) == (keep_s, count)
+    assert block.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [('retention = "soon"', "retention"), ("retention = {count = 0}", "retention.count"), ("retention = {x = 1}", "x")],
+)
+def test_a_retention_that_cannot_be_is_refused(line, key):
+    with pytest.raises(metadata.MetadataInvalid) as caught:
+        parse(f"# /// script\n# [tool.headrace]\n# {line}\n# ///\n")
+    assert (caught.value.line, key in caught.value.key) == (3, True)
+
+
 def test_no_block_and_an_empty_block_mean_the_defaults():
     assert compile_flows.find_block("x = 1\n# ///\n") == ("", 0, "")
     assert parse("# /// script\n# ///\n").metadata == model.Metadata()

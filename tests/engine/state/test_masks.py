@@ -417,7 +417,6 @@ def test_of_every_event_it_is_settled_what_people_wrote():
         "ExecutionPaused": {"reason", "divergence"},
         "ExecutionInterrupted": {"reason"},
         "ExecutionRestarted": {"reason"},
-        "EffectNoticed": {"detail"},
         "CallStarted": {"target"},
         "CallEnded": {"target", "failure"},
         "ExecutionSaved": {"message", "name", "description", "output_keys"},

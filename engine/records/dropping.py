@@ -1,0 +1,147 @@
+"""Giving segments back to the disk: what the oldest ones hold, and letting them go for good. Blocking.
+
+A segment may go when nothing in it is needed any more, or what is has been said again at the journal's end. That must
+be durable, and so must the line that vouches for a journal without its beginning (``events.SegmentsDropped``), before
+``unlink`` is called; the oldest goes first. Recovery believes such a line if its numbers fit, and does what was left
+undone. Who decides what is needed is ``running.pruning``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+
+from .. import errors, events
+from . import segments, tail
+
+#: Reading pauses after so many lines: whoever runs flows goes first.
+_LINES_AT_ONCE = 500
+_PAUSE_S = 0.001
+_CRC = re.compile(r"[0-9a-f]{8}")
+
+
+class End(msgspec.Struct, frozen=True):
+    """What a sealed segment ended with: number and checksum of its last line, and what its seal says."""
+
+    seq: int
+    crc: str
+    sha256: str
+
+
+@dataclasses.dataclass(slots=True)
+class Contents:
+    """What a sealed segment holds, as far as it may still count; the numbers are bytes."""
+
+    segment: int
+    size: int
+    begun: set[str] = dataclasses.field(default_factory=set)  # executions that begin here
+    executions: dict[str, dict[int, int]] = dataclasses.field(default_factory=dict)  # line → bytes, of all with lines
+    records: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)  # by type and name
+    messages: Counter[str] = dataclasses.field(default_factory=Counter)
+    locks: int = 0
+    sources: set[str] = dataclasses.field(default_factory=set)  # of which something was published
+    keys: list[events.KeyCarried] = dataclasses.field(default_factory=list)
+    unknown: bool = False  # only a newer version can judge some of its lines
+
+    def add(self, event: events.AnyEvent, seq: int, at: str, size: int) -> None:
+        """Take one line's event into account."""
+        match event:
+            case events.ExecutionCreated():
+                self.begun.add(event.execution)
+                self.executions.setdefault(event.execution, {})[seq] = size
+                if event.key:
+                    said = {"key": event.key, "execution": event.execution, "key_digest": event.key_digest}
+                    self.keys.append(events.KeyCarried(**said, created_at=at))
+            case events.ExecutionCarried():
+                self.begun.add(event.execution)
+                lines = self.executions.setdefault(event.execution, {})
+                lines.update((line.seq, len(bytes(line.event))) for line in event.lines)
+            case events.KeyCarried():
+                self.keys.append(event)
+            case events.CommitPublished():
+                self.sources.add(event.source)
+            case event if isinstance(event, events.RecordEvent):
+                self.records[event.type, event.name] = size
+            case event if isinstance(event, events.LockEvent):
+                self.locks += size
+            case event if isinstance(event, events.MessageEvent):
+                self.messages[event.message] += size
+            case event if isinstance(event, events.ExecutionEvent):
+                self.executions.setdefault(event.execution, {})[seq] = size
+            case _:
+                pass  # a daemon's start, what was pruned, …: nothing that counts later
+
+
+def contents(segment: int, path: Path) -> Contents:
+    """Read a sealed segment through. Raises ``JournalCorrupt`` if it has changed: nobody knows then what counts."""
+    found = Contents(segment, path.stat().st_size)
+    chain: segments.Chain | None = None
+    with path.open("rb") as file:
+        for count, line in enumerate(file, 1):
+            chain = chain or _chain_before(line)
+            if chain is None or not chain.follow(line):
+                raise errors.JournalCorrupt(f"{path} is damaged in line {count}", hint="restore it from a backup")
+            decoded = segments.decode(line)
+            if isinstance(decoded.event, segments.Unknown):
+                found.unknown = True
+            elif not isinstance(decoded.event, segments.SegmentOpened | segments.SegmentSealed):
+                found.add(decoded.event, decoded.seq, decoded.at, len(line))
+            if count % _LINES_AT_ONCE == 0:
+                time.sleep(_PAUSE_S)
+    return found
+
+
+def end_before(line: bytes) -> End | None:
+    """Return what the segment before the one that begins with ``line`` ended with; None if ``line`` cannot tell."""
+    try:
+        opened = segments.decode(line)
+    except errors.JournalCorrupt:
+        return None
+    if not isinstance(opened.event, segments.SegmentOpened) or not _CRC.fullmatch(opened.event.previous_crc):
+        return None
+    return End(opened.seq - 1, opened.event.previous_crc, opened.event.previous_sha256)
+
+
+def _chain_before(line: bytes) -> segments.Chain | None:
+    end = end_before(line)
+    return segments.Chain(end.seq, 0, int(end.crc, 16)) if end is not None else None
+
+
+def tombstone(directory: Path, segment: int) -> events.SegmentsDropped:
+    """Return the event that must be durable before ``segment`` and those before it go."""
+    path = directory / segments.file_name(segment + 1)
+    with path.open("rb") as file:
+        end = end_before(file.readline(segments.LINE_BYTES_MAX + 1))
+    if end is None:
+        raise errors.JournalCorrupt(f"{path} does not begin as a segment does", hint="restore it from a backup")
+    return events.SegmentsDropped(segment=segment, last_seq=end.seq, last_crc=end.crc, sha256=end.sha256)
+
+
+def unlink(directory: Path, segment: int) -> int:
+    """Remove all segments up to ``segment``, the oldest first, and return the bytes that gave back.
+
+    Their tombstone is durable. If we die before the end, the rest is removed by the next start."""
+    freed = 0
+    for number, path in segments.files(directory):
+        if number > segment:
+            break
+        freed += path.stat().st_size
+        path.unlink()
+    if freed:
+        tail.sync_directory(directory)
+    return freed
+
+
+def began_at(directory: Path, segment: int) -> str:
+    """Return when a segment was begun; empty if there is none."""
+    try:
+        with (directory / segments.file_name(segment)).open("rb") as file:
+            line = file.readline(segments.LINE_BYTES_MAX + 1)
+    except FileNotFoundError:
+        return ""
+    return segments.decode(line).at
