@@ -24,8 +24,9 @@ from . import access, answers, metrics, routes, shapes
 from .operations import Operation
 from .reach import Reach
 
-#: With less room than this it is time to say so; the journal still takes what comes.
+#: With less room than this, or than this part of a small disk, it is time to say so; the journal still takes what comes.
 FREE_BYTES_MIN = 64 * 1024 * 1024
+_FREE_PART_MIN = 20
 
 
 class Health:
@@ -89,9 +90,10 @@ class Health:
         found = list(self._work.refusals)
         if not self._flows.current().commit:
             found.append("no commit is published yet")
-        free = self._free_bytes()
-        if free < FREE_BYTES_MIN:
-            found.append(f"only {free // 2**20} MiB are free on the disk of the state directory")
+        disk = os.statvfs(self._state)
+        free = disk.f_bavail * disk.f_frsize
+        if free < min(FREE_BYTES_MIN, disk.f_blocks * disk.f_frsize // _FREE_PART_MIN):
+            found.append(f"only {free / 2**20:.1f} MiB are free on the disk of the state directory")
         return found
 
     def _free_bytes(self) -> int:

@@ -82,7 +82,8 @@ def test_a_disk_that_gets_full_is_a_reason_not_to_be_ready(make_daemon, workshop
         pytest.skip("no tmpfs can be mounted here")
     try:
         small = make_daemon(workshop.folder, state="disk/s").start()
-        (disk / "filling").write_bytes(b"x" * 60_000_000)
+        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+        (disk / "filling").write_bytes(b"x" * (free - 4_000_000))
         answer = ask(small, "GET", "/readyz")
         assert answer.status == 503 and "MiB are free" in answer.json["reasons"][0]
         assert ask(small, "GET", "/healthz").status == 200
