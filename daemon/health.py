@@ -24,7 +24,7 @@ from . import access, answers, metrics, routes, shapes
 from .operations import Operation
 from .reach import Reach
 
-#: With less room than this, or than this part of a small disk, it is time to say so; the journal still takes what comes.
+#: With less room than this, or than a twentieth of a small disk, it is time to say so; the journal takes what comes.
 FREE_BYTES_MIN = 64 * 1024 * 1024
 _FREE_PART_MIN = 20
 

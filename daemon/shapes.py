@@ -59,10 +59,13 @@ class Execution(Summary, kw_only=True):
     input_value: Any
     output_value: Any
     attempt: int
+    generation: int
+    divergence: Any
     cancel_requested: bool
     pause_requested: bool
     is_paused: bool
     error: events.Failure | None
+    effect: dict[str, Any] | None
     waiting_for: list[Wait]
 
 
