@@ -33,8 +33,9 @@ check: install  ## format, lint, types, import rules
 	$(BIN)/pytest -q tests/test_house.py
 
 faults: install system-packages  ## what breaks, in large numbers; minutes
-	HEADRACE_SLOW_CLIENTS=5000 HEADRACE_PATHS=5000 HEADRACE_GUESSES=10000 \
-	  $(BIN)/pytest -rP tests/faults tests/e2e/test_access.py
+	HEADRACE_SLOW_CLIENTS=5000 HEADRACE_PATHS=5000 HEADRACE_GUESSES=10000 HEADRACE_FLIPS=12500 HEADRACE_FUZZ=100 \
+	  $(BIN)/pytest -rP --timeout 900 tests/faults tests/daemon/test_signatures.py tests/e2e/test_access.py \
+	  tests/e2e/test_openapi.py
 
 bench: install  ## figures, as JSON and as a table
 	$(BIN)/python -m tests.bench

@@ -292,6 +292,26 @@ class Client:
         """Delete one."""
         self._done("DELETE", f"/{plural}/{_segment(name)}")
 
+    def webhook_auth(self, name: str) -> str:
+        """Return how the webhook of that name recognises its senders; raises ``NotFound``."""
+        for record in self.kept("webhooks"):
+            if record["name"] == name:
+                return str(record["auth"])
+        for flow in self.flows():
+            if flow["webhook"] and flow["webhook"]["name"] == name:
+                return str(flow["webhook"]["auth"])
+        raise errors.NotFound(
+            f"there is no webhook {name!r}", hint="`headrace webhooks` and `headrace flows` list them"
+        )
+
+    def deliver(self, name: str, body: bytes, headers: Mapping[str, str], *, method: str = "POST") -> JSON:
+        """Send a delivery to a webhook, without a token of ours, and return what it answered once it was taken.
+
+        It is asked not to wait for the end: the answer has the ``id`` of the execution."""
+        target = f"/webhook/{_segment(name)}?async=1"
+        with self.endpoint.ask(method, target, body, headers) as response:
+            return self._object(response.read())
+
     def file(self, path: str) -> bytes:
         """Return the content of a file."""
         with self._answer("GET", f"/files/{_segment(path)}") as response:

@@ -9,7 +9,6 @@ the execution it made, and runs nothing. What the flow gets is ``deliveries``' b
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -82,8 +81,10 @@ class Webhooks:
         if (wait_s := self._rate.wait_s(hook.name)) > 0:
             raise limits.TooManyRequests("come to this webhook", wait_s)
         said = said or await _content(delivery)
+        if (asked := deliveries.challenge(hook.auth, said)) is not None:
+            return web.Response(text=asked)
         inputs = deliveries.inputs(delivery, said, keyed=hook.auth in ("key", "none"))
-        wanted = _submission(hook, delivery, signatures.delivery_id(request.headers), inputs)
+        wanted = _submission(hook, deliveries.id_of(delivery, hook.auth, said), inputs)
         trace = traces.accepted(request.headers.get("traceparent", ""))
         accepted = await self._work.submit(msgspec.structs.replace(wanted, traceparent=trace) if trace else wanted)
         self._figures.delivery("repeated" if accepted.repeated else "accepted")
@@ -123,10 +124,10 @@ class Webhooks:
                 if not self._allow_anonymous:
                     raise errors.Unauthenticated("a webhook without credentials is only served on loopback")
             case scheme if scheme in signatures.SCHEMES:
-                if not signatures.SCHEMES[scheme](body, request.headers, secret, self._clock()):
+                if not signatures.verified(scheme, body, request.headers, secret, self._clock()):
                     raise errors.Unauthenticated("wrong signature, or an old one")
             case "key":
-                if not signatures.key(_key(request) or inside, secret):
+                if not signatures.keyed(_key(request) or inside, secret):
                     raise errors.Unauthenticated("wrong key")
             case other:
                 raise errors.Unauthenticated(f"auth {other!r} is not known")
@@ -161,17 +162,16 @@ async def _content(delivery: deliveries.Delivery) -> deliveries.Content:
     return await asyncio.to_thread(deliveries.content, delivery)
 
 
-def _submission(
-    hook: model.Webhook, delivery: deliveries.Delivery, id_: str, inputs: dict[str, Any]
-) -> model.Submission:
+def _submission(hook: model.Webhook, named: tuple[str, str], inputs: dict[str, Any]) -> model.Submission:
     """Return the run that a delivery asks for; one whose sender named it is run once."""
+    id_, digest = named
     return model.Submission(
         flow=hook.flow,
         inputs=values.encode(inputs),
         webhook=True,
         created_by=f"webhook {hook.name}",
         key=f"webhook:{hook.name}:{id_}" if id_ else "",
-        key_digest=hashlib.sha256(delivery.body).hexdigest() if id_ else "",
+        key_digest=digest,
     )
 
 
