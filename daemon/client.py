@@ -81,7 +81,7 @@ class Client:
 
     def __init__(self, endpoint: Endpoint, token: str = "") -> None:
         self.endpoint = endpoint
-        self._token = token
+        self.token = token
 
     @classmethod
     def find(cls, url: str = "", token: str = "", state: str = "", environ: Mapping[str, str] = os.environ) -> Client:
@@ -427,8 +427,8 @@ class Client:
         timeout_s: float = ANSWER_S,
     ) -> AbstractContextManager[http.client.HTTPResponse]:
         own = {"Content-Type": "application/json"} if body is not None else {}
-        if self._token:
-            own["Authorization"] = f"Bearer {self._token}"
+        if self.token:
+            own["Authorization"] = f"Bearer {self.token}"
         return self.endpoint.ask(method, f"/api/v1{target}", body, {**own, **(headers or {})}, timeout_s)
 
     def _follow(self, target: str, last_event_id: str) -> Iterator[ServerEvent]:

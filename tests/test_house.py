@@ -40,8 +40,9 @@ FLOORS = {
 }
 #: Third-party libraries and the modules that may know them; one not named here may be used anywhere but in the guest.
 QUARANTINE = {
-    "aiohttp": r"daemon\.(access|accounts|answers|api|authoring|login|message_pages|messages|pages|records|retention)"
-    r"|daemon\.(connections|health|openapi|routes|runs|server|stream|templates|webhooks)|tasks\.(rest|vault).*",
+    "aiohttp": r"daemon\.(access|accounts|answers|api|async_client|authoring|connections|health|login|message_pages)"
+    r"|daemon\.(messages|openapi|pages|records|retention|routes|runs|server|stream|templates|webhooks)"
+    r"|tasks\.(rest|vault).*",
     "jinja2": r"daemon\.templates",
     "prometheus_client": r"daemon\.metrics",
     "jsonschema_rs": r"engine\.state\.schemas",

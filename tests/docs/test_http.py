@@ -1,8 +1,11 @@
 """docs/http.md: every route stands there, and every example has the shape of a real answer."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,7 +32,8 @@ EXAMPLES = {
     name: json.loads(text)
     for name, text in re.findall(r"^<!-- (\w+) -->\n```json\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
 }
-HOOK = re.search(r"^```python\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)[1]
+PROGRAMS = re.findall(r"^```python\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
+HOOK = next(text for text in PROGRAMS if "[tool.headrace]" in text)
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +178,14 @@ def test_limits_are_those_of_the_code():
         f"{webhooks.DELIVERIES_PER_S:g} a second, {webhooks.DELIVERIES_AT_ONCE:,} at once",
     ):
         assert limit in told, limit
+
+
+def test_the_programs_in_python_work(daemon):
+    said = []
+    for text in PROGRAMS:
+        if "find()" in text:
+            environment = {**os.environ, "STATE_DIRECTORY": str(daemon.state)}
+            done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, env=environment)
+            assert done.returncode == 0, done.stderr
+            said.append(done.stdout)
+    assert said[0].startswith("ENDED_SUCCESS {'number': 7, 'square': 49}") and said[1] == "[1, 4, 9]\n"
