@@ -9,19 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import fcntl
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import structlog
 import uvloop
 
 from .. import __version__
 from ..engine import errors, events, ids, model, ports
-from ..engine.records import blobs, index, journal, recovery, segments, sweeping
+from ..engine.records import blobs, index, journal, places, segments, sweeping
 from ..engine.running import carrying, contents, dispatcher, history, kept, live, pruning
 from ..engine.state import age, masks, sealed, secrets
 from ..engine.workers import processes
@@ -31,6 +29,7 @@ from ..tasks import definition, egress, registry, vault_client
 from . import (
     api,
     authoring,
+    caretaker,
     config,
     connections,
     entrance,
@@ -41,8 +40,8 @@ from . import (
     messages,
     metrics,
     openapi,
+    ownership,
     pages,
-    private_files,
     reach,
     records,
     retention,
@@ -92,6 +91,8 @@ class Unfinished:
         #: What the last call of an execution changed, until the call's own line follows.
         self.loose: dict[str, list[history.Loose]] = {}
         self._parts: dict[tuple[str, str], list[events.Recorded]] = {}  # of records that are carried
+        #: Executions with records that this version cannot read: what is known of them is not all there is.
+        self.unreadable: frozenset[str] = frozenset()
 
     def visit(self, recorded: events.Recorded) -> None:
         """Take one event, in the order of the journal."""
@@ -146,12 +147,14 @@ class Unfinished:
                 self.loose[event.execution] = loose  # its last call is the same
 
 
-def run(settings: config.Configuration) -> int:
-    """Run the daemon until it is told to stop and return the process's exit code."""
+def run(settings: config.Configuration, *, accept_loss: bool = False) -> int:
+    """Run the daemon until it is told to stop and return the process's exit code.
+
+    ``accept_loss``: begin even if the records hold less than once was on disk."""
     logs.configure(settings.log_format, settings.log_level)
     try:
-        with _locked(settings.state_directory):
-            return uvloop.run(_live(settings))
+        with ownership.locked(settings.state_directory):
+            return uvloop.run(_live(settings, accept_loss=accept_loss))
     except errors.HeadraceError as error:
         return _failed(error)
     except BaseExceptionGroup as group:  # a helper died; what is not an error of ours is a defect and shown whole
@@ -169,25 +172,6 @@ def _failed(error: errors.HeadraceError) -> int:
 def _first(group: BaseExceptionGroup[errors.HeadraceError]) -> errors.HeadraceError:
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
-
-
-@contextlib.contextmanager
-def _locked(state: Path) -> Iterator[None]:
-    """Hold the state directory for this process alone; the lock goes when the process does, however that happens."""
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if private_files.close_folder(state):
-        log.warning("state.closed", directory=str(state), hint="others could look into it; now its mode is 0700")
-    descriptor = os.open(state / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise errors.StateInUse(
-                f"another daemon works in {state}", hint="stop it, or give this one its own --state"
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -274,13 +258,17 @@ def _encrypted(source: sync_source.Source, flows: ports.Flows, name: str) -> byt
         raise errors.NotFound(f"there is no secrets/{name} in the repository: {error.strerror}") from None
 
 
-async def _live(settings: config.Configuration) -> int:
+async def _live(settings: config.Configuration, *, accept_loss: bool) -> int:
     """Start everything, wait for the signal to stop, stop everything."""
     began = time.monotonic()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with _records(settings) as (lines, archive, unfinished), asyncio.TaskGroup() as group:
+    async with (
+        _records(settings, accept_loss=accept_loss) as (lines, archive, unfinished, care),
+        asyncio.TaskGroup() as group,
+    ):
+        care.start(group)
         watch_disk = group.create_task(_raise_when_done(lines.failed), name="journal")
         pool = processes.Processes(SystemClock(), idle_max=settings.run_max_running)
         await pool.start()
@@ -290,7 +278,7 @@ async def _live(settings: config.Configuration) -> int:
         await synchroniser.start(unfinished.published.get(source.name))
         started = events.DaemonStarted(version=__version__, pid=os.getpid(), unfinished=len(unfinished.executions))
         lines.append(started)
-        work.start(group, list(unfinished.executions.values()), unfinished.loose)
+        work.start(group, list(unfinished.executions.values()), unfinished.loose, unfinished.unreadable)
         syncing = group.create_task(synchroniser.run(), name="sync")
         pruning_now_and_then = group.create_task(parts.pruner.run(), name="retention")
         subjects = reach.Subjects(synchroniser.flows, work, work.asking)
@@ -306,7 +294,7 @@ async def _live(settings: config.Configuration) -> int:
             parts.figures,
         )
         keeping = group.create_task(door.run(), name="entrance")
-        table = [*_front(settings, parts, archive, subjects), *door.table()]
+        table = [*_front(settings, parts, archive, subjects, care), *door.table()]
         http = server.Server(openapi.described(table), door.desk, _patience(settings))
         url = await http.start(settings.listen_address, settings.state_directory / "daemon.sock", settings.tls)
         log.info(
@@ -334,28 +322,38 @@ async def _live(settings: config.Configuration) -> int:
         watch_pool.cancel()
         await pool.stop()
         lines.append(events.DaemonStopped(reason="asked to stop"))
+        care.rest()
         watch_disk.cancel()
     log.info("daemon.stopped")
     return 0
 
 
 @contextlib.asynccontextmanager
-async def _records(settings: config.Configuration) -> AsyncIterator[tuple[journal.Journal, index.Index, Unfinished]]:
+async def _records(
+    settings: config.Configuration, *, accept_loss: bool
+) -> AsyncIterator[tuple[journal.Journal, index.Index, Unfinished, caretaker.Caretaker]]:
     """Open the journal and what is derived from it; close them when everything else is over."""
-    unfinished = Unfinished()
+    unfinished, known = Unfinished(), places.Places()
+
+    def visit(recorded: events.Recorded) -> None:
+        known.visit(recorded)
+        unfinished.visit(recorded)
+
     state, directory = settings.state_directory, settings.state_directory / "records"
-    recovered = await asyncio.to_thread(recovery.recover, directory, unfinished.visit)
-    if recovered.torn_bytes:
-        log.warning("journal.tail_dropped", bytes=recovered.torn_bytes, hint="it was never acknowledged")
-    archive = await index.Index.open(state / "index.db", directory, recovered)
+    recovered = await asyncio.to_thread(caretaker.recover, state, visit, accept_loss=accept_loss)
+    unfinished.unreadable = frozenset(recovered.unknown_executions)
+    archive = await index.Index.open(state / "index.db", directory, recovered, known)
     lines = await journal.Journal.open(
         directory, SystemClock(), recovered=recovered, segment_bytes_max=settings.records_segment_bytes
     )
     lines.subscribe(archive.absorb)
+    care = caretaker.Caretaker(state, lines, recovered.instance, SystemClock())
+    await care.begin()
     try:
-        yield lines, archive, unfinished
+        yield lines, archive, unfinished, care
     finally:
         await lines.close()
+        await care.close()
         await archive.close()
 
 
@@ -382,14 +380,18 @@ def _source(settings: config.Configuration) -> sync_source.Source:
 
 
 def _front(
-    settings: config.Configuration, parts: Parts, archive: index.Index, subjects: reach.Subjects
+    settings: config.Configuration,
+    parts: Parts,
+    archive: index.Index,
+    subjects: reach.Subjects,
+    care: caretaker.Caretaker,
 ) -> list[routes.Route]:
     """Every route but the entrance's."""
     work, synchroniser, flows = parts.work, parts.synchroniser, parts.synchroniser.flows
     rate = limits.Rate(SystemClock(), webhooks.DELIVERIES_PER_S, webhooks.DELIVERIES_AT_ONCE)
     hooks = webhooks.Webhooks(work, work.keeper, allow_anonymous=settings.is_private, rate=rate, figures=parts.figures)
     interface = api.Api(work, archive, flows, parts.tasks, synchroniser, parts.hub, subjects)
-    vitals = health.Health(settings.state_directory, work, archive, flows, synchroniser, parts.figures)
+    vitals = health.Health(settings.state_directory, work, archive, flows, synchroniser, parts.figures, care.notices)
     vitals.watch()
     return [
         *vitals.table(),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from aiohttp import web
@@ -24,10 +25,6 @@ from . import access, answers, metrics, routes, shapes
 from .operations import Operation
 from .reach import Reach
 
-#: With less room than this, or than a twentieth of a small disk, it is time to say so; the journal takes what comes.
-FREE_BYTES_MIN = 64 * 1024 * 1024
-_FREE_PART_MIN = 20
-
 
 class Health:
     """The handlers, and whom they ask."""
@@ -40,6 +37,7 @@ class Health:
         flows: ports.Flows,
         synchroniser: sync_loop.Synchroniser,
         figures: metrics.Metrics,
+        notices: Callable[[], list[str]],
     ) -> None:
         self._state = state
         self._work = work
@@ -47,6 +45,7 @@ class Health:
         self._flows = flows
         self._synchroniser = synchroniser
         self._figures = figures
+        self._notices = notices
 
     def table(self) -> list[routes.Route]:
         """Return the routes."""
@@ -75,9 +74,9 @@ class Health:
         return answers.json_answer({"status": "ok", "version": __version__})
 
     async def readyz(self, request: web.Request) -> web.Response:
-        """Ready if there is no reason against it."""
+        """Ready if there is no reason against it; ``notices`` is what somebody should see to all the same."""
         reasons = self.reasons()
-        body = {"status": "not ready" if reasons else "ready", "reasons": reasons}
+        body = {"status": "not ready" if reasons else "ready", "reasons": reasons, "notices": self._notices()}
         return answers.json_answer(body, status=503 if reasons else 200)
 
     async def show_metrics(self, request: web.Request) -> web.Response:
@@ -90,10 +89,6 @@ class Health:
         found = list(self._work.refusals)
         if not self._flows.current().commit:
             found.append("no commit is published yet")
-        disk = os.statvfs(self._state)
-        free = disk.f_bavail * disk.f_frsize
-        if free < min(FREE_BYTES_MIN, disk.f_blocks * disk.f_frsize // _FREE_PART_MIN):
-            found.append(f"only {free / 2**20:.1f} MiB are free on the disk of the state directory")
         return found
 
     def _free_bytes(self) -> int:

@@ -240,10 +240,11 @@ class Health(msgspec.Struct, kw_only=True):
 
 
 class Readiness(msgspec.Struct, kw_only=True):
-    """Whether it can take work, and why not."""
+    """Whether it can take work, why not, and what somebody should see to all the same."""
 
     status: Literal["ready", "not ready"]
     reasons: list[str]
+    notices: list[str]
 
 
 class Problem(msgspec.Struct, kw_only=True):

@@ -94,6 +94,12 @@ class JournalCorrupt(HeadraceError):
     exit_code = 74
 
 
+class HistoryLost(HeadraceError):
+    """The records are sound, and less than once was on disk, or another journal's: an older copy, the wrong volume."""
+
+    exit_code = 65
+
+
 class JournalFailed(HeadraceError):
     """The disk did not keep its promise (a failed fsync or truncate): the writer is poisoned, the daemon must go."""
 

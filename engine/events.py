@@ -149,10 +149,13 @@ class ExecutionResumed(Event, frozen=True, tag="execution.resumed"):
 
 
 class ExecutionInterrupted(Event, frozen=True, tag="execution.interrupted"):
-    """Its process, or the daemon, is gone; it goes on where it was as soon as its handler has been replayed."""
+    """Its process is gone; it goes on where it was as soon as its handler has been replayed.
+
+    ``daemon``: all of them are, for the daemon was; that says nothing about this execution."""
 
     execution: str
     reason: str = ""
+    daemon: bool = False
 
 
 class ExecutionHibernated(Event, frozen=True, tag="execution.hibernated"):

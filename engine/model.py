@@ -233,7 +233,8 @@ class Execution:
 
     def _interrupted(self, event: events.ExecutionInterrupted) -> None:
         self.status = next_status(self.status, "interrupted")
-        self.fruitless = self.fruitless + 1 if self.progress == self._progress_before else 0
+        if not event.daemon:
+            self.fruitless = self.fruitless + 1 if self.progress == self._progress_before else 0
         self.pid = 0
         if self.status is Status.QUEUED:
             self.reason = event.reason

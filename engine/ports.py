@@ -32,6 +32,10 @@ class Journal(Protocol):
     def stalled(self) -> str:
         """Why the disk takes nothing now, in words; empty while it does."""
 
+    @property
+    def scarce(self) -> str:
+        """Why requests from outside are refused although the disk takes records, in words; empty while they are not."""
+
     def append(self, event: events.AnyEvent) -> str:
         """Put ``event`` next in line and return its time.
 

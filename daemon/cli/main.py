@@ -46,7 +46,7 @@ _VERBS = {
     "schedules": "records",
     "vault-configs": "records",
     "locks": "locks",
-    "records": "pruning",
+    "records": "history",
     "sync": "catalogue",
     "tasks": "catalogue",
     "login": "accounts",

@@ -1,4 +1,4 @@
-"""The verb ``records prune``: forget what was kept long enough, now, and give its disk back."""
+"""The verb ``records prune``: forget what was kept long enough, now, and give its disk back. Part of ``history``."""
 
 from __future__ import annotations
 
@@ -8,12 +8,7 @@ from ..client import Client
 from . import options, render
 
 
-@click.group()
-def records() -> None:
-    """The records of what happened."""
-
-
-@records.command()
+@click.command()
 @options.reaches_daemon
 @click.option(
     "--older-than",

@@ -18,6 +18,7 @@ from . import options, render
 @click.option("--state", metavar="DIR", help="Where everything is kept.")
 @click.option("--listen", metavar="HOST:PORT", help="Where HTTP is served.")
 @click.option("--config", "file", metavar="FILE", help="The headrace.toml to read.")
+@click.option("--accept-loss", is_flag=True, help="Go on although the records went backwards.")
 @click.option("--print-config", is_flag=True, help="Print every setting with its origin, and leave.")
 def up(
     source: str | None,
@@ -26,6 +27,7 @@ def up(
     state: str | None,
     listen: str | None,
     file: str | None,
+    accept_loss: bool,
     print_config: bool,
 ) -> int:
     """Run the daemon here, in the foreground.
@@ -46,7 +48,7 @@ def up(
     # The marked place for the daemon itself: no other verb pays for importing it.
     from .. import app
 
-    return app.run(configuration)
+    return app.run(configuration, accept_loss=accept_loss)
 
 
 def _read_file(named: str | None) -> dict[str, str]:

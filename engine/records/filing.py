@@ -27,6 +27,8 @@ log = structlog.get_logger()
 GATHER_S = 0.2
 #: When more events than this wait to be written they are forgotten, and read from the segments later.
 WAITING_EVENTS_MAX = 100_000
+#: With more than this missing the daemon does not wait for the index at start: it is completed behind.
+CATCH_UP_BYTES_MAX = 8 * 1024 * 1024
 #: A transaction is not larger, so that readers see progress and the write-ahead log stays small.
 _TRANSACTION_EVENTS = 20_000
 _RETRY_S = 1.0
@@ -56,6 +58,8 @@ class Filing:
         self.generation = 0
         #: False while the file is being made anew: what is not found in it may exist all the same.
         self.complete = False
+        #: How much of the journal is in the file, from 0 to 1.
+        self.share = 0.0
         # Shared with the loop, under the lock.
         self._lock = threading.Lock()
         self._batches: list[Sequence[events.Recorded]] = []
@@ -73,10 +77,21 @@ class Filing:
     def prepare(self, end: Position) -> None:
         """Open the file, or make it, and let it catch up with the journal, which goes to ``end``.
 
-        If the disk has no room for that now, it is tried again later: an index never keeps a daemon from starting."""
+        What takes longer is left to the thread, and if the disk has no room for it now, it is tried again later: an
+        index never keeps a daemon from starting."""
         self._end = (end.segment, end.offset)
         self._end_seq = end.seq
-        self._write([])
+        self._write([], patient=False)
+        self._wake.set()
+
+    def make(self, end: Position) -> None:
+        """Make the file anew and let go of it, instead of everything else (blocking). Raises ``NotAccepting``."""
+        self._end, self._end_seq, self._bad = (end.segment, end.offset), end.seq, "somebody asked for it"
+        error = self._write([])
+        if self._tables is not None:
+            self._tables.close()
+        if error is not None:
+            raise error
 
     def start(self) -> None:
         """Begin to take batches."""
@@ -114,7 +129,8 @@ class Filing:
 
     def stop(self) -> None:
         """Write what was put and let go of the file (blocking)."""
-        self._stopping = True
+        with self._lock:
+            self._stopping = True
         self._hurry.set()
         self._wake.set()
         self._thread.join()
@@ -137,6 +153,7 @@ class Filing:
             self._tables = None
         log.info("index.rebuilt", reason=reason)
         self.complete = False
+        self.share = 0.0
         self.generation += 1
         for suffix in ("", "-wal", "-shm"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
@@ -180,16 +197,16 @@ class Filing:
                 self._hurry.wait(_RETRY_S)
                 self._wake.set()
 
-    def _write(self, batches: list[Sequence[events.Recorded]]) -> errors.HeadraceError | None:
+    def _write(self, batches: list[Sequence[events.Recorded]], *, patient: bool = True) -> errors.HeadraceError | None:
         """Bring the file up to date, by any means; return why that is not possible now."""
         try:
             try:
-                self._catch_up(batches)
+                self._catch_up(batches, patient=patient)
             except sqlite3.DatabaseError as error:
                 if _passes(error):
                     raise
                 self._bad = str(error)
-                self._catch_up([])
+                self._catch_up([], patient=patient)
         except (sqlite3.DatabaseError, OSError) as error:
             log.warning("index.write_failed", reason=str(error), retry_s=_RETRY_S)
             self._behind = True
@@ -200,9 +217,12 @@ class Filing:
             return corrupt
         return None
 
-    def _catch_up(self, batches: list[Sequence[events.Recorded]]) -> None:
+    def _catch_up(self, batches: list[Sequence[events.Recorded]], *, patient: bool) -> None:
         bad, self._bad = self._bad, ""
         file = self._make_anew(bad) if bad else self._tables or self._open()
+        if not patient and reading.size(self._records, self._end, self._done) > CATCH_UP_BYTES_MAX:
+            self.complete = False
+            return
         with self._lock:
             behind, self._behind = self._behind, False
             end = self._end
@@ -212,8 +232,13 @@ class Filing:
         if not behind:
             self._take_in(file, list(itertools.chain.from_iterable(batches)))
             return
+        total = reading.size(self._records, end)
         for portion in reading.between(self._records, *self._done, end):
+            if self._stopping:  # what is missing is read after the next start
+                self._behind = True
+                return
             self._take_in(file, portion)
+            self.share = 1 - reading.size(self._records, end, self._done) / total
         self.complete = True
 
     def _take_in(self, file: tables.Tables, batch: list[events.Recorded]) -> None:
@@ -222,6 +247,12 @@ class Filing:
             file.take_in(part)
             last = part[-1]
             self._done, self._done_seq = (last.segment, last.offset + last.length), last.seq
+
+
+def rebuild(path: Path, records: Path, instance: str, end: Position) -> None:
+    """Make the index of a journal that nobody writes anew (blocking); raises ``NotAccepting`` if there is no room."""
+    filing = Filing(path, records, instance, lambda seq: None)
+    filing.make(end)
 
 
 def _closed() -> errors.NotAccepting:

@@ -3,7 +3,8 @@
 The journal feeds it with each durable batch. Its file is written a little later, in a thread (``filing``), and read in
 others; only looking up a key happens on the event loop. Whatever is asked shows everything that was durable before the
 question. A file that is missing, damaged, of another journal or ahead of it is thrown away and made anew from the
-segments, also while the daemon runs.
+segments, behind a daemon that takes requests meanwhile: until it is complete, listings are refused and say how far it
+is, and of executions that were unfinished at start, or are new, the records are found all the same (``places``).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import itertools
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -20,11 +22,13 @@ from typing import TypeVar
 import structlog
 
 from .. import errors, events
-from . import expiry, filing, listing, reading, recovery, segments, tables
+from . import expiry, filing, listing, places, reading, recovery, tables
 
 log = structlog.get_logger()
 
 _READERS = 2
+#: A file that is made anew is waited for so long, which is enough for small ones.
+PATIENCE_S = 1.0
 
 T = TypeVar("T")
 #: A request's execution, the digest of its body, and when it was made.
@@ -34,21 +38,26 @@ Key = tuple[str, str, str]
 class Index:
     """The index of one journal: ``open`` it, subscribe ``absorb`` to the journal, ``close`` it after the journal."""
 
-    def __init__(self, path: Path, records: Path, instance: str) -> None:
+    def __init__(self, path: Path, records: Path, instance: str, known: places.Places) -> None:
         self._loop = asyncio.get_running_loop()
         self._path = path
         self._records = records
         self._filing = filing.Filing(path, records, instance, self._filed)
         self._fresh_keys: dict[str, tuple[int, Key]] = {}  # not in the file yet, with their seq
+        self._places: places.Places | None = known
         self._key_reader = _Reader(path)
         self._local = threading.local()
         self._open_readers = [self._key_reader]
         self._readers = concurrent.futures.ThreadPoolExecutor(_READERS, "index-reader")
 
     @classmethod
-    async def open(cls, path: Path, records: Path, recovered: recovery.Recovered) -> Index:
-        """Open or make the index of the journal in ``records`` and let it catch up. A bad file never fails this."""
-        index = cls(path, records, recovered.instance)
+    async def open(
+        cls, path: Path, records: Path, recovered: recovery.Recovered, known: places.Places | None = None
+    ) -> Index:
+        """Open or make the index of the journal in ``records``. A bad file neither fails this nor holds it up.
+
+        ``known`` visited the journal at its recovery."""
+        index = cls(path, records, recovered.instance, known or places.Places())
         await asyncio.to_thread(index._filing.prepare, recovered.position)
         index._filing.start()
         return index
@@ -60,6 +69,11 @@ class Index:
             if isinstance(event, events.ExecutionCreated) and event.key:
                 key = (event.execution, event.key_digest, recorded.at)
                 self._fresh_keys.setdefault(event.key, (recorded.seq, key))
+        if self._places is not None:
+            if self._filing.complete:
+                self._places = None
+            else:
+                self._places.absorb(batch)
         self._filing.put(batch)
 
     def find_key(self, key: str) -> Key | None:
@@ -74,16 +88,30 @@ class Index:
             found: Key | None = self._key_reader.of(generation).execute(select, (key,)).fetchone()
         except sqlite3.DatabaseError as error:
             self._filing.distrust(str(error), generation)
-            raise _rebuilding() from error
+            raise self._incomplete() from error
         if found is None and not self._filing.complete:
-            raise _rebuilding()
+            raise self._incomplete()
         return found
 
     async def flushed(self) -> None:
-        """Return when everything absorbed so far is in the file. Raises ``NotAccepting`` if the disk is full."""
-        waiter = self._loop.create_future()
+        """Return when everything absorbed so far is in the file.
+
+        Raises ``NotAccepting`` if the disk is full, or if the file is being made anew and that takes longer."""
+        waiter: asyncio.Future[None] = self._loop.create_future()
         self._filing.settle(lambda error: self._call_on_loop(_settle, waiter, error))
+        while not self._filing.complete and not waiter.done():
+            await asyncio.wait({waiter}, timeout=PATIENCE_S)
+            if not waiter.done() and not self._filing.complete:
+                waiter.cancel()
+                raise self._incomplete()
         await waiter
+        if not self._filing.complete:
+            raise self._incomplete()
+
+    def _incomplete(self) -> errors.NotAccepting:
+        return errors.NotAccepting(
+            f"the index is being made anew, {self._filing.share:.0%} of it is there", hint="try again soon"
+        )
 
     def _filed(self, seq: int) -> None:
         if self._fresh_keys:
@@ -111,19 +139,22 @@ class Index:
     async def events_of(self, execution: str) -> list[events.Recorded]:
         """Return the record of one execution, in order; empty if there is none.
 
-        Raises ``JournalCorrupt`` if the segments do not have what the index says they have."""
+        Raises ``JournalCorrupt`` if the segments do not have what the index says they have, and ``NotAccepting`` for
+        an execution that had ended before the start, while the index is made anew."""
 
-        def read(connection: sqlite3.Connection) -> list[events.Recorded]:
-            return [
-                line
-                for extent in listing.extents(connection, execution)
-                for recorded in reading.extent(self._records, *extent)
-                if getattr(recorded.event, "execution", "") == execution
-                for line in segments.unfolded(recorded)
-                if isinstance(line.event, events.ExecutionEvent)
-            ]
+        def read(extents: Sequence[places.Extent]) -> list[events.Recorded]:
+            lines = itertools.chain.from_iterable(reading.extent(self._records, *extent) for extent in extents)
+            return places.record(line for line in lines if getattr(line.event, "execution", "") == execution)
 
-        return await self._read(read)
+        known = self._places.find(execution) if self._places is not None and not self._filing.complete else None
+        if known is not None:
+            return await self._loop.run_in_executor(self._readers, read, known)
+        generation = self._filing.generation
+        record = await self._read(lambda connection: read(listing.extents(connection, execution)))
+        if record and not isinstance(record[0].event, events.ExecutionCreated):
+            self._filing.distrust(f"the record of {execution} has no beginning", generation)
+            record = await self._read(lambda connection: read(listing.extents(connection, execution)))
+        return record
 
     async def expired(self, terms: expiry.Terms, limit: int) -> list[str]:
         """Return executions that need not be kept; see ``expiry.expired``."""
@@ -184,7 +215,3 @@ class _Reader:
 def _settle(waiter: asyncio.Future[None], error: errors.HeadraceError | None) -> None:
     if not waiter.done():
         waiter.set_result(None) if error is None else waiter.set_exception(error)
-
-
-def _rebuilding() -> errors.NotAccepting:
-    return errors.NotAccepting("the index is being made anew, so nobody knows this key now", hint="try again soon")

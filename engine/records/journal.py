@@ -84,6 +84,8 @@ class Journal:
 
     def __init__(self, end: tail.Tail, position: Position, clock: ports.Clock, segment_bytes_max: int) -> None:
         self._loop = asyncio.get_running_loop()
+        #: Why requests from outside are not taken although the disk takes records: what is left is for what runs.
+        self.scarce = ""
         #: Set once, when the disk broke its promise.
         self.failed: asyncio.Future[errors.JournalFailed] = self._loop.create_future()
         self._tail = end
@@ -126,6 +128,11 @@ class Journal:
     def position(self) -> Position:
         """The end of what is durable."""
         return self._position
+
+    @property
+    def previous_sha256(self) -> str:
+        """The hash in the seal of the segment before the open one: the head of the chain over all sealed ones."""
+        return self._tail.sealed_sha256
 
     @property
     def stalled(self) -> str:
@@ -188,8 +195,8 @@ class Journal:
 
     async def submit(self, event: events.AnyEvent) -> str:
         """Append and return its time when durable. Raises ``NotAccepting`` when the disk is full; see ``ports``."""
-        if self._stalled:
-            raise _not_accepting(self._stalled)
+        if reason := self._stalled or self.scarce:
+            raise _not_accepting(reason)
         if self._pending_bytes > PENDING_BYTES_MAX:
             raise _not_accepting("the disk is too slow for what is asked of it")
         waiter = self._loop.create_future()
@@ -261,7 +268,7 @@ class Journal:
         for entry in flown:
             if entry.waiter is not None and not entry.waiter.done():
                 entry.waiter.set_result(None)
-        self._release(flown[-1].number)
+        self._release()
         # After the waiters' turn, so that what they append next shares the batch.
         self._loop.call_soon(self._go_on, flown[-1].number)
         if self._listeners:
@@ -296,15 +303,16 @@ class Journal:
         self._flying = []
         self._pending = collections.deque(kept)
         self._pending_bytes = sum(len(entry.body) for entry in kept)
-        self._release(kept[0].number - 1 if kept else self._appended)
+        self._release()
         if self._closing:
             log.error("journal.records_lost", reason=reason, records=len(kept))
             self._refuse(errors.JournalFailed(f"the journal is closed, the disk took no more: {reason}"))
         else:
             self._retry = self._loop.call_later(RETRY_S, self._flush)
 
-    def _release(self, number: int) -> None:
-        """Wake those who wait for entries up to ``number``."""
+    def _release(self) -> None:
+        """Wake those who wait for nothing that is still in line. The last they wait for may have been refused."""
+        number = self._pending[0].number - 1 if self._pending else self._appended
         while self._waiters and self._waiters[0][0] <= number:
             waiter = self._waiters.popleft()[1]
             if not waiter.done():
@@ -368,7 +376,7 @@ def _open_tail(directory: Path, clock: ports.Clock, recovered: recovery.Recovere
     position = recovered.position
     end = tail.Tail(directory, recovered.instance)
     if position.segment and recovered.sealed_sha256 is None:
-        end.resume(position, recovered.first_seq, recovered.sha256)
+        end.resume(position, recovered.first_seq, recovered.sha256, recovered.previous_sha256)
         return end, position
     if recovered.sealed_sha256 is not None:
         end.resume_sealed(recovered.sealed_sha256)

@@ -45,6 +45,16 @@ def between(directory: Path, segment: int, offset: int, end: tuple[int, int]) ->
                 rest -= len(data)
 
 
+def size(directory: Path, end: tuple[int, int], start: tuple[int, int] = (0, 0)) -> int:
+    """Return how many bytes lie between two ends (segment, offset) of the journal."""
+    whole = 0
+    for number, path in segments.files(directory):
+        if start[0] <= number < end[0]:
+            with contextlib.suppress(FileNotFoundError):  # it was allowed to go
+                whole += path.stat().st_size
+    return max(0, whole + end[1] - start[1])
+
+
 def line(directory: Path, segment: int, start: int, end: int) -> bytes:
     """Return the bytes between two offsets, or what there is of them."""
     with contextlib.suppress(OSError), (directory / segments.file_name(segment)).open("rb") as file:

@@ -28,7 +28,7 @@ from pathlib import Path
 import structlog
 
 from .. import errors, events
-from . import dropping, segments, tail
+from . import dropping, head, seals, segments, tail
 from .segments import Position
 
 log = structlog.get_logger()
@@ -37,7 +37,10 @@ Visit = Callable[[events.Recorded], None]
 
 _READ_BYTES = 1024 * 1024
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_HINT = "restore this file from a backup, or move the records aside; nothing was changed"
+_HINT = (
+    "restore this file from a backup, or look at `headrace records verify` and `headrace records salvage`; "
+    "nothing was changed"
+)
 
 
 @dataclasses.dataclass(slots=True)
@@ -50,6 +53,7 @@ class Recovered:
     unknown_kinds: dict[str, int] = dataclasses.field(default_factory=dict)  # event kinds not known here, with counts
     unknown_executions: set[str] = dataclasses.field(default_factory=set)  # their records are incomplete for us
     first_seq: int = 1  # of the last segment
+    previous_sha256: str = segments.NO_SHA256  # of the segment before the last one
     sealed_sha256: str | None = None  # set if the last segment is sealed
     dropped: int = 0  # all segments up to this one are not needed any more
     sha256: hashlib._Hash = dataclasses.field(default_factory=hashlib.sha256)  # of the last segment's bytes
@@ -63,21 +67,34 @@ class Report:
     records: int
     bytes: int
     torn_bytes: int
+    unknown_kinds: dict[str, int]
     problem: str
 
 
-def recover(directory: Path, visit: Visit | None = None) -> Recovered:
+class Damaged(errors.JournalCorrupt):
+    """Where the journal stops making sense: all before byte ``offset`` of ``segment`` is good."""
+
+    def __init__(self, message: str, segment: int, offset: int) -> None:
+        super().__init__(message, hint=_HINT)
+        self.segment = segment
+        self.offset = offset
+
+
+def recover(directory: Path, visit: Visit | None = None, mark: head.Mark | None = None) -> Recovered:
     """Check the journal, call ``visit`` for each event in order, mend the end, and return where it stands.
 
-    After this every line in the directory is durable. Raises ``JournalCorrupt``, with nothing changed on disk (what
-    was visited until then must not be used). An empty or missing directory is a journal that has yet to be born."""
+    After this every line in the directory is durable. Raises ``JournalCorrupt``, or ``HistoryLost`` if it does not
+    reach ``mark``, with nothing changed on disk (what was visited until then must not be used). An empty or missing
+    directory is, without a mark, a journal that has yet to be born."""
+    files = segments.files(directory)
+    reader = Reader(visit)
+    reader.read(files)
+    found = reader.found
+    if mark is not None:
+        head.check(directory, found.instance, found.position, mark)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     tail.sync_directory(directory.parent)  # also if it was there: whoever made it may have died before this
-    files = segments.files(directory)
-    reader = _Reader(visit)
-    reader.read(files)
     _sweep(directory)
-    found = reader.found
     if files:
         _rewrite(files[-1][1], found)
         _finish_dropping(directory, found.dropped)  # the line that allows it is durable now
@@ -86,22 +103,27 @@ def recover(directory: Path, visit: Visit | None = None) -> Recovered:
     return found
 
 
-def verify(directory: Path) -> Report:
-    """Check the journal and its hashes without changing anything; of a running daemon the end may look torn."""
+def verify(directory: Path, mark: head.Mark | None = None) -> Report:
+    """Check the journal and its hashes without changing anything; of a running daemon the end may look torn.
+
+    ``mark`` must have been read before this is called: a running daemon goes on."""
     files = segments.files(directory)
-    reader = _Reader(None)
+    reader = Reader(lambda recorded: None)
     problem = ""
     try:
         reader.read(files)
-        _verify_seals(segments.contiguous(files)[1])
-    except errors.JournalCorrupt as error:
+        problem = next(filter(None, (seals.problem(path) for _, path in segments.contiguous(files)[1])), "")
+        if mark is not None:
+            head.check(directory, reader.found.instance, reader.found.position, mark)
+    except (errors.JournalCorrupt, errors.HistoryLost) as error:
         problem = error.message
+    found = reader.found
     size = sum(path.stat().st_size for _, path in files)
-    return Report(len(files), reader.found.position.seq, size, reader.found.torn_bytes, problem)
+    return Report(len(files), found.position.seq, size, found.torn_bytes, found.unknown_kinds, problem)
 
 
-class _Reader:
-    """Walks all segments, line by line, and keeps what the last good line said."""
+class Reader:
+    """Walks all segments, line by line, and keeps what the last good line said. Raises ``Damaged``."""
 
     def __init__(self, visit: Visit | None) -> None:
         self.found = Recovered()
@@ -110,6 +132,16 @@ class _Reader:
         self._ends: dict[int, dropping.End] = {}  # of each segment, as far as they are known
 
     def read(self, files: list[tuple[int, Path]]) -> None:
+        """Read all of them. After ``Damaged`` what was found is the good part before the damage."""
+        try:
+            self._read(files)
+        except Damaged as damage:
+            if damage.offset:
+                path = next(path for number, path in files if number == damage.segment)
+                self.found.position = _end_at(path, damage.segment, damage.offset)
+            raise
+
+    def _read(self, files: list[tuple[int, Path]]) -> None:
         left_over, whole = segments.contiguous(files)
         first = whole[0][0] if whole else 1
         if first > 1:
@@ -123,7 +155,7 @@ class _Reader:
                 raise _corrupt(path, self.found.position.offset, "the line that seals the segment")
             self._ends[number] = dropping.End(self._chain.seq, f"{self._chain.crc:08x}", self.found.sealed_sha256)
         if self.found.dropped < first - 1 or (left_over and self.found.dropped < int(left_over[-1].stem)):
-            raise errors.JournalCorrupt(f"segment {segments.file_name(first - 1)} is missing", hint=_HINT)
+            raise Damaged(f"segment {segments.file_name(first - 1)} is missing", first - 1, 0)
 
     def _begin_after(self, number: int, path: Path) -> None:
         """Take the word of a segment for how the one before it, which is not there, ended."""
@@ -156,13 +188,13 @@ class _Reader:
         chain, visit = self._chain, self._visit
         follow = chain.follow
         with path.open("rb", buffering=_READ_BYTES) as file:
+            size = os.fstat(file.fileno()).st_size  # a running daemon, beside which we verify, writes on behind that
             lines = iter(functools.partial(file.readline, segments.LINE_BYTES_MAX + 1), b"")
             offset = self._open_segment(number, path, next(lines, b""))
             for line in lines:
                 if not follow(line):
-                    rest = path.stat().st_size - offset
-                    self._classify(path, offset, line, file.readline, last=last)
-                    self.found.torn_bytes = rest
+                    self._classify(path, offset, line, file.readline, size if last else 0)
+                    self.found.torn_bytes = max(0, size - offset)
                     break
                 if self.found.sealed_sha256 is not None:
                     raise _corrupt(path, offset, "nothing after the line that seals the segment")
@@ -198,6 +230,7 @@ class _Reader:
                 raise _corrupt(path, 0, f"{name} {expected}, not {actual}")
         found.instance = instance
         found.first_seq = self._chain.seq
+        found.previous_sha256 = sha256
         found.sealed_sha256 = None
         return len(line)
 
@@ -215,36 +248,35 @@ class _Reader:
             kinds[event.kind] = kinds.get(event.kind, 0) + 1
             self.found.unknown_executions.add(event.execution)
         elif isinstance(event, segments.SegmentOpened | segments.SegmentSealed):
-            raise errors.JournalCorrupt(f"a {type(event).__name__} at byte {offset} inside segment {number}")
+            raise Damaged(f"a {type(event).__name__} at byte {offset} inside segment {number}", number, offset)
         else:
             visit(events.Recorded(decoded.seq, decoded.at, event, number, offset, len(line)))
 
-    def _classify(self, path: Path, offset: int, line: bytes, readline: Callable[[int], bytes], *, last: bool) -> None:
-        """Return if the line at ``offset`` and all that follows can be a torn tail, else raise."""
-        damaged = not last or self._chain.contradicted_by(line, first=True)
-        while not damaged and (line := readline(segments.LINE_BYTES_MAX + 1)):
+    def _classify(self, path: Path, offset: int, line: bytes, readline: Callable[[int], bytes], size: int) -> None:
+        """Return if the line at ``offset`` and all that follows up to ``size`` can be a torn tail, else raise.
+
+        ``size`` is 0 for a segment that is not the last one: nothing of that can be torn."""
+        end = offset + len(line)
+        damaged = not size or (end <= size and self._chain.contradicted_by(line, first=True))
+        while not damaged and end < size and (line := readline(segments.LINE_BYTES_MAX + 1)):
+            end += len(line)
             damaged = self._chain.contradicted_by(line, first=False)
         if damaged:
             expected = f"the line with seq {self._chain.seq + 1} that follows crc {self._chain.crc:08x}"
             raise _corrupt(path, offset, f"{expected}; whole records of a later batch exist, so it was durable once")
 
 
-def _corrupt(path: Path, offset: int, expected: str) -> errors.JournalCorrupt:
-    return errors.JournalCorrupt(f"{path} is damaged at byte {offset}: expected {expected}", hint=_HINT)
+def _end_at(path: Path, segment: int, offset: int) -> Position:
+    """Return the end that the good line before ``offset`` makes."""
+    start = max(0, offset - segments.LINE_BYTES_MAX)
+    with path.open("rb") as file:
+        file.seek(start)
+        line = file.read(offset - start).splitlines()[-1]
+    return Position(segment, offset, segments.decode(line).seq, segments.crc_of(line + b"\n"))
 
 
-def _verify_seals(files: list[tuple[int, Path]]) -> None:
-    """Compare each sealed segment's bytes with the hash in its seal."""
-    for _, path in files:
-        sha256 = hashlib.sha256()
-        with path.open("rb", buffering=_READ_BYTES) as file:
-            for line in iter(functools.partial(file.readline, segments.LINE_BYTES_MAX + 1), b""):
-                sealed = segments.decode(line).event if b'"event":"segment.sealed"' in line[:160] else None
-                if isinstance(sealed, segments.SegmentSealed):
-                    if sealed.sha256 != sha256.hexdigest():
-                        raise _corrupt(path, 0, f"content with sha256 {sealed.sha256}")
-                    break
-                sha256.update(line)
+def _corrupt(path: Path, offset: int, expected: str) -> Damaged:
+    return Damaged(f"{path} is damaged at byte {offset}: expected {expected}", int(path.stem), offset)
 
 
 def _sweep(directory: Path) -> None:
@@ -279,7 +311,7 @@ def _rewrite(path: Path, found: Recovered) -> None:
 def _replace(path: Path, size: int, mode: int) -> hashlib._Hash:
     temporary = path.with_suffix(".tmp")
     try:
-        sha256 = _copy(path, temporary, size, mode)
+        sha256 = copy(path, temporary, size, mode)
         temporary.rename(path)
     except OSError:
         with contextlib.suppress(OSError):
@@ -289,7 +321,8 @@ def _replace(path: Path, size: int, mode: int) -> hashlib._Hash:
     return sha256
 
 
-def _copy(source: Path, target: Path, size: int, mode: int) -> hashlib._Hash:
+def copy(source: Path, target: Path, size: int, mode: int) -> hashlib._Hash:
+    """Write the first ``size`` bytes of ``source`` to ``target`` and return their hash; they are durable on return."""
     sha256 = hashlib.sha256()
     fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:

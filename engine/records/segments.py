@@ -90,6 +90,8 @@ class _Outline(msgspec.Struct):
     execution: str = ""
 
 
+#: Lines that tell of the journal itself, or nothing that this version understands.
+_NO_EVENTS = frozenset({SegmentOpened, SegmentSealed, Unknown})
 _decode_event = msgspec.json.Decoder(events.AnyEvent | SegmentOpened | SegmentSealed)
 _decode_carried = msgspec.json.Decoder(events.AnyEvent)
 _decode_outline = msgspec.json.Decoder(_Outline)
@@ -185,12 +187,26 @@ def contiguous(files: list[tuple[int, Path]]) -> tuple[list[Path], list[tuple[in
     return [path for _, path in files[:first]], files[first:]
 
 
+def crc_of(line: bytes) -> int:
+    """Return the checksum that stands at the end of ``line``, or that of nothing if there is none."""
+    try:
+        return int(line[-_TAIL_BYTES:][8:16], 16)
+    except ValueError:
+        return 0
+
+
+def follows(line: bytes, crc: int) -> bool:
+    """Return whether ``line`` is whole and goes on from a line with the checksum ``crc``, whatever their numbers."""
+    return line[-_TAIL_BYTES:] == b',"crc":"%08x"}\n' % zlib.crc32(line[:-_TAIL_BYTES], crc)
+
+
 def decode(line: bytes) -> Line:
     """Take a good line apart. Raises ``JournalCorrupt`` if it is no line of a journal at all."""
     try:
-        seq = int(line[7 : line.index(b",", 7)])
-        start = line.index(b'"at":"') + 6
-        at = line[start : start + _AT_BYTES].decode("ascii")
+        end = line.index(b",", 7)
+        seq = int(line[7:end])
+        start = line.index(b'"at":"', end) + 6
+        at = str(line[start : start + _AT_BYTES], "ascii")
     except ValueError:
         raise errors.JournalCorrupt(f"this is not a line of the journal: {line[:80]!r}") from None
     try:
@@ -211,9 +227,10 @@ def recorded(data: bytes, segment: int, offset: int) -> Iterator[events.Recorded
     """Yield the events of the whole lines ``data``, read at ``offset`` of ``segment``. Unknown kinds are left out."""
     for line in data.splitlines(keepends=True):
         decoded = decode(line)
-        if not isinstance(decoded.event, SegmentOpened | SegmentSealed | Unknown):
-            yield events.Recorded(decoded.seq, decoded.at, decoded.event, segment, offset, len(line))
-        offset += len(line)
+        length = len(line)
+        if type(decoded.event) not in _NO_EVENTS:
+            yield events.Recorded(decoded.seq, decoded.at, decoded.event, segment, offset, length)  # type: ignore[arg-type]
+        offset += length
 
 
 def carried(event: events.ExecutionCarried, at: events.Recorded) -> Iterator[events.Recorded]:

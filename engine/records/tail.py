@@ -15,10 +15,13 @@ import os
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from .. import errors
 from . import segments
 from .segments import Position
+
+log = structlog.get_logger()
 
 #: Answers of a write that leave the file as it was once the rest is cut off: no room, or a bad block.
 _REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
@@ -56,10 +59,12 @@ class Tail:
         self._offset = 0
         self._first_seq = 1
         self._sha256 = hashlib.sha256()
-        self._sealed_sha256 = segments.NO_SHA256
+        #: Of the segment before the open one, as its seal says: the head of the chain. Any thread may read it.
+        self.sealed_sha256 = segments.NO_SHA256
 
-    def resume(self, position: Position, first_seq: int, sha256: hashlib._Hash) -> None:
+    def resume(self, position: Position, first_seq: int, sha256: hashlib._Hash, previous_sha256: str) -> None:
         """Go on at the end of a segment that recovery left whole and unsealed."""
+        self.sealed_sha256 = previous_sha256
         self._fd = os.open(self._directory / segments.file_name(position.segment), os.O_WRONLY | os.O_APPEND)
         self._offset = position.offset
         self._first_seq = first_seq
@@ -67,7 +72,7 @@ class Tail:
 
     def resume_sealed(self, sha256: str) -> None:
         """Go on after a sealed segment that has no follower yet; ``sha256`` is what its seal says."""
-        self._sealed_sha256 = sha256
+        self.sealed_sha256 = sha256
 
     @property
     def is_open(self) -> bool:
@@ -115,7 +120,8 @@ class Tail:
         with contextlib.suppress(OSError):  # a courtesy to people; the seal is what counts
             os.fchmod(self._fd, 0o400)
         self.close()
-        self._sealed_sha256 = sha256
+        self.sealed_sha256 = sha256
+        log.info("segment.sealed", segment=position.segment, seq=seq, count=seal.count, sha256=sha256)
         return Position(position.segment, position.offset + len(line), seq, crc)
 
     def open_next(self, position: Position, at: bytes) -> Position:
@@ -128,7 +134,7 @@ class Tail:
             instance=self._instance,
             segment=segment,
             previous_crc=f"{position.crc:08x}",
-            previous_sha256=self._sealed_sha256,
+            previous_sha256=self.sealed_sha256,
         )
         seq = position.seq + 1
         line, crc = segments.compose(seq, seq, at, msgspec.json.encode(opened), position.crc)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 
 import structlog
 
@@ -156,10 +156,12 @@ class Dispatcher:
         group: asyncio.TaskGroup,
         unfinished: Sequence[model.Execution],
         loose: Mapping[str, Sequence[history.Loose]],
+        unreadable: Collection[str],
     ) -> None:
         """Begin to work in ``group``, and go on with what an earlier daemon left unfinished.
 
-        ``loose``: what calls changed that were cut off before their own line was durable, by execution."""
+        ``loose``: what calls changed that were cut off before their own line was durable, by execution. ``unreadable``:
+        executions with records of a newer version, which are parked."""
         self._group = group
         for state in unfinished:
             self.ledger.add(state).loose = tuple(loose.get(state.id, ()))
@@ -167,7 +169,7 @@ class Dispatcher:
             self._join_parent(self.ledger.find(state.id))
         self.locking.settle(self.ledger.is_live)
         self.asking.settle(self.ledger.is_live)
-        self.spawn(self._takeover.take_up(unfinished), "what was left unfinished")
+        self.spawn(self._takeover.take_up(unfinished, unreadable), "what was left unfinished")
 
     def _join_parent(self, subject: live.Live | None) -> None:
         """Let the parent know of a child whose fate depends on it."""
@@ -213,8 +215,8 @@ class Dispatcher:
     @property
     def refusals(self) -> list[str]:
         """Why requests are not taken now; empty if they are."""
-        reasons = ["the daemon is stopping"] if self._stopping else []
-        return [*reasons, self.ledger.journal.stalled] if self.ledger.journal.stalled else reasons
+        journal = self.ledger.journal
+        return [*filter(None, ("the daemon is stopping" if self._stopping else "", journal.stalled, journal.scarce))]
 
     @property
     def unfinished(self) -> int:
@@ -360,9 +362,12 @@ class Dispatcher:
             raise  # nothing can be recorded any more: the daemon must go
         except Exception as error:  # the seam: see the sentence above
             ours = isinstance(error, errors.HeadraceError)
+            replays = isinstance(run, flow_run.FlowRun) and run.replaying
             log.error("execution.failed_internally", execution=subject.state.id, reason=repr(error), exc_info=not ours)
             await run.abandon()
-            if not subject.state.status.ended:
+            if replays:  # what was done is done: it may be possible to go on later, and is up to people if not
+                run.interrupted = f"it could not be replayed: {error!r}"
+            elif not subject.state.status.ended:
                 text = str(error) if ours else f"internal error: {error!r}"
                 self.end(subject, Status.ENDED_ERROR, text, "internal")
         finally:
@@ -379,7 +384,9 @@ class Dispatcher:
         state = subject.state
         if run.interrupted and (self._stopping or state.type == "TASK"):
             reason = f"interrupted: {run.interrupted}"
-            self.ledger.record(subject, events.ExecutionInterrupted(execution=state.id, reason=reason))
+            self.ledger.record(
+                subject, events.ExecutionInterrupted(execution=state.id, reason=reason, daemon=self._stopping)
+            )
         elif run.interrupted:
             await self.resting.interrupted(subject, run.interrupted)
         elif state.status is Status.QUEUED:  # it begins anew

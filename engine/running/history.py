@@ -109,7 +109,8 @@ class History:
         known = self._entries.get(event.call)
         if known is not None and known.ended:
             return
-        entry = known or self._put(Entry(event.call, "", loose=True))
+        entry = known or self._put(Entry(event.call, ""))
+        entry.loose = True
         match event:
             case events.RecordSaved():
                 self._end(entry, msgspec.Raw(values.encode({"id": event.id, "name": event.name})), None)

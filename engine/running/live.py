@@ -44,8 +44,9 @@ class Archive(Protocol):
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Rest:
-    """A wait that goes on without a handler: ``hold`` is done when it is over, ``disarm`` gives it up."""
+    """The wait of a ``call`` that goes on without a handler: ``hold`` is done when it is over, ``disarm`` gives up."""
 
+    call: int
     hold: asyncio.Future[bool]
     disarm: Callable[[], None]
 

@@ -79,6 +79,8 @@ class Reception:
         return execution
 
     async def _create(self, request: model.Submission) -> str:
+        if scarce := self._ledger.journal.scarce:  # before its inputs take room, too
+            raise errors.NotAccepting(scarce, hint="free disk space")
         what = await self._of_script(request) if request.script else self._of_flow(request.flow, request.commit)
         held = await self._ledger.contents.store(request.inputs, protect=request.protect_inputs, patient=False)
         event = events.ExecutionCreated(

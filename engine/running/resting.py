@@ -110,7 +110,7 @@ class Resting:
         if subject.rest is None:
             hold: waits.Hold = asyncio.get_running_loop().create_future()
             try:
-                subject.rest = live.Rest(hold, await self._waits.arm(state, call, hold))
+                subject.rest = live.Rest(call.number, hold, await self._waits.arm(state, call, hold))
             except (failures.Refused, errors.HeadraceError):
                 self._executions.again(subject)  # its handler has to be told, or to make what is not there
                 return
@@ -177,10 +177,11 @@ class Resting:
 
     # -- interruptions ----------------------------------------------------------------------------------------------
 
-    async def interrupted(self, subject: live.Live, why: str) -> None:
-        """Its process is gone, for a reason of its own or ours: see what becomes of it."""
+    async def interrupted(self, subject: live.Live, why: str, *, daemon: bool = False) -> None:
+        """Its process is gone, for a reason of its own or because the daemon was: see what becomes of it."""
         state = subject.state
-        self._ledger.record(subject, events.ExecutionInterrupted(execution=state.id, reason=f"interrupted: {why}"))
+        reason = f"interrupted: {why}"
+        self._ledger.record(subject, events.ExecutionInterrupted(execution=state.id, reason=reason, daemon=daemon))
         if state.cancel_requested:
             text = f"cancelled; it could not clean up: {why}"
             self._executions.end(subject, Status.ENDED_CANCELLED, text, "")

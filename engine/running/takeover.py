@@ -6,7 +6,7 @@ waiting without a process, a task is repeated if that does no harm.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from .. import errors, events, model, ports
 from ..lifecycle import Status
@@ -34,11 +34,16 @@ class Takeover:
         self._enqueue = enqueue
         self._prepare = prepare
 
-    async def take_up(self, unfinished: Sequence[model.Execution]) -> None:
-        """Let each go on through the same doors as ever; those that wait in line keep their order."""
+    async def take_up(self, unfinished: Sequence[model.Execution], unreadable: Collection[str]) -> None:
+        """Let each go on through the same doors as ever; those that wait in line keep their order.
+
+        ``unreadable`` ones have records of a newer version: what would be replayed is not all there is."""
         for state in sorted(unfinished, key=lambda state: max((c.at for c in state.pending.values()), default="")):
             subject = self._ledger.find(state.id)
             if subject is None or state.status.ended or subject.supervision is not None:
+                continue
+            if state.id in unreadable:
+                self._park(subject)
                 continue
             match state.status:
                 case Status.NEW if state.parent and not self._ledger.is_live(state.parent):
@@ -46,11 +51,15 @@ class Takeover:
                 case Status.QUEUED | Status.RUNNING if state.type == "TASK":
                     self._executions.spawn(self._take_up_task(subject), f"task {state.id}")
                 case Status.RUNNING | Status.QUEUED if state.attempt:
-                    self._executions.spawn(self._resting.interrupted(subject, _CUT_OFF), f"return of {state.id}")
+                    self._executions.spawn(
+                        self._resting.interrupted(subject, _CUT_OFF, daemon=True), f"return of {state.id}"
+                    )
                 case Status.QUEUED:
                     self._enqueue(subject)
                 case Status.WAITING if state.effect is not None or state.cancel_requested:
-                    self._executions.spawn(self._resting.interrupted(subject, _CUT_OFF), f"return of {state.id}")
+                    self._executions.spawn(
+                        self._resting.interrupted(subject, _CUT_OFF, daemon=True), f"return of {state.id}"
+                    )
                 case Status.WAITING:
                     await self._resting.lie_down(subject)
 
@@ -70,5 +79,11 @@ class Takeover:
                 self._executions.end(subject, Status.ENDED_ERROR, text, "interrupted", failure)
                 return
             reason = f"interrupted: {_CUT_OFF}"
-            self._ledger.record(subject, events.ExecutionInterrupted(execution=state.id, reason=reason))
+            self._ledger.record(subject, events.ExecutionInterrupted(execution=state.id, reason=reason, daemon=True))
         self._enqueue(subject)
+
+    def _park(self, subject: live.Live) -> None:
+        if subject.state.type == "TASK" or subject.state.status in (Status.NEW, Status.PAUSED):
+            return
+        reason = "parked: it has records of a newer version of headrace; start that one, or cancel it"
+        self._ledger.record(subject, events.ExecutionPaused(execution=subject.state.id, reason=reason))

@@ -68,7 +68,8 @@ def test_every_event_of_the_log_is_listed_with_its_level():
 
 def test_every_exit_code_of_the_daemon_is_listed():
     fatal = (errors.HeadraceError, errors.ConfigurationInvalid, errors.StateInUse, errors.JournalCorrupt)
-    assert {int(row[0]) for row in table("exit code | means")} == {0, *(kind.exit_code for kind in fatal)}
+    codes = {0, *(kind.exit_code for kind in fatal), errors.HistoryLost.exit_code}
+    assert {int(row[0]) for row in table("exit code | means")} == codes
     assert errors.JournalFailed.exit_code == errors.JournalCorrupt.exit_code
 
 
@@ -103,10 +104,44 @@ def test_the_jq_commands_find_something(daemon):
         assert len(found.stdout.splitlines()) > 0, command
 
 
-def test_a_journal_is_checked_without_a_daemon(daemon):
-    code = re.search(r"^\$ python -c '(.*)'$", DOCUMENT, re.MULTILINE)[1]
-    said = subprocess.run([sys.executable, "-c", code], cwd=daemon.state, capture_output=True, text=True, check=True)
-    assert "problem=''" in said.stdout
+def headrace(command: str, state: Path) -> subprocess.CompletedProcess:
+    """Type a command of the document, with DIR for the state directory."""
+    words = [sys.executable, "-m", "headrace", *command.replace("DIR", str(state)).split()[1:]]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+def command(verb: str) -> str:
+    return re.search(rf"^\$ (headrace records {verb} .*)$", DOCUMENT, re.MULTILINE)[1]
+
+
+def test_the_records_are_checked_beside_a_running_daemon_and_not_changed_there(daemon):
+    checked = headrace(command("verify"), daemon.state)
+    assert (checked.returncode, checked.stdout.splitlines()[-1]) == (0, "sound")
+    for verb in ("salvage", "reindex"):
+        refused = headrace(f"headrace records {verb} --state DIR", daemon.state)
+        assert refused.returncode == errors.StateInUse.exit_code
+
+
+def test_records_that_went_backwards_are_refused_until_the_loss_is_accepted(daemon, tmp_path):
+    state = tmp_path / "s"
+    first = Daemon(state, daemon.source).start()
+    first.run("square", number=2)
+    assert first.stop() == 0
+    shutil.copytree(state / "records", tmp_path / "older")
+    again = Daemon(state, daemon.source).start()
+    again.run("square", number=3)
+    again.kill()
+    again.start()
+    assert again.stop() == 0
+    shutil.rmtree(state / "records")
+    shutil.copytree(tmp_path / "older", state / "records")
+    refused = Daemon(state, daemon.source).start(wait=False)
+    assert refused.process.wait(30) == errors.HistoryLost.exit_code
+    assert "history went backwards" in refused.log.read_text()
+    accepted = Daemon(state, daemon.source, "--accept-loss").start()
+    assert accepted.stop() == 0
+    assert "history.loss_accepted" in accepted.log.read_text()
+    assert Daemon(state, daemon.source).start().stop() == 0
 
 
 def test_the_unit_fits_the_settings():
@@ -146,8 +181,13 @@ def test_a_damaged_journal_is_refused_untouched_and_can_be_moved_aside(daemon, t
     assert refused.process.wait(30) == errors.JournalCorrupt.exit_code
     assert "is damaged at byte" in refused.log.read_text()
     assert segment.read_bytes() == content
+    shutil.copytree(state, tmp_path / "t")
+    mended = headrace(command("salvage"), tmp_path / "t")
+    assert (mended.returncode, "1 records are lost" in mended.stdout) == (0, True), mended.stdout
+    assert headrace(command("verify"), tmp_path / "t").returncode == 0
+    assert Daemon(tmp_path / "t", daemon.source).start().stop() == 0
     (state / "records").rename(state / "damaged")
-    assert Daemon(state, daemon.source).start().stop() == 0
+    assert Daemon(state, daemon.source, "--accept-loss").start().stop() == 0
 
 
 def test_a_taken_address_and_a_second_daemon_end_with_their_codes(daemon, tmp_path):

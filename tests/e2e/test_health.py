@@ -1,12 +1,9 @@
 """Whether it lives, whether it can take work and why not, and figures that count what really happened."""
 
-import os
 import re
-import subprocess
 
 import pytest
 
-from tests.support.daemons import until
 from tests.support.front_door import ask
 
 FLOWS = {
@@ -71,25 +68,3 @@ def test_figures_are_not_for_everybody(daemon):
     assert ask(daemon, "GET", "/metrics").status == 401
     runner = daemon.client.create_token("runner", ["run"])["token"]
     assert ask(daemon, "GET", "/metrics", runner).status == 403
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a small disk")
-def test_a_disk_that_gets_full_is_a_reason_not_to_be_ready(make_daemon, workshop, daemon, tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m,mode=700", "tmpfs", str(disk)])
-    if mounted.returncode:
-        pytest.skip("no tmpfs can be mounted here")
-    try:
-        small = make_daemon(workshop.folder, state="disk/s").start()
-        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
-        (disk / "filling").write_bytes(b"x" * (free - 4_000_000))
-        answer = ask(small, "GET", "/readyz")
-        assert answer.status == 503 and "MiB are free" in answer.json["reasons"][0]
-        assert ask(small, "GET", "/healthz").status == 200
-        assert small.run("good")["status"] == "ENDED_SUCCESS"  # it still takes what comes
-        (disk / "filling").unlink()
-        until(lambda: ask(small, "GET", "/readyz").status == 200, "it is ready again")
-        assert small.stop() == 0
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)

@@ -1,6 +1,6 @@
 """Slow clients by the thousand: those who have something to say are served meanwhile, and the slow ones end.
 
-``HEADRACE_SLOW_CLIENTS`` says how many; `make faults` takes 5,000.
+``HEADRACE_SLOW_CLIENTS`` says how many.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import time
 from headrace.daemon import answers, connections
 from tests.support import small_server
 
-COUNT = int(os.environ.get("HEADRACE_SLOW_CLIENTS", "100"))
+COUNT = int(os.environ.get("HEADRACE_SLOW_CLIENTS", "5000"))
 ROOM = max(20, min(2000, COUNT // 2))  # fewer connections than there are slow clients
 KINDS = {
     "nothing": b"",

@@ -108,7 +108,7 @@ class ContractServer:
             "started_at": f"2026-11-23T20:{number:02}:00.100000+00:00",
             "ended_at": f"2026-11-23T20:{number:02}:01.350000+00:00" if status in ENDED else None,
             "attempt": 1, "cancel_requested": False, "error": error if status == "ENDED_ERROR" else None,
-            "generation": 1, "waiting_for": [], **fields,
+            "generation": 1, "divergence": None, "waiting_for": [], **fields,
         }  # fmt: skip
         self.logs[id_] = []
         return id_

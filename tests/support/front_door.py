@@ -57,7 +57,7 @@ def ask(
 
 def table(tmp_path: Any) -> list[routes.Route]:
     """Every route of a daemon, as one would serve it; the handlers are of no use."""
-    nothing: Any = types.SimpleNamespace(keeper=None, locking=None, asking=None)
+    nothing: Any = types.SimpleNamespace(notices=None, keeper=None, locking=None, asking=None)
     parts: Any = types.SimpleNamespace(
         work=nothing,
         synchroniser=types.SimpleNamespace(flows=None, authoring=None),
@@ -68,7 +68,7 @@ def table(tmp_path: Any) -> list[routes.Route]:
     )
     settings = config.load({"source.url": "/flows"}, {}, {})
     door = entrance.Entrance(tmp_path, nothing, Clock(), entrance.Options(), metrics.Metrics())
-    return openapi.described([*app._front(settings, parts, nothing, nothing), *door.table()])
+    return openapi.described([*app._front(settings, parts, nothing, nothing, nothing), *door.table()])
 
 
 def counter() -> itertools.count[int]:

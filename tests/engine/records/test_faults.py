@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace.engine import errors
-from headrace.engine.records import blobs, recovery
+from headrace.engine import errors, events
+from headrace.engine.records import blobs, head, recovery
 from tests.engine.records import journals
 
 WRITER = [sys.executable, "-m", "tests.engine.records.writing"]
@@ -38,6 +38,8 @@ def run(records: Path, *arguments: str, strace: tuple[str, ...] = ()) -> tuple[l
     if strace:
         # -P: only calls on these files count, so that the k-th is the k-th of the journal.
         watched = [records, *(records / f"0000000{n}{end}" for n in range(1, 9) for end in (".jsonl", ".tmp"))]
+        if "mark" in arguments:
+            watched = [records.parent / "HEAD", records.parent / "HEAD.tmp", records.parent]
         paths = [part for path in watched for part in ("-P", str(path))]
         command = ["strace", "-f", "-y", "-o", str(trace), *paths, *strace, *command]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -45,7 +47,7 @@ def run(records: Path, *arguments: str, strace: tuple[str, ...] = ()) -> tuple[l
     return done.stdout.split(), done.returncode, trace.read_text() if strace else done.stderr
 
 
-CALLS = ("write", "fdatasync", "rename", "fsync", "fchmod")
+CALLS = ("write", "pwrite64", "fdatasync", "rename", "fsync", "fchmod")
 
 
 def calls_of(records: Path, *arguments: str) -> dict[str, int]:
@@ -55,7 +57,9 @@ def calls_of(records: Path, *arguments: str) -> dict[str, int]:
 
 
 def numbers_in(records: Path) -> list[int]:
-    return [int(r.event.execution[1:]) for r in journals.recovered(records)[1]]
+    seen: list[events.Recorded] = []
+    recovery.recover(records, seen.append, head.read(records.parent / "HEAD"))
+    return [int(r.event.execution[1:]) for r in seen]
 
 
 def assert_acknowledged_are_there(records: Path, acknowledged: list[str]) -> None:
@@ -64,26 +68,30 @@ def assert_acknowledged_are_there(records: Path, acknowledged: list[str]) -> Non
         if line != "refused":
             assert int(line) in found
             assert 100 + int(line) in found
-    assert recovery.verify(records).problem == ""
+    assert recovery.verify(records, head.read(records.parent / "HEAD")).problem == ""
 
 
 @needs_strace
-def test_killed_at_every_system_call_it_loses_nothing_acknowledged(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("words", "points_min"), [(["resume"], 30), (["resume", "mark"], 8)], ids=["journal", "HEAD"])
+def test_killed_at_every_system_call_it_loses_nothing_acknowledged(
+    tmp_path: Path, words: list[str], points_min: int
+) -> None:
     journals.filled(tmp_path / "counted" / "records", [1])
     files = journals.snapshot(tmp_path / "counted" / "records")
-    counted = calls_of(tmp_path / "counted" / "records", "resume")
+    counted = calls_of(tmp_path / "counted" / "records", *words)
     assert len(journals.segment_names(tmp_path / "counted" / "records")) >= 3
     points = [(call, k) for call, count in counted.items() for k in range(1, count + 1)]
-    assert len(points) > 30
+    assert len(points) >= points_min
     for call, k in points:
         records = tmp_path / f"{call}{k}" / "records"
         records.parent.mkdir()
         journals.restore(records, files)
-        acknowledged, code, _ = run(records, "resume", strace=("-e", f"inject={call}:signal=SIGKILL:when={k}"))
-        assert code != 0
+        kill = ("-e", f"inject={call}:signal=SIGKILL:when={k}")
+        acknowledged, code, _ = run(records, *words, strace=kill)
+        assert code != 0, (call, k)
         assert_acknowledged_are_there(records, acknowledged)
         if k % 6 == 1:
-            again, code, _ = run(records)
+            again, code, _ = run(records, words[-1] if "mark" in words else "")
             assert (again, code) == ([str(n) for n in range(1, 9)], 0)
             assert_acknowledged_are_there(records, again)
 
@@ -116,7 +124,7 @@ def test_killed_in_recovery_it_can_be_done_again(tmp_path: Path) -> None:
             records.parent.mkdir()
             journals.restore(records, files)
             _, code, _ = run(records, "recover", strace=("-e", f"inject={call}:signal=SIGKILL:when={k}"))
-            assert code != 0
+            assert code != 0, (call, k)
             assert_acknowledged_are_there(records, acknowledged[:-1])
             assert journals.snapshot(records) == expected
 
@@ -241,6 +249,20 @@ async def test_a_full_disk_refuses_requests_and_keeps_what_happened(
         await writer.submit(journals.log(4))
         assert not writer.failed.done()
     assert numbers_in(records) == [1, 101, 102, 4]
+
+
+async def test_who_waits_behind_a_refused_request_is_woken(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.engine.records.journal.RETRY_S", 0.02)
+    async with journals.opened(small_disk / "records") as writer:
+        fill_disk(small_disk / "filler")
+        writer.append(journals.log(1, "x" * 9000))
+        with pytest.raises(errors.NotAccepting):
+            await writer.submit(journals.log(2))
+        waiting = asyncio.create_task(writer.durable(), name="durable")
+        await asyncio.sleep(0)
+        (small_disk / "filler").unlink()
+        await waiting
+    assert numbers_in(small_disk / "records") == [1]
 
 
 async def test_rotation_waits_for_space(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:

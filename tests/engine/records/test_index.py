@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from headrace.engine import errors, events, model
-from headrace.engine.records import filing, index, journal, listing, recovery, segments
+from headrace.engine.records import filing, index, journal, listing, places, reading, recovery, segments
 from tests.engine.records import journals
 
 
 @contextlib.asynccontextmanager
 async def both(directory: Path) -> AsyncIterator[tuple[journal.Journal, index.Index]]:
-    recovered = await asyncio.to_thread(recovery.recover, directory / "records")
-    catalogue = await index.Index.open(directory / "index.db", directory / "records", recovered)
+    known = places.Places()
+    recovered = await asyncio.to_thread(recovery.recover, directory / "records", known.visit)
+    catalogue = await index.Index.open(directory / "index.db", directory / "records", recovered, known)
     try:
         async with journals.opened(directory / "records", recovered=recovered, segment_bytes_max=20_000) as writer:
             writer.subscribe(catalogue.absorb)
@@ -71,7 +74,7 @@ def oracle(directory: Path) -> dict[str, model.Execution]:
         else:
             executions[recorded.event.execution].apply(recorded.event, recorded.at)
 
-    reader = recovery._Reader(visit)
+    reader = recovery.Reader(visit)
     reader.read(segments.files(directory / "records"))
     return dict(reversed(executions.items()))
 
@@ -96,7 +99,7 @@ async def everything(catalogue: index.Index, **filters: object) -> list[listing.
 async def assert_as_the_journal_says(catalogue: index.Index, directory: Path) -> None:
     assert plain(await everything(catalogue, limit=200)) == plain(list(oracle(directory).values()))
     seen: dict[str, list[events.Recorded]] = {}
-    reader = recovery._Reader(lambda recorded: seen.setdefault(recorded.event.execution, []).append(recorded))
+    reader = recovery.Reader(lambda recorded: seen.setdefault(recorded.event.execution, []).append(recorded))
     reader.read(segments.files(directory / "records"))
     for execution in list(seen)[::7]:
         assert await catalogue.events_of(execution) == seen[execution]
@@ -255,6 +258,98 @@ async def test_an_index_that_cannot_be_used_is_made_anew(tmp_path: Path, acciden
         assert catalogue.find_key("hook:7")[0] == "e00007"
 
 
+@pytest.fixture
+def held_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Have every index be made behind, and no further than its first portion until the event is set."""
+    go_on = threading.Event()
+    real = reading.between
+
+    def between(*arguments: object) -> Iterator[list[events.Recorded]]:
+        for portion in real(*arguments):
+            yield portion[: len(portion) // 2]
+            go_on.wait(8)
+            yield portion[len(portion) // 2 :]
+
+    monkeypatch.setattr(reading, "between", between)
+    monkeypatch.setattr(filing, "CATCH_UP_BYTES_MAX", 1000)
+    monkeypatch.setattr(index, "PATIENCE_S", 0.02)
+    yield go_on
+    go_on.set()
+
+
+async def test_a_lost_index_does_not_hold_up_the_start(tmp_path: Path, held_up: threading.Event) -> None:
+    held_up.set()
+    async with both(tmp_path) as (writer, _):
+        await busy(writer)
+    ended = [e.id for e in oracle(tmp_path).values() if e.status.ended]
+    unfinished = [e.id for e in oracle(tmp_path).values() if not e.status.ended]
+    assert ended
+    assert unfinished
+    (tmp_path / "index.db").unlink()
+    held_up.clear()
+    async with both(tmp_path) as (writer, catalogue):
+        await writer.submit(created(100, key="fresh"))
+        await writer.submit(events.ExecutionEnded(execution="e00100", status="ENDED_CANCELLED"))
+        for question in (catalogue.query(listing.Query()), catalogue.counts(), catalogue.events_of(ended[0])):
+            with pytest.raises(errors.NotAccepting, match=r"being made anew, \d+% of it is there"):
+                await question
+        with pytest.raises(errors.NotAccepting, match="made anew"):
+            catalogue.find_key("hook:unheard-of")
+        assert catalogue.find_key("fresh")[0] == "e00100"
+        for execution in unfinished:
+            assert [r.event.execution for r in await catalogue.events_of(execution)].count(execution) >= 1
+        lines = await catalogue.events_of("e00100")
+        assert [type(r.event).__name__ for r in lines] == ["ExecutionCreated", "ExecutionEnded"]
+        written = {execution: await catalogue.events_of(execution) for execution in unfinished}
+        held_up.set()
+        while True:
+            with contextlib.suppress(errors.NotAccepting):
+                await catalogue.flushed()
+                break
+        await assert_as_the_journal_says(catalogue, tmp_path)
+        assert written == {execution: await catalogue.events_of(execution) for execution in unfinished}
+        await writer.submit(created(101))
+        assert catalogue._places is None
+
+
+async def test_an_index_that_was_left_half_made_goes_on_where_it_was(tmp_path: Path, held_up: threading.Event) -> None:
+    held_up.set()
+    async with both(tmp_path) as (writer, _):
+        await busy(writer)
+    (tmp_path / "index.db").unlink()
+    held_up.clear()
+    async with both(tmp_path) as (_, catalogue):
+        while catalogue._filing._done_seq == 0:
+            await asyncio.sleep(0.001)
+        catalogue._filing._stopping = True
+        held_up.set()
+    half = catalogue._filing._done_seq
+    assert not catalogue._filing.complete
+    async with both(tmp_path) as (_, catalogue):
+        assert catalogue._filing._done_seq >= half
+        while not catalogue._filing.complete:
+            await asyncio.sleep(0.001)
+        assert catalogue._filing.generation == 0
+        await assert_as_the_journal_says(catalogue, tmp_path)
+
+
+def test_an_index_is_made_without_a_daemon(tmp_path: Path) -> None:
+    async def fill() -> None:
+        async with both(tmp_path) as (writer, _):
+            await busy(writer)
+
+    async def compare() -> None:
+        async with both(tmp_path) as (_, catalogue):
+            assert catalogue._filing.generation == 0
+            await assert_as_the_journal_says(catalogue, tmp_path)
+
+    asyncio.run(fill())
+    (tmp_path / "index.db").write_bytes(b"odd")
+    found = recovery.recover(tmp_path / "records")
+    filing.rebuild(tmp_path / "index.db", tmp_path / "records", found.instance, found.position)
+    asyncio.run(compare())
+
+
 async def test_an_index_that_was_rolled_back_catches_up(tmp_path: Path) -> None:
     async with both(tmp_path) as (writer, _):
         await busy(writer, 20)
@@ -266,6 +361,21 @@ async def test_an_index_that_was_rolled_back_catches_up(tmp_path: Path) -> None:
     (tmp_path / "index.db").write_bytes(kept)
     async with both(tmp_path) as (_, catalogue):
         assert catalogue._filing.generation == 0
+        await assert_as_the_journal_says(catalogue, tmp_path)
+
+
+async def test_an_index_of_a_history_that_went_another_way_is_made_anew(tmp_path: Path) -> None:
+    async with both(tmp_path) as (writer, _):
+        await busy(writer, 10)
+    shutil.copytree(tmp_path / "records", tmp_path / "older")
+    async with both(tmp_path) as (writer, _):
+        await writer.submit(created(50))
+    shutil.rmtree(tmp_path / "records")
+    (tmp_path / "older").rename(tmp_path / "records")
+    async with journals.opened(tmp_path / "records", segment_bytes_max=20_000) as writer:
+        for number in range(60, 64):
+            await writer.submit(created(number, "müll"))
+    async with both(tmp_path) as (_, catalogue):
         await assert_as_the_journal_says(catalogue, tmp_path)
 
 

@@ -409,8 +409,8 @@ def test_of_every_event_it_is_settled_what_people_wrote():
     }
     numbers = {
         "webhook", "outside", "parent_call", "depth", "queued", "timeout_s", "reuse", "orphan", "retention_time_s",
-        "attempt", "pid", "call", "waits", "until", "count", "line", "binary", "owned", "bound", "flows", "broken",
-        "unfinished",
+        "daemon", "attempt", "pid", "call", "waits", "until", "count", "line", "binary", "owned", "bound", "flows",
+        "broken", "unfinished",
     }  # fmt: skip
     assert {name: left for name, fields in text.items() if (left := fields - data - files - numbers)} == {
         "ExecutionCreated": {"name"},
