@@ -7,7 +7,6 @@ than the code or the route table has. Called by ``routes`` for requests, by the 
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Callable, Sequence
 
 import prometheus_client
@@ -18,6 +17,7 @@ from ..engine import events
 
 CONTENT_TYPE = exposition.CONTENT_TYPE_LATEST
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 
 
 class Metrics:
@@ -50,34 +50,38 @@ class Metrics:
             *("headrace_executions_ended", "executions that are over"), ("status",), registry=self._registry
         )
         self._gauges: dict[str, prometheus_client.Gauge] = {}
-        self._counting: dict[tuple[str, str, int], Callable[[], None]] = {}
+        self._counting: dict[tuple[int | str, ...], Callable[[], None]] = {}  # looked up once for each set of labels
+        self._observing: dict[str, Callable[[float], None]] = {}
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count an answered request; ``route`` is the pattern of the table."""
-        key = (method, route, status)
-        count = self._counting.get(key)
-        if count is None:
-            method = method if method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE") else "other"
-            count = self._counting[key] = self._requests.labels(method, route, str(status)).inc
-        count()
-        self._durations.labels(route).observe(seconds)
+        method = method if method in _METHODS else "other"
+        self._count(self._requests, method, route, str(status))
+        observe = self._observing.get(route)
+        if observe is None:
+            observe = self._observing[route] = self._durations.labels(route).observe
+        observe(seconds)
 
     def delivery(self, result: str) -> None:
         """Count a delivery: accepted, repeated or refused."""
-        self._deliveries.labels(result).inc()
+        self._count(self._deliveries, result)
 
     def durable(self, batch: Sequence[events.Recorded]) -> None:
         """Count what became durable."""
-        for tag, count in collections.Counter(type(one.event).__struct_config__.tag for one in batch).items():
-            self._events.labels(tag).inc(count)
         for recorded in batch:
-            match recorded.event:
-                case events.ExecutionCreated() as event:
-                    self._created.labels(event.type).inc()
-                case events.ExecutionEnded() as event:
-                    self._ended.labels(event.status).inc()
-                case _:
-                    pass
+            event = recorded.event
+            self._count(self._events, str(type(event).__struct_config__.tag))
+            if isinstance(event, events.ExecutionCreated):
+                self._count(self._created, event.type)
+            elif isinstance(event, events.ExecutionEnded):
+                self._count(self._ended, event.status)
+
+    def _count(self, counter: prometheus_client.Counter, *labels: str) -> None:
+        key: tuple[int | str, ...] = (id(counter), *labels)
+        count = self._counting.get(key)
+        if count is None:
+            count = self._counting[key] = counter.labels(*labels).inc
+        count()
 
     def gauge(self, name: str, help_: str, read: Callable[[], float]) -> None:
         """Have ``read`` asked for this figure whenever somebody looks."""

@@ -175,8 +175,8 @@ async def named(request: web.Request, handler: Handler) -> web.StreamResponse:
         return templates.refusal(request, errors.TooLarge("the address is too long"), status=414)
     if sum(len(name) + len(value) for name, value in request.raw_headers) > _HEADERS_BYTES_MAX:
         return templates.refusal(request, errors.TooLarge("the headers are too long"), status=431)
-    with structlog.contextvars.bound_contextvars(request=request[REQUEST_ID]):
-        return await handler(request)
+    structlog.contextvars.bind_contextvars(request=request[REQUEST_ID])  # each request has a context of its own
+    return await handler(request)
 
 
 async def finish(request: web.Request, response: web.StreamResponse) -> None:
