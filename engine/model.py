@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import difflib
+import sys
 from collections.abc import Mapping
 from typing import assert_never
 
@@ -37,8 +38,12 @@ _NULL = msgspec.Raw(b"null")
 
 def value(raw: msgspec.Raw | msgspec.UnsetType, blob: events.Blob | None, sealed: str = "") -> Value:
     """Return the value that an event's three twins stand for."""
-    shown = blob or (_NULL if raw is msgspec.UNSET else raw)
+    shown = blob or (_NULL if raw is msgspec.UNSET else raw.copy())  # or the whole line it stood in would be kept
     return Sealed(sealed, shown) if sealed else shown
+
+
+#: Texts that many executions have in common are kept once.
+_shared = sys.intern
 
 
 def timestamp(epoch_s: float) -> str:
@@ -134,12 +139,12 @@ class Execution:
         return cls(
             id=event.execution,
             type=event.type,
-            name=event.name or event.flow_name or event.task,
+            name=_shared(event.name or event.flow_name or event.task),
             status=Status.QUEUED if event.queued else Status.NEW,
-            flow_id=event.flow_id,
-            flow_name=event.flow_name,
-            commit=event.commit,
-            path=event.path,
+            flow_id=_shared(event.flow_id),
+            flow_name=_shared(event.flow_name),
+            commit=_shared(event.commit),
+            path=_shared(event.path),
             task=event.task,
             script=event.script_blob,
             inputs=value(event.inputs, event.inputs_blob, event.inputs_sealed),
@@ -148,7 +153,7 @@ class Execution:
             parent=event.parent,
             parent_call=event.parent_call,
             depth=event.depth,
-            created_by=event.created_by,
+            created_by=_shared(event.created_by),
             created_at=at,
             timeout_s=event.timeout_s,
             reuse=event.reuse,
@@ -277,8 +282,8 @@ class Execution:
         self.progress += 1
         self.pending[event.call] = PendingCall(
             event.call,
-            event.kind,
-            event.target,
+            _shared(event.kind),
+            _shared(event.target),
             event.children,
             event.waits,
             event.return_when,

@@ -7,6 +7,7 @@ step. Who waits inside the engine is told at once; whoever stands outside is tol
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -42,13 +43,27 @@ class Archive(Protocol):
         """Return the record of one execution, in order; empty if there is none."""
 
 
+#: Told when an execution has ended, before that is durable.
+Watcher = Callable[[model.Execution], None]
+#: How to stop waiting for something.
+Undo = tuple[Callable[[], None], ...]
+#: Callbacks need none of their own, and there may be very many.
+CONTEXT = contextvars.copy_context()
+
+
 @dataclasses.dataclass(slots=True, eq=False)
 class Rest:
-    """The wait of a ``call`` that goes on without a handler: ``hold`` is done when it is over, ``disarm`` gives up."""
+    """The wait of a ``call`` that goes on without a handler: ``hold`` is done when it is over."""
 
     call: int
     hold: asyncio.Future[bool]
-    disarm: Callable[[], None]
+    undo: Undo
+
+    def disarm(self) -> None:
+        """Give it up."""
+        for step in self.undo:
+            step()
+        self.hold.cancel()
 
 
 class Live:
@@ -62,7 +77,7 @@ class Live:
 
     def __init__(self, state: model.Execution) -> None:
         self.state = state
-        self.watchers: list[Callable[[], None]] = []  # told when it has ended, before that is durable
+        self.watchers: list[Watcher] = []
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # when that is durable
         self.supervision: Supervision | None = None
         self.prepared: ports.PreparedTask | None = None  # of a task
@@ -131,7 +146,7 @@ class Ledger:
         live.state.apply(event, self.journal.append(event))
         if live.state.status.ended:
             for watcher in live.watchers:
-                watcher()
+                watcher(live.state)
             live.watchers.clear()
 
     async def settle(self, live: Live) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import functools
 from collections.abc import Coroutine
 from typing import Protocol
 
@@ -114,7 +115,7 @@ class Resting:
             except (failures.Refused, errors.HeadraceError):
                 self._executions.again(subject)  # its handler has to be told, or to make what is not there
                 return
-        subject.rest.hold.add_done_callback(lambda hold: self._over(subject, hold))
+        subject.rest.hold.add_done_callback(functools.partial(self._over, subject), context=live.CONTEXT)
 
     def _over(self, subject: live.Live, hold: waits.Hold) -> None:
         """What it waited for is there."""

@@ -7,9 +7,12 @@ that sits in the call and an execution that rests without a process alike, and a
 from __future__ import annotations
 
 import asyncio
+import functools
+import heapq
+import itertools
 from collections.abc import Awaitable, Callable, Iterable
 
-from .. import model, ports
+from .. import lifecycle, model, ports
 from ..state import locks
 from . import asking, failures, live, locking
 from .waiting import ReturnWhen, Verdict, judge
@@ -43,31 +46,26 @@ class Waits:
         self._load = load
         self._asking = asked
         self._locking = held
-        self._clock = clock
+        self._deadlines = Deadlines(clock)
 
-    async def arm(self, state: model.Execution, call: model.PendingCall, hold: Hold) -> Callable[[], None]:
+    async def arm(self, state: model.Execution, call: model.PendingCall, hold: Hold) -> live.Undo:
         """Let ``hold`` be done when what ``call`` waits for is there, or its time is over; returns the way out.
 
         Raises ``Refused`` for a wait that could never end, ``NotFound`` for executions that do not exist (yet)."""
-        undo: list[Callable[[], None]] = []
+        undo: live.Undo = ()
         if call.return_when:
-            undo += await self._watch(state, call, hold)
+            undo = await self._watch(state, call, hold)
         elif call.message:
             if self._asking.wait(call.message, hold):
                 finish(hold)
-            undo.append(lambda: self._asking.give_up(call.message, hold))
+            undo = (functools.partial(self._asking.give_up, call.message, hold),)
         elif call.kind in LOCKS:
-            undo += self._stand_in_line(state, call, hold)
+            undo = self._stand_in_line(state, call, hold)
         if call.until is not None and not hold.done():
-            undo.append(_Timer(self._clock, call.until, hold).cancel)
+            self._deadlines.add(call.until, hold)
+        return undo
 
-        def disarm() -> None:
-            for step in undo:
-                step()
-
-        return disarm
-
-    async def _watch(self, state: model.Execution, call: model.PendingCall, hold: Hold) -> list[Callable[[], None]]:
+    async def _watch(self, state: model.Execution, call: model.PendingCall, hold: Hold) -> live.Undo:
         if circle := self._locking.circle(state.id):
             raise failures.Refused("DeadlockError", f"this could never end: {'; '.join(circle)}")
         # Live ones first: what is loaded after that has ended, and stays as it is.
@@ -76,56 +74,82 @@ class Waits:
         live_ones = {one.id for one in states}
         states += [await self._load(child) for child in call.children if child not in live_ones]
         return_when = ReturnWhen(call.return_when)
+        watched = [subject for subject in watched if not subject.state.status.ended]
+        left = len(watched)
 
-        def look() -> None:
-            if judge(return_when, [one.status for one in states]) is not Verdict.WAIT:
+        def look(one: model.Execution) -> None:
+            """One of them has ended; only what may decide is judged, for there may be thousands."""
+            nonlocal left
+            left -= 1
+            succeeded = one.status is lifecycle.Status.ENDED_SUCCESS
+            undecided = return_when is ReturnWhen.ALL_ENDED or (succeeded == (return_when is ReturnWhen.ALL_SUCCEEDED))
+            if not left or not undecided or return_when is ReturnWhen.FIRST_ENDED:
                 finish(hold)
 
-        def unwatch() -> None:
-            for subject in watched:
-                if look in subject.watchers:  # one that has ended has told and forgotten its watchers
-                    subject.watchers.remove(look)
-
+        if judge(return_when, [one.status for one in states]) is not Verdict.WAIT:
+            finish(hold)
+            return ()
         for subject in watched:
             subject.watchers.append(look)
-        look()
-        return [unwatch]
+        return (functools.partial(_unwatch, watched, look),)
 
-    def _stand_in_line(self, state: model.Execution, call: model.PendingCall, hold: Hold) -> list[Callable[[], None]]:
+    def _stand_in_line(self, state: model.Execution, call: model.PendingCall, hold: Hold) -> live.Undo:
         waiter = locks.Waiter(call.target, state.id, LOCKS[call.kind], call.until is not None)
         wait = self._locking.take(waiter, call.number, hold)
         if wait is None:
             finish(hold)
-            return []
-        return [lambda: self._locking.give_up(wait)]
+            return ()
+        return (functools.partial(self._locking.give_up, wait),)
 
 
-class _Timer:
-    """Ends a waiting at a moment of the wall clock, never early."""
+def _unwatch(watched: list[live.Live], look: live.Watcher) -> None:
+    for subject in watched:
+        if look in subject.watchers:  # one that has ended has told and forgotten its watchers
+            subject.watchers.remove(look)
 
-    def __init__(self, clock: ports.Clock, until: float, hold: Hold) -> None:
+
+class Deadlines:
+    """Ends waits at moments of the wall clock, never early. One timer for all of them: there may be very many."""
+
+    def __init__(self, clock: ports.Clock) -> None:
         self._clock = clock
-        self._until = until
-        self._hold = hold
-        self._loop = hold.get_loop()
-        self._next: asyncio.TimerHandle | None = None
-        self._look()
+        #: When to look, by the clock that never steps; a number, for order; the moment, if it is not that; who waits.
+        self._heap: list[tuple[float, int, float, Hold]] = []
+        self._numbers = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
 
-    def cancel(self) -> None:
-        if self._next is not None:
-            self._next.cancel()
-
-    def _look(self) -> None:
-        left = self._until - self._clock.time()
+    def add(self, until: float, hold: Hold) -> None:
+        """Let ``hold`` be done, late, when the wall clock says ``until``; one that is done before is forgotten."""
+        left = until - self._clock.time()
         if left <= 0:
-            self._ring()
-        elif left > _LOOK_AGAIN_S:
-            self._next = self._loop.call_later(_LOOK_AGAIN_S, self._look)
-        else:  # from here on by the clock that never steps
-            self._next = self._loop.call_later(left, self._ring)
+            finish(hold, late=True)
+            return
+        # A long wait looks at the wall clock again now and then; a short one is not disturbed when that is set.
+        long = left > _LOOK_AGAIN_S
+        look = self._clock.monotonic() + (_LOOK_AGAIN_S if long else left)
+        heapq.heappush(self._heap, (look, next(self._numbers), until if long else 0.0, hold))
+        if self._heap[0][0] == look:
+            self._wind()
+
+    def _wind(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        delay = max(0.0, self._heap[0][0] - self._clock.monotonic())
+        self._timer = asyncio.get_running_loop().call_later(delay, self._ring)
 
     def _ring(self) -> None:
-        finish(self._hold, late=True)
+        self._timer = None
+        now = self._clock.monotonic()
+        while self._heap and self._heap[0][0] <= now:
+            _, _, until, hold = heapq.heappop(self._heap)
+            if hold.done():
+                continue
+            if until:
+                self.add(until, hold)
+            else:
+                finish(hold, late=True)
+        if self._heap:
+            self._wind()
 
 
 def needed(ledger: live.Ledger, state: model.Execution) -> Iterable[str]:

@@ -22,7 +22,7 @@ from typing import Any
 import rich.console
 import structlog
 
-from . import executing, living, machine, records, results, watching
+from . import executing, living, machine, records, results, waiting, watching
 from .stage import Plan
 
 _RESULTS = Path("bench-results")
@@ -34,6 +34,8 @@ GROUPS: dict[str, Callable[[Plan], Iterator[results.Row]]] = {
     "throughput": executing.throughput,
     "parents": executing.parents,
     "watch": watching.hook,
+    "waiting": waiting.waiting,
+    "replay": waiting.replaying,
     "push": living.pushing,
     "idle": living.idle,
     "start": living.starting,

@@ -38,6 +38,14 @@ FLOWS = {
         "        this.flow('warm')\n"
         "    return {'children': inputs['children']}\n"
     ),
+    "sleeps": "def handler(system, this):\n    this.sleep(3600)\n",
+    "long": (
+        "def handler(system, this, inputs):\n"
+        "    for n in range(inputs['calls']):\n"
+        "        this.set_output('n', n)\n"
+        "    this.sleep(inputs['seconds'])\n"
+        "    return {'calls': inputs['calls']}\n"
+    ),
 }
 
 

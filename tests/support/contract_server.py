@@ -107,8 +107,9 @@ class ContractServer:
             "created_at": f"2026-11-23T20:{number:02}:00.000000+00:00",
             "started_at": f"2026-11-23T20:{number:02}:00.100000+00:00",
             "ended_at": f"2026-11-23T20:{number:02}:01.350000+00:00" if status in ENDED else None,
-            "attempt": 1, "cancel_requested": False, "error": error if status == "ENDED_ERROR" else None,
-            "generation": 1, "divergence": None, "waiting_for": [], **fields,
+            "attempt": 1, "generation": 1, "divergence": None, "cancel_requested": False,
+            "error": error if status == "ENDED_ERROR" else None,
+            "waiting_for": [], **fields,
         }  # fmt: skip
         self.logs[id_] = []
         return id_

@@ -1,0 +1,101 @@
+"""What waiting costs, and what it costs to go on: many executions that wait without a process, and long histories."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from headrace.daemon import app
+from headrace.engine import events, ids, model
+from headrace.engine.records import journal
+from tests.support.daemons import Daemon, until
+
+from . import stage
+from .results import Row
+from .stage import Plan
+
+_WAITING = 100_000
+_CALLS = 10_000
+
+
+def waiting(plan: Plan) -> Iterator[Row]:
+    """Memory and restart with executions that wait."""
+    for share in (0.1, 1.0):
+        count = plan.count(int(_WAITING * share))
+        daemon = stage.prepare(plan, f"waiting{count}")
+        with stage.running(daemon):
+            before_mb = stage.memory_mb(daemon.pid)["Pss"]
+            flow = daemon.client.flow("sleeps")
+        asyncio.run(_record_waiting(daemon.state / "records", count, flow))
+        (daemon.state / "index.db").unlink()
+        began = time.perf_counter()
+        with stage.running(daemon):
+            ready_s = time.perf_counter() - began
+            until(lambda d=daemon: d.client.executions(limit=1)["items"], "the index is complete", 300)
+            time.sleep(1.0)
+            after_mb = stage.memory_mb(daemon.pid)["Pss"]
+        yield Row(
+            f"{count:,} waiting executions, each",
+            "KB",
+            [1024 * (after_mb - before_mb) / count],
+            count,
+            reach=4.0,
+            also={"in all, MB": after_mb},
+        )
+        yield Row(f"start to ready with {count:,} waiting", "s", [ready_s], 1, reach=10.0)
+
+
+async def _record_waiting(records: Path, count: int, flow: dict[str, object]) -> None:
+    writer = await journal.Journal.open(records, app.SystemClock())
+    until_s = time.time() + 7200
+    for number in range(count):
+        execution = ids.new_id()
+        writer.append(
+            events.ExecutionCreated(
+                execution=execution,
+                flow_id=str(flow["id"]),
+                flow_name="sleeps",
+                name="sleeps",
+                commit=str(flow["commit"]),
+                path=str(flow["path"]),
+                created_by="bench",
+                inputs=msgspec.Raw(b'{"n":%d}' % number),
+            )
+        )
+        writer.append(events.ExecutionStarted(execution=execution))
+        writer.append(
+            events.CallStarted(
+                execution=execution, call=1, kind="sleep", waits=True, until=until_s + number, where="sleeps.py:2"
+            )
+        )
+        writer.append(events.ExecutionHibernated(execution=execution))
+        if number % 1_000 == 0:
+            await writer.durable()
+    await writer.close()
+
+
+def replaying(plan: Plan) -> Iterator[Row]:
+    """How long a history takes to be replayed."""
+    took = []
+    for number in range(plan.rounds):
+        daemon = stage.prepare(plan, f"replaying{number}")
+        daemon.environment["HEADRACE_RUN__HIBERNATE_AFTER"] = "600s"
+        with stage.running(daemon):
+            execution = daemon.client.run("long", {"calls": _CALLS, "seconds": 20})["id"]
+            until(lambda d=daemon, e=execution: d.client.execution(e)["status"] == "WAITING", "it sleeps", 120)
+            daemon.kill()
+        took.append(_replayed_s(daemon, execution))
+    yield Row("replay, a thousand calls", "ms", [s / _CALLS * 1e6 for s in took], plan.rounds * _CALLS)
+
+
+def _replayed_s(daemon: Daemon, execution: str) -> float:
+    """From the start of the process that replays it to the end, as the record tells."""
+    with stage.running(daemon):
+        daemon.client.wait(execution, 120)
+        # Nothing is replayed before the sleep is over; then its answer is there as soon as the handler comes to it.
+        lines = {line["event"]: line["at"] for line in daemon.record(execution)}
+    return model.seconds_between(lines["execution.started"], lines["call.ended"])
