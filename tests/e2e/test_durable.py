@@ -573,3 +573,19 @@ def test_what_is_printed_before_a_replayed_call_is_not_recorded_twice(daemon):
     daemon.client.wait(execution, 20)
     texts = [line["text"] for line in daemon.client.log(execution)]
     assert texts == ["before", "careful", "after"]
+
+
+def test_a_history_that_is_full_is_told_before_it_cannot_be_replayed(daemon):
+    daemon.start()
+    flow(
+        daemon,
+        "fills",
+        "import flow_api\ndef handler(system, this, inputs):\n    if 'wrote' in inputs:\n        return inputs\n"
+        "    for n in range(20):\n        try:\n            system.setting('big', value='x' * 30_000_000)\n"
+        "        except flow_api.HistoryFull as error:\n            this.continue_as_new(wrote=n, told=str(error))\n",
+    )
+    ended = daemon.run("fills")
+    assert ended["output_value"]["wrote"] == 4
+    assert "the limit is 100,000 calls and 104,857,600 bytes" in ended["output_value"]["told"]
+    warned = [line for line in daemon.record(ended["id"]) if line.get("stream") == "headrace"]
+    assert [line["level"] for line in warned] == ["WARNING"] and "continue_as_new" in warned[0]["text"]

@@ -9,8 +9,9 @@ def handler(system: flow_api.System, this: flow_api.Execution, inputs: dict):
     last = (first.replace(day=28) + datetime.timedelta(days=4)).replace(day=1) - datetime.timedelta(days=1)
     ledger = system.setting('ledger')
     with this.lock('the books', timeout=60):
-        number = this.step('number', lambda: f'{first:%Y%m}-{len(ledger.get("value"))}')
-        total = this.step('sum', sum, [entry['cents'] for entry in ledger.get('value') if entry['day'].startswith(inputs['month'])])
+        entries = ledger.get('value')
+        number = this.step('number', lambda: f'{first:%Y%m}-{len(entries)}')
+        total = this.step('sum', sum, [entry['cents'] for entry in entries if entry['day'].startswith(inputs['month'])])
         reference = this.uuid()
         closing = {'number': number, 'reference': reference, 'closed_at': this.now().isoformat(), 'last_day': last.isoformat(), 'cents': total}
         system.file(f'closings/{inputs["month"]}.txt', content='\n'.join(f'{k}={v}' for k, v in closing.items()))
