@@ -28,6 +28,9 @@ test: install system-packages  ## all tests
 
 faults: install system-packages  ## the records under power cuts, full disks, damage: minutes; SCALE=10 for more
 	$(BIN)/pytest --override-ini='norecursedirs=.*' --quiet tests/faults
+	HEADRACE_PATHS=5000 HEADRACE_GUESSES=10000 HEADRACE_FLIPS=12500 HEADRACE_FUZZ=100 \
+	  $(BIN)/pytest --quiet --timeout 900 tests/daemon/test_signatures.py tests/e2e/test_access.py \
+	  tests/e2e/test_openapi.py
 
 check: install  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

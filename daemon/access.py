@@ -1,81 +1,128 @@
 """Who may do what: one decision, deny by default.
 
-Over the unix socket, whose file only the service's own user can open, everything is allowed. Over TCP the bearer token
-of ``client.json`` is asked for; that file is made at the first start with mode 0600, and the token is compared by its
-hash. A browser has a session cookie instead; what changes something then also needs to come from a page of ours, with
-the session's form token. Public routes are those the route table calls so, matched exactly.
+    the socket's own user ─┐
+    bearer token ──────────┼─▶ principal ─▶ has the scope? ─▶ may touch what is named? ─▶ the handler
+    session's cookie ──────┘        none: 401       403             404, as if it were not there
+
+Over the unix socket the kernel tells who connected: the daemon's own user and root may do everything, others need a
+token as everywhere. Over TCP that is the token of ``client.json``, made at the first start with mode 0600, or one that
+an administrator made (``token_store``). A browser has a session cookie instead; what changes something then also needs
+to come from a page of ours, with the session's form token. Public routes are those the route table calls so, matched
+exactly. Whoever gives wrong credentials too often is not listened to for a while.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import hmac
 import json
 import os
 import secrets
 import socket
+import struct
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
-import msgspec
 from aiohttp import web
 
 from ..engine import errors
-from . import answers, sessions
+from . import answers, limits, principals, private_files, reach, sessions, token_store
 
-TOKEN_PREFIX = "hr_"  # noqa: S105 - the public half of every token
-PUBLIC = "public"
-#: What each scope includes. With one token, an administrator's, this decides little yet; routes declare their need.
-_INCLUDES = {"admin": frozenset({"read", "run", "edit", "admin"})}
-
-
-class Principal(msgspec.Struct, frozen=True):
-    """Somebody who was recognised."""
-
-    name: str
-    scopes: frozenset[str]
-
-
-_ADMIN = Principal("admin", _INCLUDES["admin"])
+PUBLIC = principals.PUBLIC
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid of SO_PEERCRED
+#: Where a recognised sender is kept for the handler, also when they may not do what they ask for.
+PRINCIPAL = web.RequestKey("principal", principals.Principal)
 #: Where the token is kept that forms of this session's pages carry back, in a field or header of these names.
 FORM_TOKEN = web.RequestKey("form token", str)
 FORM_FIELD = "form_token"
 FORM_HEADER = "X-Form-Token"
 
 
+class TooManyAttempts(errors.Unauthenticated):
+    """This address gave too many wrong credentials; ``retry_after_s`` says when it is listened to again."""
+
+    http_status: ClassVar[int] = 429
+    retryable: ClassVar[bool] = True
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__("too many wrong tokens came from this address", hint="wait, or use the right one")
+        self.retry_after_s = max(1, round(wait_s))
+
+
 class Access:
-    """Recognises who sent a request and decides whether they may. ``secure``: browsers come through https only."""
+    """Recognises who sent a request and decides whether they may.
 
-    def __init__(self, token: str, people: sessions.Sessions, *, secure: bool) -> None:
+    ``secure``: browsers come through https only. ``behind_proxy``: the address of a sender is what the proxy says."""
+
+    def __init__(
+        self,
+        token: str,
+        tokens: token_store.TokenStore,
+        people: sessions.Sessions,
+        subjects: reach.Subjects,
+        attempts: limits.Attempts,
+        *,
+        secure: bool,
+        behind_proxy: bool,
+    ) -> None:
         self._token_sha256 = hashlib.sha256(token.encode()).digest()
+        self._tokens = tokens
         self._people = people
+        self.subjects = subjects
+        self._attempts = attempts
         self._secure = secure
+        self._behind_proxy = behind_proxy
+        self._present: dict[str, set[asyncio.Transport]] = {}
 
-    async def check(self, request: web.Request, scope: str) -> Principal:
-        """Return who sent ``request``; raises ``Unauthenticated`` or ``NotAllowed`` if they may not."""
-        principal = self._principal(request) or await self._person(request)
+    async def check(self, request: web.Request, scope: str, touches: reach.Reach) -> principals.Principal:
+        """Return who sent ``request``; raises ``Unauthenticated``, ``NotAllowed`` or ``NotFound`` if they may not."""
+        principal = await self.recognised(request)
         if principal is None:
             raise errors.Unauthenticated(
                 "a token is needed, and must be right", hint="send Authorization: Bearer with the token of client.json"
             )
+        request[PRINCIPAL] = principal
         if scope not in principal.scopes:
             raise errors.NotAllowed(f"this needs the scope {scope!r}")
+        await self.subjects.check(principal, touches, request.match_info)
         return principal
 
-    def _principal(self, request: web.Request) -> Principal | None:
-        if arrived_locally(request):
-            return _ADMIN
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        return _ADMIN if scheme.lower() == "bearer" and self._is_client_token(token.strip()) else None
+    async def recognised(self, request: web.Request) -> principals.Principal | None:
+        """Return who sent ``request``, None if that is not known; raises ``TooManyAttempts``."""
+        if _is_own_user(request):
+            return principals.ADMIN
+        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer":  # a proxy's own Basic is none of our business
+            return await self._person(request)
+        found = self._holder(secret.strip())
+        if found is None:
+            self._failed(request)
+        return found
 
-    def _is_client_token(self, token: str) -> bool:
-        given = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-        return hmac.compare_digest(given, self._token_sha256)
+    def _failed(self, request: web.Request) -> None:
+        """Count wrong credentials; raises ``TooManyAttempts`` from the eleventh on."""
+        address = limits.network(self.origin(request))
+        wait_s = self._attempts.wait_s(address)
+        if wait_s > 0:
+            raise TooManyAttempts(wait_s)
+        self._attempts.count(address)
 
-    async def _person(self, request: web.Request) -> Principal | None:
+    def _holder(self, secret: str) -> principals.Principal | None:
+        """Return whom a token stands for, if it is one of ours and good."""
+        given = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+        if hmac.compare_digest(given, self._token_sha256):
+            return principals.ADMIN
+        token = self._tokens.find(secret)
+        return None if token is None else token_store.principal(token)
+
+    async def _person(self, request: web.Request) -> principals.Principal | None:
         """Recognise a session's cookie; raises ``NotAllowed`` for a change that no page of ours asked for."""
-        given_wrongly = request.headers.get("Authorization", "").lower().startswith("bearer ")
-        session = None if given_wrongly else self.session(request)  # a proxy's own Basic is none of our business
+        session = self.session(request)
         if session is None:
             return None
         cookie = request.cookies[self._cookie(request)]
@@ -85,38 +132,95 @@ class Access:
             if not sessions.is_form_token(cookie, given):
                 raise errors.NotAllowed("the form's token is missing or wrong", hint="reload the page and try again")
         request[FORM_TOKEN] = sessions.form_token(cookie)
-        return Principal(session.name, session.scopes)
+        return session.principal
 
     def session(self, request: web.Request) -> sessions.Session | None:
         """Return the session whose cookie came with ``request``, if it is good."""
         cookie = request.cookies.get(self._cookie(request), "") if "Cookie" in request.headers else ""
         return self._people.find(cookie) if cookie else None
 
-    def log_in(self, request: web.Request, response: web.StreamResponse, token: str) -> None:
-        """Put a new session's cookie into ``response``, for a login token or the client's; raises ``Unauthenticated``.
+    def log_in(self, request: web.Request, response: web.StreamResponse, secret: str) -> principals.Principal:
+        """Put a new session's cookie into ``response``, for a login token, the client's or anybody's; returns who.
 
-        A login token is used up by this."""
-        if not self._people.redeem_login(token) and not self._is_client_token(token):
+        A login token is used up by this. Raises ``Unauthenticated``."""
+        principal = principals.ADMIN if self._people.redeem_login(secret) else self._holder(secret)
+        if principal is None:
+            self._failed(request)
             raise errors.Unauthenticated(
-                "this token is wrong, was used before, or is older than an hour",
+                "this token is wrong, was used before, or is not good any more",
                 hint="the token of client.json in the daemon's state directory works always",
             )
         self.log_out(request, response)
         response.set_cookie(
             self._cookie(request),
-            self._people.open(_ADMIN.name, _ADMIN.scopes),
+            self._people.open(principal),
             max_age=int(sessions.ABSOLUTE_S),
             path="/",
             secure=self._secure,
             httponly=True,
             samesite="Strict",
         )
+        return principal
 
     def log_out(self, request: web.Request, response: web.StreamResponse) -> None:
-        """End the session, if there is one, here and in the browser."""
+        """End the session, if there is one, here and in the browser, with what it still has open."""
         name = self._cookie(request)
-        self._people.close(request.cookies.get(name, ""))
+        key = self._people.close(request.cookies.get(name, ""))
+        if key:
+            self._dismiss(key, but=request.transport)
         response.del_cookie(name, path="/", secure=self._secure, httponly=True, samesite="Strict")
+
+    async def revoke(self, name: str) -> token_store.Token:
+        """Take a token from whoever has it, with the sessions it began and the connections it has open.
+
+        Raises ``NotFound``. After this returns nothing is answered to it any more."""
+        token = await self._tokens.revoke(name)
+        self._people.close_all(token.id)
+        self._dismiss(token.id)
+        return token
+
+    # -- being connected --------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def present(self, principal: principals.Principal, request: web.Request) -> Iterator[None]:
+        """While a request is answered: have its connection cut when what let its sender in is taken or runs out.
+
+        So an event stream ends with its token, not at its own end. What was begun for the sender goes on."""
+        transport = request.transport
+        if transport is None or not principal.keys:
+            yield
+            return
+        timer = None
+        if principal.expires_s is not None:
+            left_s = min(max(0.0, principal.expires_s - time.time()), sessions.ABSOLUTE_S)
+            timer = asyncio.get_running_loop().call_later(left_s, transport.abort)
+        for key in principal.keys:
+            self._present.setdefault(key, set()).add(transport)
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
+            for key in principal.keys:
+                here = self._present.get(key, set())
+                here.discard(transport)
+                if not here:
+                    self._present.pop(key, None)
+
+    def _dismiss(self, key: str, but: asyncio.BaseTransport | None = None) -> None:
+        for transport in list(self._present.get(key, ())):
+            if transport is not but:
+                transport.abort()
+
+    def origin(self, request: web.Request) -> str:
+        """Return where a request came from: an address, or "socket".
+
+        Behind a proxy it is the last address of ``X-Forwarded-For``, the one that the proxy itself put there."""
+        if arrived_locally(request):
+            return "socket"
+        forwarded = request.headers.getall("X-Forwarded-For", []) if self._behind_proxy else []
+        last = ",".join(forwarded).rpartition(",")[2].strip()
+        return last[:64] or request.remote or "unknown"
 
     def _cookie(self, request: web.Request) -> str:
         """Return the cookie's name. Browsers do not tell ports apart, and a machine may run several daemons."""
@@ -140,28 +244,30 @@ def arrived_locally(request: web.Request) -> bool:
     return connection is not None and connection.family == socket.AF_UNIX
 
 
+def _is_own_user(request: web.Request) -> bool:
+    """Whether the kernel says that the other end of the unix socket is the daemon's own user, or root."""
+    if not arrived_locally(request):
+        return False
+    assert request.transport is not None
+    connection = request.transport.get_extra_info("socket")
+    told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return _CREDENTIALS.unpack(told)[1] in (0, os.geteuid())
+
+
 def client_token(state: Path) -> str:
-    """Return the local client's token, made at the first start. If we die midway the file is whole or not there."""
+    """Return the local client's token, made at the first start. If we die midway the file is whole or not there.
+
+    Raises ``ConfigurationInvalid`` for a file that others could read."""
     path = state / "client.json"
+    private_files.check(path)
     try:
         token = json.loads(path.read_text()).get("token", "")
     except (FileNotFoundError, ValueError, AttributeError):
         token = ""
-    known = isinstance(token, str) and token.startswith(TOKEN_PREFIX)
-    return token if known else TOKEN_PREFIX + secrets.token_urlsafe(32)
+    known = isinstance(token, str) and token.startswith(token_store.PREFIX)
+    return token if known else token_store.PREFIX + secrets.token_urlsafe(32)
 
 
 def write_client_file(state: Path, url: str, token: str) -> None:
     """Tell local clients where the daemon listens, and the token."""
-    write_private(state / "client.json", json.dumps({"url": url, "token": token}))
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its user can read. If we die midway it is the old one or the new one, whole."""
-    temporary = path.with_name(path.name + ".tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    private_files.write(state / "client.json", json.dumps({"url": url, "token": token}))

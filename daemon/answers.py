@@ -5,9 +5,11 @@ Nothing here decides anything; handlers stay parse, call, render.
 
 from __future__ import annotations
 
+import asyncio
 import re
+import secrets
 import urllib.parse
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -18,6 +20,12 @@ JSON = "application/json"
 PROBLEM = "application/problem+json"
 #: Longest a request may be kept waiting for an execution's end; a client that wants more asks again.
 WAIT_S_MAX = 600.0
+#: A body has so long to begin with, and for every second more this many bytes; at most so long altogether.
+BODY_S = 30.0
+_BODY_BYTES_PER_S = 1024
+_BODY_S_MAX = 600.0
+#: What bodies that are still arriving may take of the memory together: four of the largest, or thousands of the usual.
+BODIES_BYTES_MAX = 256 * 1024 * 1024
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d+)")
 #: Forms of our pages; larger inputs are for the API.
 _FORM_BYTES_MAX = 4 * 1024 * 1024
@@ -38,7 +46,9 @@ def problem(error: errors.HeadraceError, status: int | None = None) -> web.Respo
     body: dict[str, Any] = {"type": "about:blank", "title": _title(error), "status": code, "detail": error.message}
     if error.hint:
         body["hint"] = error.hint
-    headers = {"Retry-After": "2"} if error.retryable else {}
+    headers = (
+        {"Retry-After": str(getattr(error, "retry_after_s", 0) or 1 + secrets.randbelow(4))} if error.retryable else {}
+    )
     if code == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return web.Response(body=msgspec.json.encode(body), status=code, content_type=PROBLEM, headers=headers)
@@ -51,19 +61,73 @@ def _title(error: errors.HeadraceError) -> str:
 
 
 async def body_of(request: web.Request, bytes_max: int) -> bytes:
-    """Return the raw body; raises ``TooLarge`` as soon as it is known to be, and refuses encoded bodies."""
+    """Return the raw body; raises ``TooLarge`` as soon as it is known to be, ``TooSlow`` if it does not come, and
+    ``NotAccepting`` while too much of others' is being read. Refuses encoded bodies."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise errors.InvalidRequest("encoded bodies are not taken", hint="send it without Content-Encoding")
+        raise UnsupportedBody("encoded bodies are not taken", hint="send it without Content-Encoding")
     if (request.content_length or 0) > bytes_max:
         raise errors.TooLarge(f"the body is {request.content_length:,} bytes, the limit is {bytes_max:,}")
     if not request.body_exists:
         return b""
+    try:
+        if not request.content.is_eof():
+            return await _arriving(request, bytes_max)
+        body = request.content.read_nowait(-1)  # it came with the head, as small ones do
+    except web.RequestPayloadError as error:
+        raise errors.InvalidRequest(f"the body does not hold together: {error}") from None
+    if len(body) > bytes_max:
+        raise errors.TooLarge(f"the body is over the limit of {bytes_max:,} bytes")
+    return body
+
+
+async def _arriving(request: web.Request, bytes_max: int) -> bytes:
     body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > bytes_max:
-            raise errors.TooLarge(f"the body is over the limit of {bytes_max:,} bytes")
+    began = asyncio.get_running_loop().time()
+    try:
+        async with asyncio.timeout(BODY_S) as deadline:
+            async for chunk in request.content.iter_any():
+                body += chunk
+                _in_memory.add(len(chunk))
+                if len(body) > bytes_max:
+                    raise errors.TooLarge(f"the body is over the limit of {bytes_max:,} bytes")
+                deadline.reschedule(began + min(BODY_S + len(body) / _BODY_BYTES_PER_S, _BODY_S_MAX))
+    except TimeoutError:
+        raise TooSlow(
+            "the body did not come in time", hint=f"it must bring {_BODY_BYTES_PER_S:,} bytes a second"
+        ) from None
+    finally:
+        _in_memory.give_back(len(body))
     return bytes(body)
+
+
+class TooSlow(errors.InvalidRequest):
+    """The body did not come in time."""
+
+    http_status: ClassVar[int] = 408
+
+
+class UnsupportedBody(errors.InvalidRequest):
+    """The body is encoded, and nothing is unpacked for strangers."""
+
+    http_status: ClassVar[int] = 415
+
+
+class _InMemory:
+    """How much of bodies that are still arriving lies in memory; the daemon has one."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    def add(self, count: int) -> None:
+        self._bytes += count
+        if self._bytes > BODIES_BYTES_MAX:
+            raise errors.NotAccepting("too many large bodies are arriving at once", hint="send it again a little later")
+
+    def give_back(self, count: int) -> None:
+        self._bytes -= count
+
+
+_in_memory = _InMemory()
 
 
 async def form_of(request: web.Request) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import hashlib
 import urllib.parse
 from collections.abc import Callable
 from typing import Any
@@ -13,32 +12,26 @@ import msgspec
 import multidict
 from aiohttp import web
 
-from .. import __version__
-from ..engine import errors, events, model, ports, values
+from ..engine import errors, events, lifecycle, model, ports
 from ..engine.records import index, listing
 from ..engine.running import dispatcher, views
 from ..sync import loop as sync_loop
-from . import access, answers, routes, stream, typings
+from . import answers, operations, reach, routes, shapes, stream, typings
+from .operations import Operation
+from .reach import Reach
 
-#: Inputs of a run; larger data belongs into files.
-BODY_BYTES_MAX = values.VALUE_BYTES_MAX
-_KEY_CHARACTERS_MAX = 200
-
-
-class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of a run request."""
-
-    inputs: msgspec.Raw = events.EMPTY_OBJECT
-    name: str = ""
-
-
-class ExecutionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of ``POST /executions``: a flow's name, or the text of a script that is no flow of the repository."""
-
-    flow: str = ""
-    script: str = ""
-    inputs: msgspec.Raw = events.EMPTY_OBJECT
-    name: str = ""
+#: What a listing may be asked for; see ``listing_query``.
+_FILTERS = (
+    operations.Parameter("flow", {"type": "string"}, "executions of the flow with that name"),
+    operations.Parameter("status", {"enum": list(lifecycle.Status)}, "those with that status", several=True),
+    operations.Parameter("type", {"enum": list(listing.TYPES)}, "those of that type"),
+    operations.Parameter("parent", {"type": "string"}, "children of that execution"),
+    operations.Parameter("since", {"type": "string", "format": "date-time"}, "those created from that time"),
+    operations.Parameter("until", {"type": "string", "format": "date-time"}, "those created before that time"),
+    operations.Parameter("q", {"type": "string"}, "those with that text in their name or message"),
+    operations.LIMIT,
+    operations.CURSOR,
+)
 
 
 class Api:
@@ -52,62 +45,76 @@ class Api:
         tasks: ports.Tasks,
         synchroniser: sync_loop.Synchroniser,
         hub: stream.Hub,
-        notices: Callable[[], list[str]] = list,
+        subjects: reach.Subjects,
     ) -> None:
-        self._notices = notices
         self._work = work
         self._archive = archive
         self._flows = flows
         self._tasks = tasks
         self._synchroniser = synchroniser
         self._hub = hub
+        self._subjects = subjects
 
     def table(self) -> list[routes.Route]:
         """Return the routes."""
-        route, v1 = routes.Route, "/api/v1"
-        execution = v1 + "/executions/{id}"
+        v1 = "/api/v1"
         return [
-            route("GET", "/healthz", access.PUBLIC, self.healthz, "whether the process is alive"),
-            route("GET", "/readyz", access.PUBLIC, self.readyz, "whether it can take work, with reasons if not"),
-            route("GET", f"{v1}/flows", "read", self.list_flows, "the catalogue"),
-            route("GET", v1 + "/flows/{name}", "read", self.show_flow, "one flow with its source"),
-            route("POST", v1 + "/flows/{name}/run", "run", self.run_flow, "run a flow"),
-            route("POST", f"{v1}/executions", "run", self.create_execution, "run the flow or script in the body"),
-            route("GET", f"{v1}/executions", "read", self.list_executions, "executions, newest first"),
-            route("GET", execution, "read", self.show_execution, "one execution"),
-            route("GET", execution + "/log", "read", self.show_log, "its log, followed live as an event stream"),
-            route("GET", execution + "/events", "read", self.show_events, "its record, followed live likewise"),
-            route("DELETE", execution, "edit", self.delete_execution, "forget an ended one"),
-            route("POST", execution + "/cancel", "run", self.cancel_execution, "ask it to end"),
-            route("POST", execution + "/pause", "run", self.pause_execution, "have it stand still at its next call"),
-            route("POST", execution + "/resume", "run", self.resume_execution, "let it go on"),
-            route("GET", f"{v1}/tasks", "read", self.list_tasks, "all task types"),
-            route("GET", v1 + "/tasks/{type}", "read", self.show_task, "one task type with its inputs and outputs"),
-            route("GET", f"{v1}/typings", "read", self.show_typings, "what editors learn of flow_api"),
-            route("GET", f"{v1}/sync", "read", self.show_sync, "what is published, and how the source is doing"),
-            route("POST", f"{v1}/sync", "run", self.sync_now, "look for new commits now"),
+            *self._of_flows(v1),
+            *self._of_executions(v1),
+            *self._of_tasks_and_sync(v1),
         ]
 
-    # -- health -----------------------------------------------------------------------------------------------------
+    def _of_flows(self, v1: str) -> list[routes.Route]:
+        route, listed, one = routes.Route, Operation(gives=shapes.Items[shapes.Flow]), shapes.FlowWithScript
+        return [
+            route("GET", f"{v1}/flows", "read", self.list_flows, "the catalogue", Reach.FILTERED, listed),
+            route(
+                *("GET", v1 + "/flows/{name}", "read", self.show_flow, "one flow with its source"),
+                *(Reach.FLOW, Operation(gives=one)),
+            ),
+        ]
 
-    async def healthz(self, request: web.Request) -> web.Response:
-        """The event loop turns; nothing else is asked."""
-        return answers.json_answer({"status": "ok", "version": __version__})
+    def _of_executions(self, v1: str) -> list[routes.Route]:
+        one, its = v1 + "/executions/{id}", Reach.EXECUTION
+        page = Operation(gives=shapes.ExecutionPage, query=_FILTERS)
+        seen = Operation(gives=shapes.Execution, query=(operations.WAIT,))
+        log = Operation(gives=operations.LINES, also=(operations.STREAM,), headers=(operations.LAST_EVENT_ID,))
+        record = Operation(
+            gives=shapes.Items[shapes.JournalLine], also=(operations.STREAM,), headers=(operations.LAST_EVENT_ID,)
+        )
+        acted, gone = Operation(gives=shapes.Execution, statuses=(202,)), Operation(statuses=(204,))
+        rows: list[tuple[str, str, str, routes.Handler, str, Reach, Operation]] = [
+            ("GET", f"{v1}/executions", "read", self.list_executions, "newest first", Reach.FILTERED, page),
+            ("GET", one, "read", self.show_execution, "one execution", its, seen),
+            ("GET", one + "/log", "read", self.show_log, "its log, followed live as an event stream", its, log),
+            ("GET", one + "/events", "read", self.show_events, "its record, followed live likewise", its, record),
+            ("DELETE", one, "edit", self.delete_execution, "forget an ended one", its, gone),
+            ("POST", one + "/cancel", "run", self.cancel_execution, "ask it to end", its, acted),
+            ("POST", one + "/pause", "run", self.pause_execution, "have it stand still at its next call", its, acted),
+            ("POST", one + "/resume", "run", self.resume_execution, "let it go on", its, acted),
+        ]
+        return [routes.Route(*row) for row in rows]
 
-    async def readyz(self, request: web.Request) -> web.Response:
-        """Ready once a commit is published; ``notices`` is what somebody should see to all the same."""
-        reasons = self._work.refusals
-        if not self._flows.current().commit:
-            reasons = [*reasons, "no commit is published yet"]
-        body = {"status": "not ready" if reasons else "ready", "reasons": reasons, "notices": self._notices()}
-        return answers.json_answer(body, status=503 if reasons else 200)
+    def _of_tasks_and_sync(self, v1: str) -> list[routes.Route]:
+        types, one = Operation(gives=shapes.Items[shapes.TaskType]), Operation(gives=shapes.TaskType)
+        stubs, sync = Operation(gives=dict[str, str]), Operation(gives=shapes.Sync)
+        look = Operation(gives=shapes.Sync, query=(operations.WAIT,))
+        free, all_ = Reach.GENERAL, Reach.EVERYTHING
+        rows: list[tuple[str, str, str, routes.Handler, str, Reach, Operation]] = [
+            ("GET", f"{v1}/tasks", "read", self.list_tasks, "all task types", free, types),
+            ("GET", v1 + "/tasks/{type}", "read", self.show_task, "a task type with its inputs and outputs", free, one),
+            ("GET", f"{v1}/typings", "read", self.show_typings, "what editors learn of flow_api", free, stubs),
+            ("GET", f"{v1}/sync", "read", self.show_sync, "what is published, how the source is doing", all_, sync),
+            ("POST", f"{v1}/sync", "run", self.sync_now, "look for new commits now", all_, look),
+        ]
+        return [routes.Route(*row) for row in rows]
 
     # -- flows ------------------------------------------------------------------------------------------------------
 
     async def list_flows(self, request: web.Request) -> web.Response:
-        """All flows by name."""
-        flows = self._flows.current().flows
-        return answers.json_answer({"items": [flow_view(flows[name]) for name in sorted(flows)]})
+        """All flows by name, as far as they are the sender's."""
+        flows, who = self._flows.current().flows, request[routes.PRINCIPAL]
+        return answers.json_answer({"items": [flow_view(flows[name]) for name in sorted(flows) if who.may_touch(name)]})
 
     async def show_flow(self, request: web.Request) -> web.Response:
         """One flow, with the source of the version that runs, and of a newer one that does not."""
@@ -123,52 +130,6 @@ class Api:
         except OSError:  # left out of the snapshot, or cleaned away this moment
             return ""
 
-    # -- running ----------------------------------------------------------------------------------------------------
-
-    async def run_flow(self, request: web.Request) -> web.Response:
-        """Record the request, then answer; with ``wait``, when it has ended or the time is over."""
-        body = await answers.body_of(request, BODY_BYTES_MAX)
-        asked = answers.decoded(body, RunRequest)
-        return await self._run(request, request.match_info["name"], asked, body)
-
-    async def create_execution(self, request: web.Request) -> web.Response:
-        """The same, with the flow named in the body."""
-        body = await answers.body_of(request, BODY_BYTES_MAX)
-        asked = answers.decoded(body, ExecutionRequest)
-        if bool(asked.flow) == bool(asked.script):
-            raise errors.InvalidRequest("give either `flow`, the name of a flow, or `script`, the text of one")
-        if asked.script and "edit" not in request[routes.PRINCIPAL].scopes:
-            raise errors.NotAllowed("running a script of one's own needs the scope 'edit'")
-        return await self._run(request, asked.flow, asked, body)
-
-    async def _run(
-        self, request: web.Request, flow: str, asked: RunRequest | ExecutionRequest, body: bytes
-    ) -> web.Response:
-        wait_s = answers.wait_s(request)
-        who = request[routes.PRINCIPAL].name
-        key = request.headers.get("Idempotency-Key", "")
-        if len(key) > _KEY_CHARACTERS_MAX:
-            raise errors.InvalidRequest(f"an Idempotency-Key may have {_KEY_CHARACTERS_MAX} characters")
-        inputs = answers.checked_inputs(bytes(asked.inputs))
-        accepted = await self._work.submit(
-            model.Submission(
-                flow=flow,
-                script=asked.script if isinstance(asked, ExecutionRequest) else "",
-                inputs=inputs,
-                name=asked.name[:200],
-                created_by=who,
-                key=f"api:{who}:{key}" if key else "",
-                key_digest=hashlib.sha256(flow.encode() + b"\0" + body).hexdigest() if key else "",
-            )
-        )
-        state = await self._work.wait(accepted.execution, wait_s or 0)
-        headers = {"Location": f"/api/v1/executions/{state.id}"}
-        if accepted.repeated:
-            headers["Idempotency-Replayed"] = "true"
-        shown = await views.for_people(self._work.ledger, state)
-        status = 200 if wait_s is not None and state.status.ended else 202
-        return answers.json_answer(shown, status=status, headers=headers)
-
     # -- executions -------------------------------------------------------------------------------------------------
 
     async def list_executions(self, request: web.Request) -> web.Response:
@@ -177,7 +138,8 @@ class Api:
         headers = {}
         if page.cursor:
             headers["Link"] = f'<{request.rel_url.update_query(cursor=page.cursor)}>; rel="next"'
-        items = [views.summary(item) for item in page.items]
+        who = request[routes.PRINCIPAL]
+        items = [views.summary(item) for item in page.items if await self._subjects.is_theirs(who, item.id)]
         return answers.json_answer({"items": items, "next": page.cursor or None}, headers=headers)
 
     async def show_execution(self, request: web.Request) -> web.Response:

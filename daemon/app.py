@@ -26,24 +26,29 @@ from ..engine.state import age, masks, sealed, secrets
 from ..engine.workers import processes
 from ..sync import loop as sync_loop
 from ..sync import source as sync_source
-from ..tasks import registry, vault_client
+from ..tasks import definition, egress, registry, vault_client
 from . import (
-    access,
     api,
     authoring,
     caretaker,
     config,
-    login,
+    connections,
+    entrance,
+    health,
+    limits,
     logs,
     message_pages,
     messages,
+    metrics,
+    openapi,
     ownership,
     pages,
+    reach,
     records,
     retention,
     routes,
+    runs,
     server,
-    sessions,
     stream,
     webhooks,
 )
@@ -180,6 +185,7 @@ class Parts:
     work: dispatcher.Dispatcher
     hub: stream.Hub
     vaults: vault_client.Client
+    figures: metrics.Metrics
     pruner: pruning.Pruner
 
 
@@ -192,7 +198,8 @@ def _assemble(
 ) -> Parts:
     """Put the rooms together; nothing is started yet."""
     source = _source(settings)
-    tasks = registry.installed()
+    outside = egress.Egress(deny_private=settings.tasks_public_only)
+    tasks = registry.installed(definition.Settings(egress=outside))
     vaults = vault_client.Client()
     known = masks.Masks()
     synchroniser = sync_loop.Synchroniser(
@@ -224,6 +231,8 @@ def _assemble(
     )
     encrypted = age.Keys(settings.secrets_age_identity, os.environ, lambda name: _encrypted(source, flows, name))
     work.keeper.use(secrets.Secrets(os.environ, known, work.keeper.vault_access, vaults, encrypted))
+    figures = metrics.Metrics()
+    lines.subscribe(figures.durable)
     pruner = pruning.Pruner(
         folder / "records",
         lines,
@@ -236,7 +245,7 @@ def _assemble(
         SystemClock(),
         settings.records_keep_s,
     )
-    return Parts(source, synchroniser, tasks, work, stream.Hub(lines), vaults, pruner)
+    return Parts(source, synchroniser, tasks, work, stream.Hub(lines), vaults, figures, pruner)
 
 
 def _encrypted(source: sync_source.Source, flows: ports.Flows, name: str) -> bytes:
@@ -275,12 +284,22 @@ async def _live(settings: config.Configuration, *, accept_loss: bool) -> int:
         unfinished.executions.clear()  # they are the dispatcher's now
         syncing = group.create_task(synchroniser.run(), name="sync")
         pruning_now_and_then = group.create_task(parts.pruner.run(), name="retention")
-        token = access.client_token(settings.state_directory)
-        people = sessions.Sessions(SystemClock())
-        guard = access.Access(token, people, secure=settings.listen_behind_proxy)
-        http = server.Server(_front(settings, parts, archive, care) + login.Login(guard).table(), guard)
-        url = await http.start(settings.listen_address, settings.state_directory / "daemon.sock")
-        access.write_client_file(settings.state_directory, url, token)
+        subjects = reach.Subjects(synchroniser.flows, work, work.asking)
+        door = entrance.Entrance(
+            settings.state_directory,
+            subjects,
+            SystemClock(),
+            entrance.Options(
+                private=settings.is_private,
+                secure=bool(settings.tls) or settings.listen_behind_proxy,
+                behind_proxy=settings.listen_behind_proxy,
+            ),
+            parts.figures,
+        )
+        keeping = group.create_task(door.run(), name="entrance")
+        table = [*_front(settings, parts, archive, subjects, care), *door.table()]
+        http = server.Server(openapi.described(table), door.desk, _patience(settings))
+        url = await http.start(settings.listen_address, settings.state_directory / "daemon.sock", settings.tls)
         log.info(
             "daemon.ready",
             url=url,
@@ -289,7 +308,7 @@ async def _live(settings: config.Configuration, *, accept_loss: bool) -> int:
             unfinished=count,
             duration_s=round(time.monotonic() - began, 3),
         )
-        _greet(url, people.issue_login(), settings)
+        _greet(url, door.announce(url), settings)
 
         await stop.wait()
 
@@ -297,6 +316,8 @@ async def _live(settings: config.Configuration, *, accept_loss: bool) -> int:
         parts.hub.close()
         await work.stop(settings.run_stop_grace_s)
         await http.stop()
+        keeping.cancel()
+        await door.close()
         syncing.cancel()
         pruning_now_and_then.cancel()
         await parts.tasks.aclose()
@@ -367,19 +388,26 @@ def _source(settings: config.Configuration) -> sync_source.Source:
 
 
 def _front(
-    settings: config.Configuration, parts: Parts, archive: index.Index, care: caretaker.Caretaker
+    settings: config.Configuration,
+    parts: Parts,
+    archive: index.Index,
+    subjects: reach.Subjects,
+    care: caretaker.Caretaker,
 ) -> list[routes.Route]:
-    """Every route but the login's."""
+    """Every route but the entrance's."""
     work, synchroniser, flows = parts.work, parts.synchroniser, parts.synchroniser.flows
-    # Behind a proxy the whole world arrives from loopback.
-    anonymous = settings.listen_address.loopback and not settings.listen_behind_proxy
-    hooks = webhooks.Webhooks(work, work.keeper, allow_anonymous=anonymous)
-    interface = api.Api(work, archive, flows, parts.tasks, synchroniser, parts.hub, care.notices)
+    rate = limits.Rate(SystemClock(), webhooks.DELIVERIES_PER_S, webhooks.DELIVERIES_AT_ONCE)
+    hooks = webhooks.Webhooks(work, work.keeper, allow_anonymous=settings.is_private, rate=rate, figures=parts.figures)
+    interface = api.Api(work, archive, flows, parts.tasks, synchroniser, parts.hub, subjects)
+    vitals = health.Health(settings.state_directory, work, archive, flows, synchroniser, parts.figures, care.notices)
+    vitals.watch()
     return [
+        *vitals.table(),
         *interface.table(),
+        *runs.Runs(work, subjects).table(),
         *records.Records(work.keeper, work.locking).table(),
         *retention.Retention(parts.pruner).table(),
-        *messages.Messages(work.asking).table(),
+        *messages.Messages(work.asking, subjects).table(),
         *authoring.Authoring(flows, synchroniser.authoring).table(),
         *hooks.table(),
         *pages.Pages(work, archive, flows, synchroniser).table(),
@@ -387,12 +415,15 @@ def _front(
     ]
 
 
-def _greet(url: str, login_token: str, settings: config.Configuration) -> None:
+def _patience(settings: config.Configuration) -> connections.Patience:
+    """Behind a proxy everybody comes from one address: counting by address is the proxy's business there."""
+    return connections.Patience(per_address=0 if settings.is_private or settings.listen_behind_proxy else 100)
+
+
+def _greet(url: str, link: str, settings: config.Configuration) -> None:
     """Tell whoever started the daemon where to look. Its login token is good once, for an hour.
 
     A service manager keeps what is printed for ever, so there it is only in a file."""
-    link = f"{url}/login?token={login_token}"
-    access.write_private(settings.state_directory / "login-link", link + "\n")
     if "INVOCATION_ID" in os.environ:
         return
     with contextlib.suppress(OSError):  # nobody reads it: the daemon runs all the same

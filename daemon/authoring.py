@@ -8,13 +8,13 @@ Called by ``app`` for the route table.
 from __future__ import annotations
 
 import datetime
-from typing import ClassVar
 
 import msgspec
 from aiohttp import web
 
 from ..engine import errors, model, ports
-from . import answers, api, routes
+from . import answers, api, operations, preconditions, routes, shapes
+from .reach import Reach
 
 #: How long an answer waits for the catalogue to have the change.
 PUBLICATION_S = 5.0
@@ -27,12 +27,6 @@ def handler(system: flow_api.System, this: flow_api.Execution, inputs: dict):
     # TODO: write your automation
     return this.success('all done')
 """
-
-
-class PreconditionFailed(errors.Conflict):
-    """The flow is not any more as its sender saw it."""
-
-    http_status: ClassVar[int] = 412
 
 
 class NewFlow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,10 +62,28 @@ class Authoring:
         """Return the routes."""
         route, flow = routes.Route, "/api/v1/flows/{name}"
         return [
-            route("POST", "/api/v1/flows", "edit", self.create, "make a flow"),
-            route("PUT", flow, "edit", self.save, "change the script of a flow, or make it"),
-            route("PATCH", flow, "edit", self.rename, "give a flow another name"),
-            route("DELETE", flow, "edit", self.delete, "delete a flow"),
+            route(
+                *("POST", "/api/v1/flows", "edit", self.create, "make a flow"),
+                tells=operations.Operation(takes=NewFlow, gives=shapes.Committed, statuses=(201, 202)),
+            ),
+            route(
+                *("PUT", flow, "edit", self.save, "change the script of a flow, or make it"),
+                touches=Reach.FLOW,
+                tells=operations.Operation(
+                    takes=Script, gives=shapes.Committed, statuses=(200, 201, 202), headers=(operations.IF_MATCH,)
+                ),
+            ),
+            route(
+                *("PATCH", flow, "edit", self.rename, "give a flow another name"),
+                tells=operations.Operation(
+                    takes=Renaming, gives=shapes.Committed, statuses=(200, 202), headers=(operations.IF_MATCH,)
+                ),
+            ),
+            route(
+                *("DELETE", flow, "edit", self.delete, "delete a flow"),
+                touches=Reach.FLOW,
+                tells=operations.Operation(statuses=(204,), headers=(operations.IF_MATCH,)),
+            ),
         ]
 
     async def create(self, request: web.Request) -> web.Response:
@@ -131,20 +143,5 @@ class Authoring:
     def _guarded(self, request: web.Request, name: str) -> model.Flow | None:
         """Return the flow if there is one; raises ``PreconditionFailed`` if it is not what the sender says it is."""
         flow = self._known(name)
-        wanted, unwanted = request.headers.get("If-Match"), request.headers.get("If-None-Match")
-        if wanted is not None and not _matches(wanted, flow):
-            raise PreconditionFailed(
-                f"flow {name!r} was changed meanwhile" if flow else f"there is no flow {name!r}",
-                hint="read it again, and send the ETag it has now",
-            )
-        if unwanted is not None and _matches(unwanted, flow):
-            raise PreconditionFailed(f"there is a flow {name!r} already")
+        preconditions.check(request.headers, "" if flow is None else api.flow_tag(flow), f"flow {name!r}")
         return flow
-
-
-def _matches(header: str, flow: model.Flow | None) -> bool:
-    """Whether a list of ETags (RFC 9110) names the flow as it is; ``*`` means any, so that it exists."""
-    if flow is None:
-        return False
-    tags = {tag.strip().removeprefix("W/") for tag in header.split(",")}
-    return bool(tags & {"*", api.flow_tag(flow), api.flow_tag(flow).strip('"')})

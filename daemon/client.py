@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine import errors
-from . import config
+from . import config, logins
 from .endpoint import (
     ANSWER_S,
     Endpoint,
@@ -81,30 +81,35 @@ class Client:
 
     def __init__(self, endpoint: Endpoint, token: str = "") -> None:
         self.endpoint = endpoint
-        self._token = token
+        self.token = token
 
     @classmethod
     def find(cls, url: str = "", token: str = "", state: str = "", environ: Mapping[str, str] = os.environ) -> Client:
         """Return the client of the daemon meant: ``url``, ``$HEADRACE_URL``, else the one of the state directory.
 
-        A ``state`` that is named overrules ``$HEADRACE_URL``, else it is ``$STATE_DIRECTORY`` or ``./.headrace``.
+        A ``state`` that is named overrules ``$HEADRACE_URL``, else it is ``$STATE_DIRECTORY`` or ``./.headrace``. Where
+        none of that names or has a daemon, it is the one that ``headrace login`` was last given.
 
-        The token is ``token``, ``$HEADRACE_TOKEN``, else the one in the state directory's ``client.json``, which is
-        sent to no other daemon than the one that wrote it. The unix socket needs none."""
+        The token is ``token``, ``$HEADRACE_TOKEN``, the one in the state directory's ``client.json``, which is sent to
+        no other daemon than the one that wrote it, else that of the login. The unix socket needs none."""
         url = url or ("" if state else environ.get("HEADRACE_URL", ""))
         token = token or environ.get("HEADRACE_TOKEN", "")
         folder = Path(state or config.state_directory(environ)).absolute()
         theirs = _client_file(folder / "client.json")
+        known = logins.Logins.of(environ)
         own = Endpoint.parse(theirs["url"]) if theirs.get("url") else None
+        has_socket = (folder / "daemon.sock").exists()
+        if not url and not state and own is None and not has_socket and "STATE_DIRECTORY" not in environ:
+            url = known.current
         if url:
             endpoint = Endpoint.parse(url)
-        elif own is not None and not (folder / "daemon.sock").exists():
+        elif own is not None and not has_socket:
             endpoint = own
         else:
             endpoint = Endpoint("unix", "localhost", 0, str(folder / "daemon.sock"))
         if not token and own is not None and endpoint.same_daemon(own):
             token = theirs.get("token", "")
-        return cls(endpoint, token)
+        return cls(endpoint, token or known.tokens.get(str(endpoint), ""))
 
     def flows(self) -> list[JSON]:
         """Return the catalogue."""
@@ -259,6 +264,18 @@ class Client:
         query = [("restart", "true")] if restart else []
         return self._json("POST", f"/executions/{_segment(execution_id)}/resume", query=query)
 
+    def rerun(self, execution_id: str, inputs: Mapping[str, Any] | None = None, *, same_commit: bool = False) -> JSON:
+        """Run again what it ran, with its inputs but for those given, and return the new execution.
+
+        It runs the latest version of its flow, or the one that it ran."""
+        body: JSON = {"inputs": dict(inputs or {}), "version": "same" if same_commit else "latest"}
+        return self._json("POST", f"/executions/{_segment(execution_id)}/rerun", body=body)
+
+    def openapi(self) -> JSON:
+        """Return the description of the API (OpenAPI 3.1)."""
+        with self.endpoint.ask("GET", "/openapi.json") as response:
+            return self._object(response.read())
+
     def kept(self, plural: str) -> list[JSON]:
         """Return all ``settings``, ``files``, ``connections``, ``webhooks``, ``schedules`` or ``vault_configs``."""
         return _items(self._json("GET", f"/{plural}"))
@@ -274,6 +291,26 @@ class Client:
     def drop(self, plural: str, name: str) -> None:
         """Delete one."""
         self._done("DELETE", f"/{plural}/{_segment(name)}")
+
+    def webhook_auth(self, name: str) -> str:
+        """Return how the webhook of that name recognises its senders; raises ``NotFound``."""
+        for record in self.kept("webhooks"):
+            if record["name"] == name:
+                return str(record["auth"])
+        for flow in self.flows():
+            if flow["webhook"] and flow["webhook"]["name"] == name:
+                return str(flow["webhook"]["auth"])
+        raise errors.NotFound(
+            f"there is no webhook {name!r}", hint="`headrace webhooks` and `headrace flows` list them"
+        )
+
+    def deliver(self, name: str, body: bytes, headers: Mapping[str, str], *, method: str = "POST") -> JSON:
+        """Send a delivery to a webhook, without a token of ours, and return what it answered once it was taken.
+
+        It is asked not to wait for the end: the answer has the ``id`` of the execution."""
+        target = f"/webhook/{_segment(name)}?async=1"
+        with self.endpoint.ask(method, target, body, headers) as response:
+            return self._object(response.read())
 
     def file(self, path: str) -> bytes:
         """Return the content of a file."""
@@ -305,6 +342,29 @@ class Client:
     def answer(self, message_id: str, response: JSON) -> JSON:
         """Answer it; raises ``Invalid`` for what does not fit its form, ``Conflict`` if somebody answered before."""
         return self._json("POST", f"/messages/{_segment(message_id)}/response", body=response)
+
+    def me(self) -> JSON:
+        """Return whom the credentials stand for: ``name``, ``scopes``, ``flows``."""
+        return self._json("GET", "/me")
+
+    def tokens(self) -> list[JSON]:
+        """Return every token there is, without its secret."""
+        return _items(self._json("GET", "/tokens"))
+
+    def create_token(self, name: str, scopes: Sequence[str], *, flows: Sequence[str] = (), valid: str = "") -> JSON:
+        """Make a token of these scopes or roles; its secret is ``token`` in what this returns, and nowhere else.
+
+        ``flows`` are patterns of the flows it is limited to, ``valid`` how long it is good, such as ``90d``."""
+        body = {"name": name, "scopes": list(scopes), "flows": list(flows), "valid": valid}
+        return self._json("POST", "/tokens", body=body)
+
+    def revoke_token(self, name: str) -> None:
+        """Take a token, by its name or id, from whoever has it."""
+        self._done("DELETE", f"/tokens/{_segment(name)}")
+
+    def audit(self, limit: int = 100) -> list[JSON]:
+        """Return the latest lines of the audit log, newest first."""
+        return _items(self._json("GET", "/audit", query=[("limit", str(limit))]))
 
     def tasks(self) -> list[JSON]:
         """Return every task type with its inputs and output."""
@@ -367,8 +427,8 @@ class Client:
         timeout_s: float = ANSWER_S,
     ) -> AbstractContextManager[http.client.HTTPResponse]:
         own = {"Content-Type": "application/json"} if body is not None else {}
-        if self._token:
-            own["Authorization"] = f"Bearer {self._token}"
+        if self.token:
+            own["Authorization"] = f"Bearer {self.token}"
         return self.endpoint.ask(method, f"/api/v1{target}", body, {**own, **(headers or {})}, timeout_s)
 
     def _follow(self, target: str, last_event_id: str) -> Iterator[ServerEvent]:

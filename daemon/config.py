@@ -270,6 +270,12 @@ class Configuration:
     run_stop_grace_s: float = _setting(
         "run.stop_grace", "20s", _duration(0, 3600), "how long running flows may go on while the daemon stops"
     )
+    tasks_public_only: bool = _setting(
+        "tasks.public_only",
+        False,
+        Kind("true | false", _yes_or_no),
+        "REST and GIT connect to public addresses only, never to this machine or the network it stands in",
+    )
     records_keep_s: float = _setting(
         "records.keep",
         "30d",
@@ -301,6 +307,13 @@ class Configuration:
         "log.level", "info", _one_of("debug", "info", "warning", "error"), "the least severe lines that are written"
     )
     origins: Mapping[str, str]
+    #: The credential ``tls``: certificate chain and private key in one PEM file; empty if there is none.
+    tls: str = ""
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only this machine can reach the daemon. Behind a proxy the whole world arrives from loopback."""
+        return self.listen_address.loopback and not self.listen_behind_proxy
 
     def printed(self) -> str:
         """Return the settings as TOML, each with its origin as a comment; credentials are unreadable."""
@@ -358,10 +371,17 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], files: Mapping
             values[name] = row.kind.parse(value)
         except ValueError as error:
             problems.append(f"{row.key} = {_quoted(value)} {error} ({origin})")
-    problems += _contradictions(values)
+    tls = _credential(environ, "tls")
+    problems += _contradictions(values, has_tls=bool(tls))
     if problems:
         raise _invalid(problems)
-    return Configuration(**values, origins={key: origin for key, (_, origin) in found.items()})
+    return Configuration(**values, origins={key: origin for key, (_, origin) in found.items()}, tls=tls)
+
+
+def _credential(environ: Mapping[str, str], name: str) -> str:
+    """Return the file of a credential that the service manager hands over; empty if it hands over none."""
+    folder = environ.get("CREDENTIALS_DIRECTORY", "")
+    return str(Path(folder) / name) if folder and (Path(folder) / name).is_file() else ""
 
 
 def _quoted(value: object) -> str:
@@ -403,15 +423,16 @@ def _nearest(name: str, names: Mapping[str, object]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _contradictions(values: Mapping[str, Any]) -> Iterator[str]:
+def _contradictions(values: Mapping[str, Any], *, has_tls: bool) -> Iterator[str]:
     """Yield what single values cannot show: settings that do not go together."""
     if values.get("source_url") == "":
         yield "source.url is empty: name a git URL or a directory"
     address = values.get("listen_address")
-    if address is not None and not address.loopback and not values.get("listen_behind_proxy", True):
+    if address is not None and not address.loopback and not has_tls and not values.get("listen_behind_proxy", True):
         yield (
             f"listen.address = {str(address)!r} can be reached from other machines and would serve them without TLS; "
-            "keep it on 127.0.0.1, or put a proxy that ends TLS in front and set listen.behind_proxy = true"
+            "keep it on 127.0.0.1, hand over a certificate as the credential `tls`, or put a proxy that ends TLS in "
+            "front and set listen.behind_proxy = true"
         )
 
 

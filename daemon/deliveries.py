@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 import re
 import urllib.parse
 from collections.abc import Iterable, Mapping
@@ -19,9 +20,22 @@ import msgspec
 from ..engine import errors, values
 
 FIELDS_MAX = 1000
+#: Of a web form without files. Decoding its percent signs takes about a second for each megabyte of them.
+FORM_BYTES_MAX = 4 * 1024 * 1024
 #: Credentials stay out of what flows and records see.
 HIDDEN_HEADERS = frozenset({"authorization", "x-api-key", "cookie", "proxy-authorization"})
 KEY = "key"
+#: Headers in which senders name a delivery, and name it so again when they repeat it.
+_DELIVERY_HEADERS = (
+    "x-github-delivery",
+    "x-gitea-delivery",
+    "x-forgejo-delivery",
+    "x-gogs-delivery",
+    "webhook-id",
+    "idempotency-key",
+)
+_ID_CHARACTERS_MAX = 200
+_CLOUD_EVENT = "application/cloudevents+json"
 _FORM = "application/x-www-form-urlencoded"
 _MULTIPART = "multipart/form-data"
 _UNKNOWN = "application/octet-stream"  # also what a request without a type counts as
@@ -79,6 +93,48 @@ def content(delivery: Delivery) -> Content:
     return _form_data(delivery, body) if type_ == _MULTIPART else Content({}, body)
 
 
+def id_of(delivery: Delivery, auth: str, said: Content) -> tuple[str, str]:
+    """Return what names this delivery for good, so that a repeated one is known, and what the two must agree in.
+
+    Both are empty if nothing names it. Where a header does, the bodies must agree. Where the body itself does (events
+    of Stripe and Slack, CloudEvents), the sender may change other parts of it when it tries again."""
+    headers = {name.lower(): value for name, value in delivery.headers}
+    names = (*_DELIVERY_HEADERS, "x-request-uuid") if auth == "bitbucket" else _DELIVERY_HEADERS
+    id_ = next((headers[name] for name in names if headers.get(name)), "")
+    if id_:
+        return id_[:_ID_CHARACTERS_MAX], hashlib.sha256(delivery.body).hexdigest()
+    inside = _id_inside(delivery, auth, said, headers)
+    return (inside, hashlib.sha256(inside.encode()).hexdigest()) if inside else ("", "")
+
+
+def _id_inside(delivery: Delivery, auth: str, said: Content, headers: Mapping[str, str]) -> str:
+    body = said.json if isinstance(said.json, dict) else {}
+    match auth:
+        case "stripe":
+            found: tuple[Any, ...] = (body.get("id"),)
+        case "slack":
+            found = (body.get("event_id"),)
+        case _ if delivery.content_type == _CLOUD_EVENT:
+            found = (body.get("source"), body.get("id"))
+        case _ if "ce-specversion" in headers:
+            found = (headers.get("ce-source"), headers.get("ce-id"))
+        case _:
+            return ""
+    if not all(isinstance(one, str) and one for one in found):
+        return ""
+    return f"sha256 {hashlib.sha256(repr(found).encode('utf-8', 'replace')).hexdigest()}"
+
+
+def challenge(auth: str, said: Content) -> str | None:
+    """Return what Slack wants to read before it sends events to an address, None if it wants no such thing.
+
+    https://docs.slack.dev/reference/events/url_verification"""
+    if auth != "slack" or not isinstance(said.json, dict) or said.json.get("type") != "url_verification":
+        return None
+    asked = said.json.get("challenge")
+    return asked if isinstance(asked, str) else None
+
+
 def inputs(delivery: Delivery, said: Content, *, keyed: bool) -> dict[str, Any]:
     """Return the flow's ``input_value``. ``keyed``: a field ``key`` of the body is, or may be, a credential."""
     if keyed and isinstance(said.json, dict) and KEY in said.json:
@@ -123,6 +179,10 @@ def _json(body: bytes) -> Any:
 
 
 def _pairs(body: bytes) -> list[tuple[str, str]]:
+    if len(body) > FORM_BYTES_MAX:
+        raise errors.InvalidRequest(
+            f"the form is {len(body):,} bytes, the limit is {FORM_BYTES_MAX:,}", hint="send it as multipart/form-data"
+        )
     try:
         return urllib.parse.parse_qsl(
             body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=FIELDS_MAX

@@ -151,7 +151,7 @@ class Endpoint:
                 connection.request(method, prefix + target, body, {**_HEADERS, **(headers or {})})
                 with connection.getresponse() as response:
                     if response.status >= 300:
-                        raise _refusal(response.status, response.read(_PROBLEM_BYTES_MAX))
+                        raise refusal(response.status, response.read(_PROBLEM_BYTES_MAX))
                     yield response
             except TimeoutError as error:
                 raise Interrupted(f"{self} took longer than {timeout_s:g} s to answer") from error
@@ -217,7 +217,8 @@ def parse_events(lines: Iterable[bytes]) -> Iterator[ServerEvent]:
             id_, name, data = "", "", []
 
 
-def _refusal(status: int, body: bytes) -> Refused:
+def refusal(status: int, body: bytes) -> Refused:
+    """Return what an answer that is not good is raised as."""
     try:
         problem = json.loads(body)
     except ValueError:

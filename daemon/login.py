@@ -5,7 +5,8 @@
     POST /logout   ends it
 
 Looking at a link must not use it up: mail and chat programs look at every link. So only the button does. A token of
-the terminal is good once; the token of ``client.json`` is taken as well.
+the terminal is good once; the token of ``client.json`` and those that an administrator made are taken as well, and the
+session may do what its token may.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from aiohttp import web
 
 from ..engine import errors
 from . import access, answers, routes, templates
+from .reach import Reach
 
 log = structlog.get_logger()
 
@@ -29,8 +31,8 @@ class Login:
         """Return the routes."""
         return [
             routes.Route("GET", "/login", access.PUBLIC, self.show, "the page that logs in"),
-            routes.Route("POST", "/login", access.PUBLIC, self.log_in, "begin a session"),
-            routes.Route("POST", "/logout", "read", self.log_out, "end the session"),
+            routes.Route("POST", "/login", access.PUBLIC, self.log_in, "begin a session", audited=True),
+            routes.Route("POST", "/logout", "read", self.log_out, "end the session", touches=Reach.GENERAL),
             routes.Route("GET", "/style.css", access.PUBLIC, templates.style, "how pages look"),
         ]
 
@@ -51,19 +53,19 @@ class Login:
         next_page = _local(form.get("next", "/"))
         response = templates.redirect(next_page)
         try:
-            self._guard.log_in(request, response, form.get("token", "").strip())
+            request[routes.PRINCIPAL] = self._guard.log_in(request, response, form.get("token", "").strip())
         except errors.Unauthenticated as error:
-            log.warning("login.refused", remote=request.remote)
+            log.warning("login.refused", origin=self._guard.origin(request))
             shown = {"token": "", "next": next_page, "elsewhere": False, "error": error}
-            return templates.page(request, "login.html", status=401, **shown)
-        log.info("session.opened", remote=request.remote)
+            return templates.page(request, "login.html", status=error.http_status, **shown)
+        log.info("session.opened", origin=self._guard.origin(request))
         return response
 
     async def log_out(self, request: web.Request) -> web.Response:
         """End the session."""
         response = templates.redirect("/login")
         self._guard.log_out(request, response)
-        log.info("session.closed", remote=request.remote)
+        log.info("session.closed", origin=self._guard.origin(request))
         return response
 
 

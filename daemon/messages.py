@@ -6,32 +6,46 @@ table.
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiohttp import web
 
 from ..engine import errors, values
 from ..engine.running import asking
-from . import answers, routes
+from . import answers, operations, reach, routes, shapes
+from .reach import Reach
 
 #: Answers are typed by people.
 BODY_BYTES_MAX = 4 * 1024 * 1024
 _FLAGS = {"": False, "0": False, "false": False, "1": True, "true": True}
 
 
-class Messages:
-    """The handlers, and who has the messages."""
+_PENDING = operations.Parameter("pending", {"enum": ["true", "false"]}, "those that wait for an answer")
 
-    def __init__(self, questions: asking.Asking) -> None:
+
+class Messages:
+    """The handlers, who has the messages, and whose they are."""
+
+    def __init__(self, questions: asking.Asking, subjects: reach.Subjects) -> None:
         self._asking = questions
+        self._subjects = subjects
 
     def table(self) -> list[routes.Route]:
         """Return the routes."""
         route, message = routes.Route, "/api/v1/messages/{id}"
         return [
-            route("GET", "/api/v1/messages", "read", self.list_messages, "messages, newest first"),
             route(
-                "GET", message, "read", self.show_message, "one message with its form and, if there is one, its answer"
+                *("GET", "/api/v1/messages", "read", self.list_messages, "messages, newest first", Reach.FILTERED),
+                operations.Operation(gives=shapes.Items[shapes.Message], query=(_PENDING,)),
             ),
-            route("POST", message + "/response", "run", self.answer, "answer it"),
+            route(
+                *("GET", message, "read", self.show_message, "one message with its form and its answer"),
+                *(Reach.MESSAGE, operations.Operation(gives=shapes.Message)),
+            ),
+            route(
+                *("POST", message + "/response", "run", self.answer, "answer it", Reach.MESSAGE),
+                operations.Operation(takes=dict[str, Any], gives=shapes.Message),
+            ),
         ]
 
     async def list_messages(self, request: web.Request) -> web.Response:
@@ -39,7 +53,10 @@ class Messages:
         pending = _FLAGS.get(request.query.get("pending", "").lower())
         if pending is None:
             raise errors.InvalidRequest(f"pending={request.query['pending']} is neither true nor false")
+        who = request[routes.PRINCIPAL]
         found = self._asking.all(pending=pending)
+        if who.limited:
+            found = [one for one in found if one.execution and await self._subjects.is_theirs(who, one.execution)]
         return answers.json_answer({"items": [await self._asking.for_people(message) for message in found]})
 
     async def show_message(self, request: web.Request) -> web.Response:

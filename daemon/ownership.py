@@ -11,7 +11,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import structlog
+
 from ..engine import errors
+from . import private_files
+
+log = structlog.get_logger()
 
 _FILE_NAME = "daemon.lock"
 
@@ -20,8 +25,10 @@ _FILE_NAME = "daemon.lock"
 def locked(state: Path) -> Iterator[None]:
     """Hold the state directory for this process alone; the lock goes when the process does, however that happens.
 
-    Raises ``StateInUse``."""
+    A directory that others could look into is closed to them. Raises ``StateInUse``."""
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if private_files.close_folder(state):
+        log.warning("state.closed", directory=str(state), hint="others could look into it; now its mode is 0700")
     descriptor = os.open(state / _FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:

@@ -8,8 +8,10 @@ Called by ``app`` for the route table.
 
 from __future__ import annotations
 
+import asyncio
 import mimetypes
 import urllib.parse
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -17,7 +19,9 @@ from aiohttp import web
 from ..engine import errors, values
 from ..engine.running import keeper, locking
 from ..engine.state import kinds
-from . import answers, routes
+from . import answers, operations, preconditions, routes, shapes
+from .operations import Operation
+from .reach import Reach
 
 #: Segment of the address → type of the records below it.
 TYPES = {
@@ -40,23 +44,31 @@ class Records:
     def __init__(self, records: keeper.Keeper, locks: locking.Locking) -> None:
         self._keeper = records
         self._locks = locks
+        self._changing = asyncio.Lock()  # between looking whether a record is as its sender saw it, and changing it
 
     def table(self) -> list[routes.Route]:
         """Return the routes."""
         found: list[routes.Route] = []
         for plural, type_ in TYPES.items():
             found += self._rows(f"/api/v1/{plural}", type_)
-        route, file, lock = routes.Route, "/api/v1/files/{path:.+}", "/api/v1/locks/{name}"
-        return [
-            *found,
-            route("GET", "/api/v1/files", "read", self.list_files, "all files, without their content"),
-            route("GET", file, "read", self.read_file, "the content of a file"),
-            route("PUT", file, "edit", self.write_file, "make the body the content of a file"),
-            route("DELETE", file, "edit", self.delete_file, "delete a file"),
-            route("GET", "/api/v1/locks", "read", self.list_locks, "the locks that are taken, and who waits for them"),
-            route("GET", lock, "read", self.show_lock, "one lock that is taken"),
-            route("DELETE", lock, "run", self.release_lock, "take a lock from whoever has it"),
+        file, lock = "/api/v1/files/{path:.+}", "/api/v1/locks/{name}"
+        content, gone = operations.BYTES, Operation(statuses=(204,))
+        guarded_write = Operation(
+            takes=content, gives=shapes.Record, statuses=(200, 201), headers=(operations.IF_MATCH,)
+        )
+        guarded_delete = Operation(statuses=(204,), headers=(operations.IF_MATCH,))
+        locks = Operation(gives=shapes.Items[shapes.Lock])
+        every, listed, all_ = "/api/v1/files", Operation(gives=shapes.Items[shapes.Record]), Reach.EVERYTHING
+        rows: list[tuple[str, str, str, routes.Handler, str, Reach, Operation]] = [
+            ("GET", every, "read", self.list_files, "all files, without their content", all_, listed),
+            ("GET", file, "read", self.read_file, "the content of a file", all_, Operation(gives=content)),
+            ("PUT", file, "edit", self.write_file, "make the body the content of a file", all_, guarded_write),
+            ("DELETE", file, "edit", self.delete_file, "delete a file", all_, guarded_delete),
+            ("GET", "/api/v1/locks", "read", self.list_locks, "the locks that are taken, and who waits", all_, locks),
+            ("GET", lock, "read", self.show_lock, "one lock that is taken", all_, Operation(gives=shapes.Lock)),
+            ("DELETE", lock, "run", self.release_lock, "take a lock from whoever has it", all_, gone),
         ]
+        return [*found, *(routes.Route(*row) for row in rows)]
 
     def _rows(self, path: str, type_: str) -> list[routes.Route]:
         """The routes of one type of record."""
@@ -65,28 +77,46 @@ class Records:
             return answers.json_answer({"items": await self._keeper.listing(type_)})
 
         async def show(request: web.Request) -> web.Response:
-            return answers.json_answer(await self._keeper.show(type_, request.match_info["name"]))
+            return _tagged(await self._keeper.show(type_, request.match_info["name"]))
 
         async def save(request: web.Request) -> web.Response:
             name = request.match_info["name"]
             fields = _fields(type_, name, await answers.body_of(request, BODY_BYTES_MAX))
-            is_new = not self._keeper.exists(type_, name)
-            await self._keeper.save(type_, name, fields, _actor(request))
+            async with self._changing:
+                is_new = await self._check(request, type_, name)
+                await self._keeper.save(type_, name, fields, _actor(request))
             await self._keeper.durable()
-            return answers.json_answer(await self._keeper.show(type_, name), status=201 if is_new else 200)
+            return _tagged(await self._keeper.show(type_, name), status=201 if is_new else 200)
 
         async def delete(request: web.Request) -> web.Response:
-            await self._keeper.delete(type_, request.match_info["name"], _actor(request))
-            await self._keeper.durable()
-            return web.Response(status=204)
+            return await self._delete(request, type_, request.match_info["name"])
 
-        what = type_.replace("_", " ")
+        what, one = type_.replace("_", " "), path + "/{name}"
+        seen, all_, guard = Operation(gives=shapes.Record), Reach.EVERYTHING, (operations.IF_MATCH,)
+        listed = Operation(gives=shapes.Items[shapes.Record])
+        saved = Operation(takes=dict[str, Any], gives=shapes.Record, statuses=(200, 201), headers=guard)
+        gone = Operation(statuses=(204,), headers=guard)
         return [
-            routes.Route("GET", path, "read", listing, f"all {what}s"),
-            routes.Route("GET", path + "/{name}", "read", show, f"one {what}"),
-            routes.Route("PUT", path + "/{name}", "edit", save, f"make a {what} or change fields of it"),
-            routes.Route("DELETE", path + "/{name}", "edit", delete, f"delete a {what}"),
+            routes.Route("GET", path, "read", listing, f"all {what}s", all_, listed),
+            routes.Route("GET", one, "read", show, f"one {what}", all_, seen),
+            routes.Route("PUT", one, "edit", save, f"make a {what} or change fields of it", all_, saved),
+            routes.Route("DELETE", one, "edit", delete, f"delete a {what}", all_, gone),
         ]
+
+    async def _check(self, request: web.Request, type_: str, name: str) -> bool:
+        """Refuse a change by somebody who saw something else; returns whether the record is new. Under the lock."""
+        is_new = not self._keeper.exists(type_, name)
+        if "If-Match" in request.headers or "If-None-Match" in request.headers:
+            tag = "" if is_new else preconditions.tag_of(await self._keeper.show(type_, name))
+            preconditions.check(request.headers, tag, f"{type_} {name!r}")
+        return is_new
+
+    async def _delete(self, request: web.Request, type_: str, name: str) -> web.Response:
+        async with self._changing:
+            await self._check(request, type_, name)
+            await self._keeper.delete(type_, name, _actor(request))
+        await self._keeper.durable()
+        return web.Response(status=204)
 
     # -- files ------------------------------------------------------------------------------------------------------
 
@@ -97,25 +127,25 @@ class Records:
     async def read_file(self, request: web.Request) -> web.Response:
         """The content, to be saved rather than shown."""
         path = request.match_info["path"]
+        tag = preconditions.tag_of(await self._keeper.show("file", path))
         content = await self._keeper.read_file(path)
         name = urllib.parse.quote(path.rpartition("/")[2], safe="")
         headers = {**_FILE_HEADERS, "Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
-        return web.Response(body=content, headers={**headers, "Content-Type": content_type(path)})
+        return web.Response(body=content, headers={**headers, "Content-Type": content_type(path), "ETag": tag})
 
     async def write_file(self, request: web.Request) -> web.Response:
         """Make the body its content, whatever type it says it is of."""
         path = request.match_info["path"]
         content = await answers.body_of(request, BODY_BYTES_MAX)
-        is_new = not self._keeper.exists("file", path)
-        await self._keeper.write_file(path, content, _actor(request))
+        async with self._changing:
+            is_new = await self._check(request, "file", path)
+            await self._keeper.write_file(path, content, _actor(request))
         await self._keeper.durable()
-        return answers.json_answer(await self._keeper.show("file", path), status=201 if is_new else 200)
+        return _tagged(await self._keeper.show("file", path), status=201 if is_new else 200)
 
     async def delete_file(self, request: web.Request) -> web.Response:
         """Delete it."""
-        await self._keeper.delete("file", request.match_info["path"], _actor(request))
-        await self._keeper.durable()
-        return web.Response(status=204)
+        return await self._delete(request, "file", request.match_info["path"])
 
     # -- locks ------------------------------------------------------------------------------------------------------
 
@@ -132,6 +162,11 @@ class Records:
         self._locks.force_release(request.match_info["name"], _actor(request))
         await self._keeper.durable()
         return web.Response(status=204)
+
+
+def _tagged(shown: dict[str, Any], status: int = 200) -> web.Response:
+    """Show a record with the ETag that a change of it may send back."""
+    return answers.json_answer(shown, status=status, headers={"ETag": preconditions.tag_of(shown)})
 
 
 def _actor(request: web.Request) -> keeper.Actor:

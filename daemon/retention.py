@@ -10,7 +10,7 @@ from aiohttp import web
 
 from ..engine import errors
 from ..engine.running import pruning
-from . import answers, routes
+from . import answers, operations, routes
 
 _BODY_BYTES_MAX = 4096
 
@@ -31,7 +31,9 @@ class Retention:
     def table(self) -> list[routes.Route]:
         """Return the routes."""
         summary = "forget what was kept long enough and free its disk"
-        return [routes.Route("POST", "/api/v1/records/prune", "admin", self.prune, summary)]
+        tells = operations.Operation(takes=PruneRequest, gives=pruning.Pruned)
+        row = ("POST", "/api/v1/records/prune", "admin", self.prune, summary)
+        return [routes.Route(*row, tells=tells)]
 
     async def prune(self, request: web.Request) -> web.Response:
         """Make a pass, or say what one would do; the answer comes when it is over."""

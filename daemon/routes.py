@@ -1,33 +1,49 @@
-"""The route table, and the one place where a request meets it: who may, what went wrong, how that is answered.
+"""The route table, and the one place where a request meets it: who may, what went wrong, how that is answered, and
+what of it stands in the audit log.
 
-A route without a scope cannot be made. Handlers raise errors of ours; they become problems here, or pages for people,
-who are sent to the login where they need one. Anything else is a defect: logged with its traceback, which stays there.
+A route without a scope that exists cannot be made, so a forgotten one stops the start. Handlers raise errors of ours;
+they become problems here, or pages for people, who are sent to the login where they need one. Anything else is a
+defect: logged with its traceback, which stays there.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import re
+import secrets
+import time
 from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 from aiohttp import web
 
 from ..engine import errors
-from . import access, templates
+from . import access, audit, limits, metrics, operations, principals, templates
+from .reach import Reach
 
 log = structlog.get_logger()
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-#: Where a recognised sender is kept for the handler.
-PRINCIPAL = web.RequestKey("principal", access.Principal)
+PRINCIPAL = access.PRINCIPAL
+#: What a request is called in the log, the audit log and its answer.
+REQUEST_ID = web.RequestKey("request id", str)
+_GOOD_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,100}")
+#: What a head may have, in bytes: its address, and its headers together. Each line is bounded by ``connections``.
+_TARGET_BYTES_MAX = 4096
+_HEADERS_BYTES_MAX = 32 * 1024
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Route:
     """One row: method, path pattern, what it needs (a scope, or ``access.PUBLIC``), who answers, one line of help.
 
-    ``page``: it is made for people in a browser, who are sent to the login rather than refused.
+    ``page``: it is made for people in a browser, who are sent to the login rather than refused. ``touches``: what those
+    who are limited to some flows must be allowed to touch. ``audited``: it stands in the audit log; what changes
+    something does unless it is public. ``counted``: how often an address may ask is limited. ``tells``: what programs
+    learn of it from the description of the API; those of pages tell nothing.
     """
 
     method: str
@@ -35,45 +51,143 @@ class Route:
     scope: str
     handler: Handler
     summary: str
+    touches: Reach = Reach.EVERYTHING
+    tells: operations.Operation | None = None
     page: bool = False
+    audited: bool | None = None
+    counted: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse a route of which nobody said who may use it."""
+        if self.scope not in (*principals.SCOPES, access.PUBLIC):
+            raise errors.ConfigurationInvalid(f"the route {self.method} {self.path} needs no scope that exists")
+
+    def stands_in_audit(self, method: str) -> bool:
+        """Whether a request that was let through is written down."""
+        changes = self.scope != access.PUBLIC and method not in _SAFE_METHODS
+        return changes if self.audited is None else self.audited
 
 
-def install(application: web.Application, table: Iterable[Route], guard: access.Access) -> None:
-    """Put every route of ``table`` into the application."""
-    for route in table:
-        handler = _guarded(route, guard)
-        if route.method == "GET":
-            application.router.add_get(route.path, handler)  # and HEAD
-        else:  # "*" is for webhooks, which decide about methods on their own
-            application.router.add_route(route.method, route.path, handler)
+class Desk:
+    """Meets every request: asks the guard, calls the handler, answers, writes it down."""
 
+    def __init__(
+        self,
+        guard: access.Access,
+        book: audit.Audit,
+        refusals: limits.Attempts,
+        rate: limits.Rate | None,
+        figures: metrics.Metrics,
+    ) -> None:
+        self._guard = guard
+        self._audit = book
+        self._refusals = refusals  # how many of an address are written down
+        self._rate = rate  # None: everybody is of this machine
+        self._figures = figures
 
-def _guarded(route: Route, guard: access.Access) -> Handler:
-    public = route.scope == access.PUBLIC
+    def install(self, application: web.Application, table: Iterable[Route]) -> None:
+        """Put every route of ``table`` into the application."""
+        for route in table:
+            handler = self._handler(route)
+            if route.method == "GET":
+                application.router.add_get(route.path, handler)  # and HEAD
+            else:  # "*" is for webhooks, which decide about methods on their own
+                application.router.add_route(route.method, route.path, handler)
 
-    async def handle(request: web.Request) -> web.StreamResponse:
-        try:
-            if not public:
-                request[PRINCIPAL] = await guard.check(request, route.scope)
+    def _handler(self, route: Route) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            began = time.perf_counter()
+            response = await answered(request)
+            self._figures.request(request.method, route.path, response.status, time.perf_counter() - began)
+            return response
+
+        async def answered(request: web.Request) -> web.StreamResponse:
+            try:
+                if route.stands_in_audit(request.method):
+                    self._audit.check()
+                response = await self._admitted(route, request)
+            except errors.HeadraceError as error:
+                self._write(route, request, error.http_status, reason=error.message)
+                return _refused(route, request, error)
+            except (web.HTTPException, ConnectionError):
+                raise
+            except asyncio.CancelledError:  # the daemon stops; what was begun may have happened
+                self._write(route, request, 503, reason="cut off")
+                raise
+            except Exception:  # the seam of HTTP: one request fails, the daemon goes on
+                log.exception("request.failed", method=request.method, path=request.path)
+                self._write(route, request, 500, reason="a defect")
+                defect = errors.HeadraceError("something is wrong inside; the daemon's log says what")
+                return _refused(route, request, defect)
+            self._write(route, request, response.status, made=response.headers.get("Location", ""))
+            return response
+
+        return handle
+
+    async def _admitted(self, route: Route, request: web.Request) -> web.StreamResponse:
+        if self._rate is not None and route.counted and not access.arrived_locally(request):
+            wait_s = self._rate.wait_s(limits.network(self._guard.origin(request)))
+            if wait_s > 0:
+                raise limits.TooManyRequests("come from this address", wait_s)
+        if route.scope == access.PUBLIC:
             return await route.handler(request)
-        except errors.HeadraceError as error:
-            return _refused(route, request, error)
-        except (web.HTTPException, ConnectionError):
-            raise
-        except Exception:  # the seam of HTTP: one request fails, the daemon goes on
-            log.exception("request.failed", method=request.method, path=request.path)
-            return _refused(
-                route, request, errors.HeadraceError("something is wrong inside; the daemon's log says what")
-            )
+        principal = await self._guard.check(request, route.scope, route.touches)
+        with self._guard.present(principal, request):
+            return await route.handler(request)
 
-    return handle
+    def _write(self, route: Route, request: web.Request, status: int, **fields: str) -> None:
+        """Write down what changes something, and whoever was refused, as long as they are not refused all the time."""
+        who = request.get(PRINCIPAL)
+        was_refused = status in (401, 403, 429) and route.scope != access.PUBLIC
+        if not was_refused and not route.stands_in_audit(request.method):
+            return
+        if who is None:
+            address = limits.network(self._guard.origin(request))
+            if self._refusals.wait_s(address) > 0:
+                return
+            self._refusals.count(address)
+        self._audit.write(
+            who=who.name if who else "",
+            token=who.keys[0] if who and who.keys else "",
+            what=f"{request.method} {route.path}",
+            target=request.path[:2000],
+            origin=self._guard.origin(request),
+            status=status,
+            request=request[REQUEST_ID],
+            **fields,
+        )
 
 
 def _refused(route: Route, request: web.Request, error: errors.HeadraceError) -> web.Response:
     looks = route.scope != access.PUBLIC and request.method in ("GET", "HEAD")
-    if isinstance(error, errors.Unauthenticated) and looks and (route.page or templates.wants_page(request)):
+    is_stranger = isinstance(error, errors.Unauthenticated) and error.http_status == 401
+    if is_stranger and looks and (route.page or templates.wants_page(request)):
         return templates.to_login(request)
     return templates.refusal(request, error)
+
+
+@web.middleware
+async def named(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give the request the name that its sender chose for it (``X-Request-Id``), or a new one; refuse huge heads."""
+    given = request.headers.get("X-Request-Id", "")
+    request[REQUEST_ID] = given if _GOOD_REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    if len(request.raw_path) > _TARGET_BYTES_MAX:
+        return templates.refusal(request, errors.TooLarge("the address is too long"), status=414)
+    if sum(len(name) + len(value) for name, value in request.raw_headers) > _HEADERS_BYTES_MAX:
+        return templates.refusal(request, errors.TooLarge("the headers are too long"), status=431)
+    structlog.contextvars.bind_contextvars(request=request[REQUEST_ID])  # each request has a context of its own
+    return await handler(request)
+
+
+async def finish(request: web.Request, response: web.StreamResponse) -> None:
+    """Put into every answer, before it is sent, its request's name and what keeps browsers from making more of it."""
+    headers = response.headers
+    if REQUEST_ID in request:
+        headers.setdefault("X-Request-Id", request[REQUEST_ID])
+    headers.setdefault("X-Content-Type-Options", "nosniff")
+    headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+    headers.setdefault("Cache-Control", "no-store")
+    headers["Server"] = "headrace"
 
 
 @web.middleware

@@ -2,48 +2,72 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import dataclasses
 import os
+import resource
+import ssl
 from collections.abc import Iterable
 from pathlib import Path
 
+import aiohttp.http_parser
 from aiohttp import web
 
 from ..engine import errors
-from . import access, config, routes
+from . import config, connections, private_files, routes
 
 #: The kernel takes 107 bytes for a socket's path; a longer one is reached through the folder's descriptor.
 _SOCKET_PATH_MAX = 100
-_IDLE_S = 75.0
+_HANDSHAKE_S = 10.0
+_SHUTDOWN_S = 5.0
+#: Connections that wait to be accepted; a burst of deliveries is more than the default of 128.
+_BACKLOG = 1024
+#: What connections leave of the descriptors that a process may have, for journal, flows and tasks.
+_OTHER_DESCRIPTORS = 512
 
 
 class Server:
     """Listens until stopped."""
 
-    def __init__(self, table: Iterable[routes.Route], guard: access.Access) -> None:
-        application = web.Application(middlewares=[routes.problems_for_unknown])
-        routes.install(application, table, guard)
-        self._runner = web.AppRunner(
-            application, handle_signals=False, access_log=None, keepalive_timeout=_IDLE_S, shutdown_timeout=5.0
-        )
+    def __init__(self, table: Iterable[routes.Route], desk: routes.Desk, patience: connections.Patience) -> None:
+        _check_parser()
+        application = web.Application(middlewares=[routes.named, routes.problems_for_unknown])
+        application.on_response_prepare.append(routes.finish)
+        desk.install(application, table)
+        self._runner = web.AppRunner(application, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)
+        self._patience = patience
+        self._listening: list[asyncio.Server] = []
         self._socket: Path | None = None
 
-    async def start(self, address: config.Address, socket: Path) -> str:
-        """Listen on both and return the URL; raises ``ConfigurationInvalid`` for an address that cannot be had."""
+    async def start(self, address: config.Address, socket: Path, tls: str = "") -> str:
+        """Listen on both and return the URL; ``tls`` is the file with certificate and key, empty for plain HTTP.
+
+        Raises ``ConfigurationInvalid`` for an address that cannot be had and for a file that cannot be used."""
+        context = _tls(tls) if tls else None
         await self._runner.setup()
+        assert self._runner.server is not None
+        door = connections.Door(self._runner.server, _within_descriptors(self._patience))
         try:
-            site = web.TCPSite(self._runner, address.host, address.port)
-            await site.start()
+            listening = await asyncio.get_running_loop().create_server(
+                door,
+                address.host,
+                address.port,
+                ssl=context,
+                ssl_handshake_timeout=_HANDSHAKE_S if context else None,
+                backlog=_BACKLOG,
+            )
         except OSError as error:
             raise errors.ConfigurationInvalid(
                 f"cannot listen on {address}: {error.strerror or error}", hint="choose another one with --listen"
             ) from error
-        host, port = self._runner.addresses[0][:2]
-        await self._listen_locally(socket)
-        return f"http://{config.Address(host, port)}"
+        self._listening.append(listening)
+        host, port = listening.sockets[0].getsockname()[:2]
+        await self._listen_locally(socket, door)
+        return f"{'https' if tls else 'http'}://{config.Address(host, port)}"
 
-    async def _listen_locally(self, socket: Path) -> None:
-        """Only the service's own user may open the socket: that is what authenticates its client."""
+    async def _listen_locally(self, socket: Path, door: connections.Factory) -> None:
+        """Only the service's own user may open the socket; who connects is asked of the kernel besides."""
         _remove(socket)  # a dead daemon's: the state directory's lock is ours
         mask = os.umask(0o177)
         folder = os.open(socket.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -51,17 +75,53 @@ class Server:
             path = str(socket)
             if len(path.encode()) > _SOCKET_PATH_MAX:
                 path = f"/proc/self/fd/{folder}/{socket.name}"
-            await web.UnixSite(self._runner, path).start()
+            self._listening.append(await asyncio.get_running_loop().create_unix_server(door, path, backlog=_BACKLOG))
         finally:
             os.close(folder)
             os.umask(mask)
         self._socket = socket
 
     async def stop(self) -> None:
-        """Close the listeners and what is still connected."""
+        """Close the listeners, and what is still connected when its requests are answered or the time is over."""
+        for listening in self._listening:
+            listening.close()
         await self._runner.cleanup()
         if self._socket is not None:
             _remove(self._socket)
+
+
+def _check_parser() -> None:
+    """Refuse to serve with aiohttp's parser in Python: it is slower by far, and not the one that is tested here."""
+    if aiohttp.http_parser.HttpRequestParser is aiohttp.http_parser.HttpRequestParserPy:
+        raise errors.ConfigurationInvalid(
+            "aiohttp was installed without its compiled parser", hint="install the wheel of aiohttp for this platform"
+        )
+
+
+def _within_descriptors(patience: connections.Patience) -> connections.Patience:
+    """Return the patience for as many connections as there can be descriptors: take all that the process may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = patience.connections + _OTHER_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return dataclasses.replace(patience, connections=max(64, soft - _OTHER_DESCRIPTORS))
+    return patience
+
+
+def _tls(file: str) -> ssl.SSLContext:
+    """Return what speaks TLS 1.2 or newer with this certificate and key."""
+    private_files.check(Path(file))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(file)
+    except (OSError, ssl.SSLError) as error:
+        raise errors.ConfigurationInvalid(
+            f"the credential tls: {file} cannot be used: {error.strerror or error}",
+            hint="it holds the certificate, those that vouch for it, and the private key, all as PEM",
+        ) from error
+    return context
 
 
 def _remove(socket: Path) -> None:

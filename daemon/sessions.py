@@ -17,6 +17,7 @@ from collections.abc import Mapping
 import msgspec
 
 from ..engine import ports
+from . import principals
 
 LOGIN_S = 3600.0
 ABSOLUTE_S = 12 * 3600.0
@@ -27,16 +28,15 @@ _TOKEN_BYTES = 32
 
 
 class Session(msgspec.Struct):
-    """Somebody who logged in."""
+    """Somebody who logged in, and until when."""
 
-    name: str
-    scopes: frozenset[str]
-    opened_s: float
+    principal: principals.Principal
+    ends_s: float
     used_s: float
 
 
 class Sessions:
-    """The login tokens and sessions there are. Names and scopes are whatever the caller gave for them."""
+    """The login tokens and sessions there are."""
 
     def __init__(self, clock: ports.Clock) -> None:
         self._clock = clock
@@ -54,14 +54,19 @@ class Sessions:
         until_s = self._logins.pop(_digest(token), None)
         return until_s is not None and self._clock.monotonic() < until_s
 
-    def open(self, name: str, scopes: frozenset[str]) -> str:
-        """Begin a session and return the id that goes into the cookie."""
+    def open(self, who: principals.Principal) -> str:
+        """Begin a session for somebody and return the id that goes into the cookie.
+
+        It ends with what let them in, if that ends sooner, and is one more of their keys."""
         now_s = self._clock.monotonic()
         self._sessions = {key: found for key, found in self._sessions.items() if not _over(found, now_s)}
         if len(self._sessions) >= _SESSIONS_MAX:
             del self._sessions[min(self._sessions, key=lambda key: self._sessions[key].used_s)]
         session_id = secrets.token_urlsafe(_TOKEN_BYTES)
-        self._sessions[_digest(session_id)] = Session(name, scopes, now_s, now_s)
+        key = _digest(session_id)
+        left_s = ABSOLUTE_S if who.expires_s is None else min(ABSOLUTE_S, who.expires_s - self._clock.time())
+        there = msgspec.structs.replace(who, keys=(*who.keys, key.hex()), expires_s=self._clock.time() + left_s)
+        self._sessions[key] = Session(there, now_s + left_s, now_s)
         return session_id
 
     def find(self, session_id: str) -> Session | None:
@@ -74,13 +79,18 @@ class Sessions:
         session.used_s = now_s
         return session
 
-    def close(self, session_id: str) -> None:
-        """End a session; harmless if there is none."""
-        self._sessions.pop(_digest(session_id), None)
+    def close(self, session_id: str) -> str:
+        """End a session and return its key; harmless if there is none (and empty)."""
+        key = _digest(session_id)
+        return key.hex() if self._sessions.pop(key, None) is not None else ""
+
+    def close_all(self, key: str) -> None:
+        """End all sessions of whoever has this key."""
+        self._sessions = {id_: found for id_, found in self._sessions.items() if key not in found.principal.keys}
 
 
 def _over(session: Session, now_s: float) -> bool:
-    return now_s >= session.opened_s + ABSOLUTE_S or now_s >= session.used_s + IDLE_S
+    return now_s >= session.ends_s or now_s >= session.used_s + IDLE_S
 
 
 def _digest(secret: str) -> bytes:

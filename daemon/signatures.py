@@ -1,10 +1,12 @@
 """Who sent this webhook? Pure functions over the raw request, verified before anything is parsed.
 
 Each scheme fails closed: no secret, no header or a header of another form all mean no. Comparisons take the same time
-whatever is compared. A signature that covers its time is good for five minutes around it.
+whatever is compared. A signature that covers its time is good for five minutes around it. A secret of several lines is
+several secrets, each of which is good: so one is replaced by another without losing a delivery.
 
     github             https://docs.github.com/webhooks/using-webhooks/validating-webhook-deliveries
-    gitlab             https://docs.gitlab.com/user/project/integrations/webhooks/ (a token, sent as it is)
+    gitlab             https://docs.gitlab.com/user/project/integrations/webhooks/ (a token, sent as it is; or signed as
+                       Standard Webhooks)
     gitea              https://docs.gitea.com/usage/webhooks (also Forgejo and Gogs, under their own names)
     bitbucket          https://support.atlassian.com/bitbucket-cloud/docs/manage-webhooks/
     slack              https://docs.slack.dev/authentication/verifying-requests-from-slack
@@ -22,6 +24,7 @@ import hmac
 from collections.abc import Callable, Mapping
 
 TOLERANCE_S = 300.0
+_SECRETS_MAX = 5
 _PREFIX = "sha256="
 _STANDARD_SECRET = "whsec_"  # noqa: S105 - what secrets of that scheme begin with
 
@@ -35,15 +38,18 @@ def github(body: bytes, headers: Mapping[str, str], secret: str, now_s: float = 
 
 
 def gitlab(body: bytes, headers: Mapping[str, str], secret: str, now_s: float = 0) -> bool:
-    """Whether ``X-Gitlab-Token`` is the secret."""
+    """Whether ``X-Gitlab-Token`` is the secret, or the delivery is signed as Standard Webhooks are."""
+    if "webhook-signature" in headers:
+        return standard(body, headers, secret, now_s)
     return key(headers.get("X-Gitlab-Token", ""), secret)
 
 
 def gitea(body: bytes, headers: Mapping[str, str], secret: str, now_s: float = 0) -> bool:
-    """Whether ``X-Gitea-Signature`` (or Forgejo's, or Gogs') is the HMAC-SHA256 of the raw body."""
+    """Whether ``X-Gitea-Signature``, Forgejo's and Gogs', those that came, are the HMAC-SHA256 of the raw body."""
     names = ("X-Gitea-Signature", "X-Forgejo-Signature", "X-Gogs-Signature")
-    given = next((headers[name] for name in names if name in headers), "")
-    return bool(secret) and _same(given, github_signature(body, secret))
+    given = [headers[name] for name in names if name in headers]
+    expected = github_signature(body, secret)
+    return bool(secret) and bool(given) and all(_same(one, expected) for one in given)
 
 
 def bitbucket(body: bytes, headers: Mapping[str, str], secret: str, now_s: float = 0) -> bool:
@@ -72,16 +78,20 @@ def standard(body: bytes, headers: Mapping[str, str], secret: str, now_s: float)
 
     The secret is base64 after ``whsec_``, or the key itself without that."""
     id_, at = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-    try:
-        secret_key = (
-            base64.b64decode(secret.removeprefix(_STANDARD_SECRET)) if _is_standard(secret) else secret.encode()
-        )
-    except (binascii.Error, ValueError):
-        return False
-    signed = f"{id_}.{at}.".encode("utf-8", "replace") + body
-    expected = "v1," + base64.b64encode(hmac.new(secret_key, signed, hashlib.sha256).digest()).decode()
+    expected = _standard_signature(f"{id_}.{at}.".encode("utf-8", "replace") + body, secret)
     given = headers.get("webhook-signature", "").split()
-    return bool(secret_key) and bool(id_) and _is_now(at, now_s) and any(_same(value, expected) for value in given)
+    return bool(expected) and bool(id_) and _is_now(at, now_s) and any(_same(one, expected) for one in given)
+
+
+def _standard_signature(signed_: bytes, secret: str) -> str:
+    """Return the ``v1`` signature, empty if the secret is none."""
+    try:
+        key_ = base64.b64decode(secret.removeprefix(_STANDARD_SECRET)) if _is_standard(secret) else secret.encode()
+    except (binascii.Error, ValueError):
+        return ""
+    if not key_:
+        return ""
+    return "v1," + base64.b64encode(hmac.new(key_, signed_, hashlib.sha256).digest()).decode()
 
 
 def plain(body: bytes, headers: Mapping[str, str], secret: str, now_s: float = 0) -> bool:
@@ -103,6 +113,51 @@ SCHEMES: Mapping[str, Scheme] = {
 }
 
 
+def verified(scheme: str, body: bytes, headers: Mapping[str, str], secret: str, now_s: float) -> bool:
+    """Whether ``body`` was signed with the secret, or with one of its lines."""
+    return any(SCHEMES[scheme](body, headers, one, now_s) for one in secrets_of(secret))
+
+
+def keyed(given: str, secret: str) -> bool:
+    """Whether the key that came with the request is the secret, or one of its lines."""
+    return any(key(given, one) for one in secrets_of(secret))
+
+
+def secrets_of(secret: str) -> list[str]:
+    """Return the secrets that are good at the moment: the lines of the text, a few at most."""
+    lines = [line.strip("\r") for line in secret.split("\n")]
+    return [line for line in lines if line][:_SECRETS_MAX]
+
+
+def signed(scheme: str, body: bytes, secret: str, now_s: float, id_: str) -> dict[str, str]:
+    """Return the headers with which a sender of that scheme sends ``body`` now; ``id_`` names the delivery."""
+    first, at = secrets_of(secret)[0], str(int(now_s))
+    digest = github_signature(body, first)
+    match scheme:
+        case "key":
+            return {"X-Api-Key": first, "Idempotency-Key": id_}
+        case "github":
+            return {"X-Hub-Signature-256": _PREFIX + digest, "X-GitHub-Delivery": id_}
+        case "gitlab":
+            return {"X-Gitlab-Token": first, "Idempotency-Key": id_}
+        case "gitea":
+            return {"X-Gitea-Signature": digest, "X-Gitea-Delivery": id_}
+        case "bitbucket":
+            return {"X-Hub-Signature": _PREFIX + digest, "X-Request-UUID": id_}
+        case "slack":
+            covered = github_signature(f"v0:{at}:".encode() + body, first)
+            return {"X-Slack-Signature": f"v0={covered}", "X-Slack-Request-Timestamp": at}
+        case "stripe":
+            return {"Stripe-Signature": f"t={at},v1={github_signature(f'{at}.'.encode() + body, first)}"}
+        case "standard-webhooks":
+            signature = _standard_signature(f"{id_}.{at}.".encode() + body, first) or ""
+            return {"webhook-id": id_, "webhook-timestamp": at, "webhook-signature": signature}
+        case "hmac":
+            return {"X-Signature": _PREFIX + digest, "Idempotency-Key": id_}
+        case _:
+            return {"Idempotency-Key": id_}
+
+
 def github_signature(body: bytes, secret: str) -> str:
     """Return the hex digest GitHub and others send for ``body``."""
     return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
@@ -111,12 +166,6 @@ def github_signature(body: bytes, secret: str) -> str:
 def key(given: str, secret: str) -> bool:
     """Whether the key that came with the request is the right one."""
     return bool(secret) and bool(given) and _same(given, secret)
-
-
-def delivery_id(headers: Mapping[str, str]) -> str:
-    """Return what names this delivery for good, so that a repeated one is known; empty if nothing does."""
-    names = ("X-GitHub-Delivery", "X-Gitea-Delivery", "X-Forgejo-Delivery", "webhook-id", "Idempotency-Key")
-    return next((headers[name][:200] for name in names if headers.get(name)), "")
 
 
 def _prefixed(body: bytes, given: str, secret: str) -> bool:

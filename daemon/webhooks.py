@@ -8,23 +8,28 @@ the execution it made, and runs nothing. What the flow gets is ``deliveries``' b
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import structlog
 from aiohttp import web
 
-from ..engine import errors, events, model, values
+from ..engine import errors, events, model, traces, values
 from ..engine.running import dispatcher, keeper, reception, views
-from . import access, answers, deliveries, replies, routes, signatures
+from . import access, answers, deliveries, limits, metrics, replies, routes, signatures
 
 log = structlog.get_logger()
 
 BODY_BYTES_MAX = 25 * 1024 * 1024  # what GitHub may send
+_LARGE_BYTES = 64 * 1024
 #: A caller who does not say how long to wait is kept this long, then told where to look.
 _WAIT_S = 60.0
+#: What one webhook takes, so that a sender gone wild does not fill the queue of all; a burst may be ten seconds of it.
+DELIVERIES_PER_S = 500.0
+DELIVERIES_AT_ONCE = 5000
 #: This address says "call" after the name, and only then the path.
 _OLD_PREFIX = "/api/latest/webhook/"
 _OLD_CALL = "call"
@@ -42,18 +47,22 @@ class Webhooks:
         records: keeper.Keeper,
         *,
         allow_anonymous: bool,
+        rate: limits.Rate,
+        figures: metrics.Metrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._work = work
         self._keeper = records
         self._clock = clock  # the wall's: senders sign theirs
         self._allow_anonymous = allow_anonymous
+        self._rate = rate
+        self._figures = figures
 
     def table(self) -> list[routes.Route]:
         """Return the routes."""
         paths = ("/api/v1/webhook/{name}", _OLD_PREFIX + "{name}", "/webhook/{name}")
         return [
-            routes.Route("*", path + tail, access.PUBLIC, self.call, "call a webhook")
+            routes.Route("*", path + tail, access.PUBLIC, self.call, "call a webhook", counted=False)
             for path in paths
             for tail in ("", "/{tail:.*}")
         ]
@@ -65,11 +74,20 @@ class Webhooks:
             hook, delivery, said = await self._verified(request, body)
         except errors.HeadraceError as error:  # no such webhook, no such secret, a wrong one, nothing to find it in
             log.info("webhook.refused", webhook=request.match_info["name"], reason=error.message)
+            self._figures.delivery("refused")
             raise _REFUSED from None
         if delivery.method not in hook.methods and not (delivery.method == "HEAD" and "GET" in hook.methods):
             raise web.HTTPMethodNotAllowed(delivery.method, hook.methods)
-        inputs = deliveries.inputs(delivery, said or deliveries.content(delivery), keyed=hook.auth in ("key", "none"))
-        accepted = await self._work.submit(_submission(hook, delivery, signatures.delivery_id(request.headers), inputs))
+        if (wait_s := self._rate.wait_s(hook.name)) > 0:
+            raise limits.TooManyRequests("come to this webhook", wait_s)
+        said = said or await _content(delivery)
+        if (asked := deliveries.challenge(hook.auth, said)) is not None:
+            return web.Response(text=asked)
+        inputs = deliveries.inputs(delivery, said, keyed=hook.auth in ("key", "none"))
+        wanted = _submission(hook, deliveries.id_of(delivery, hook.auth, said), inputs)
+        trace = traces.accepted(request.headers.get("traceparent", ""))
+        accepted = await self._work.submit(msgspec.structs.replace(wanted, traceparent=trace) if trace else wanted)
+        self._figures.delivery("repeated" if accepted.repeated else "accepted")
         return await self._answer(request, accepted)
 
     async def _verified(
@@ -78,7 +96,7 @@ class Webhooks:
         """Return the webhook that this is surely meant for, and what of the body had to be read to know."""
         hook, secret, path = await self._find(request)
         delivery = _delivery(request, path, body)
-        said = deliveries.content(delivery) if _is_keyed_inside(request, hook) else None
+        said = await _content(delivery) if _is_keyed_inside(request, hook) else None
         self._verify(request, hook, secret, body, said.key if said else "")
         return hook, delivery, said
 
@@ -106,10 +124,10 @@ class Webhooks:
                 if not self._allow_anonymous:
                     raise errors.Unauthenticated("a webhook without credentials is only served on loopback")
             case scheme if scheme in signatures.SCHEMES:
-                if not signatures.SCHEMES[scheme](body, request.headers, secret, self._clock()):
+                if not signatures.verified(scheme, body, request.headers, secret, self._clock()):
                     raise errors.Unauthenticated("wrong signature, or an old one")
             case "key":
-                if not signatures.key(_key(request) or inside, secret):
+                if not signatures.keyed(_key(request) or inside, secret):
                     raise errors.Unauthenticated("wrong key")
             case other:
                 raise errors.Unauthenticated(f"auth {other!r} is not known")
@@ -137,17 +155,23 @@ class Webhooks:
         return web.Response(status=reply.status, headers=reply.headers, body=reply.body)
 
 
-def _submission(
-    hook: model.Webhook, delivery: deliveries.Delivery, id_: str, inputs: dict[str, Any]
-) -> model.Submission:
+async def _content(delivery: deliveries.Delivery) -> deliveries.Content:
+    """Return what a body says; large ones are read in a thread, for some take seconds."""
+    if len(delivery.body) <= _LARGE_BYTES:
+        return deliveries.content(delivery)
+    return await asyncio.to_thread(deliveries.content, delivery)
+
+
+def _submission(hook: model.Webhook, named: tuple[str, str], inputs: dict[str, Any]) -> model.Submission:
     """Return the run that a delivery asks for; one whose sender named it is run once."""
+    id_, digest = named
     return model.Submission(
         flow=hook.flow,
         inputs=values.encode(inputs),
         webhook=True,
         created_by=f"webhook {hook.name}",
         key=f"webhook:{hook.name}:{id_}" if id_ else "",
-        key_digest=hashlib.sha256(delivery.body).hexdigest() if id_ else "",
+        key_digest=digest,
     )
 
 

@@ -103,6 +103,7 @@ class Execution:
     protect_outputs: tuple[str, ...]
     retention_time_s: float | None
     on_interrupt: str  # resume | restart | fail, or empty for what depends on ``effect``
+    traceparent: str = ""
     output: Output = None
     message: str = ""
     description: str = ""
@@ -161,6 +162,7 @@ class Execution:
             protect_outputs=event.protect_outputs,
             retention_time_s=event.retention_time_s,
             on_interrupt=event.on_interrupt,
+            traceparent=event.traceparent,
         )
 
     def apply(self, event: events.ExecutionEvent, at: str) -> None:
@@ -443,3 +445,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     key_digest: str = ""
     queued: bool = True
     webhook: bool = False  # the inputs are a webhook's delivery
+    outside: bool = False  # they were, of the execution that this one repeats
+    commit: str = ""  # the flow as it was published with this one; else as it is published now
+    protect_inputs: tuple[str, ...] = ()
+    protect_outputs: tuple[str, ...] = ()
+    traceparent: str = ""

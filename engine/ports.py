@@ -151,6 +151,10 @@ class TaskContext(Protocol):
     def allow_local_files(self) -> bool:
         """Whether ``file:`` addresses of this host may be read (developer mode)."""
 
+    @property
+    def traceparent(self) -> str:
+        """What to send along so that others see which trace they are part of (W3C Trace Context); may be empty."""
+
     def log(self, level: str, text: str) -> None:
         """Write a line into the task's record."""
 

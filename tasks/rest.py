@@ -207,6 +207,8 @@ class _Exchange:
             headers.setdefault("Content-Type", self._material.content_type)
         if self._method in ("POST", "PATCH"):
             headers.setdefault("Idempotency-Key", self._context.execution_id)
+        if self._context.traceparent:
+            headers.setdefault("traceparent", self._context.traceparent)
         if at_home and self._credentials is not None and "Authorization" not in headers:
             headers["Authorization"] = request.authorization(self._credentials)
         cookies = {name: str(value) for name, value in (self._inputs.cookies or {}).items()} if at_home else {}

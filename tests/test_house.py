@@ -25,6 +25,7 @@ FLOORS = {
     "engine.guest": 0,
     "engine.errors": 0,
     "engine.ids": 0,
+    "engine.traces": 0,
     "engine.lifecycle": 1,
     "engine.event": 1,
     "engine.carried": 1,
@@ -39,9 +40,11 @@ FLOORS = {
 }
 #: Third-party libraries and the modules that may know them; one not named here may be used anywhere but in the guest.
 QUARANTINE = {
-    "aiohttp": r"daemon\.(access|answers|api|authoring|login|message_pages|messages|pages|records|retention|routes)"
-    r"|daemon\.(server|stream|templates|webhooks)|tasks\.(rest|vault).*",
+    "aiohttp": r"daemon\.(access|accounts|answers|api|async_client|authoring|connections|health|login|message_pages)"
+    r"|daemon\.(messages|openapi|pages|records|retention|routes|runs|server|stream|templates|webhooks)"
+    r"|tasks\.(rest|vault).*",
     "jinja2": r"daemon\.templates",
+    "prometheus_client": r"daemon\.metrics",
     "jsonschema_rs": r"engine\.state\.schemas",
     "uvloop": r"daemon\.app",
     "watchfiles": r"sync\.watch",

@@ -1,4 +1,4 @@
-"""The verbs that set executions going, and act on them: ``run``, ``cancel``, ``pause``, ``resume``."""
+"""The verbs that set executions going, and act on them: ``run``, ``rerun``, ``cancel``, ``pause``, ``resume``."""
 
 from __future__ import annotations
 
@@ -42,6 +42,11 @@ def run(client: Client, flow: str, pairs: tuple[str, ...], *, as_json: bool, **g
     KEY=VALUE gives a text, KEY:=JSON anything else. Exit status: 0 if it succeeded, 1 if not, 124 if it took longer
     than --timeout (it goes on)."""
     execution = client.run(flow, {**arguments.document(given["document"]), **arguments.pairs(pairs)})
+    return _see_through(client, flow, execution, given, as_json=as_json)
+
+
+def _see_through(client: Client, what: str, execution: JSON, given: _RunOptions, *, as_json: bool) -> int:
+    """Wait for the end of an execution as the options say, and tell how it went. Returns the exit status."""
     id_ = execution["id"]
     if given["no_wait"]:
         render.json_object(execution) if as_json else render.line(id_)
@@ -50,11 +55,38 @@ def run(client: Client, flow: str, pairs: tuple[str, ...], *, as_json: bool, **g
         wait = _wait_following if given["follow"] else _wait
         execution = wait(client, execution, given["timeout_s"])
     except KeyboardInterrupt:
-        render.say(f"\n{flow} goes on. `headrace logs -f {id_}` follows it, `headrace cancel {id_}` ends it.")
+        render.say(f"\n{what} goes on. `headrace logs -f {id_}` follows it, `headrace cancel {id_}` ends it.")
         return _INTERRUPTED
     if as_json:
         render.json_object(execution)
     return _tell(execution, quiet=as_json)
+
+
+@click.command()
+@options.reaches_daemon
+@click.argument("execution", metavar="ID", shell_complete=options.complete_executions)
+@click.argument("pairs", metavar="[KEY=VALUE | KEY:=JSON]...", nargs=-1)
+@click.option("--latest/--same-commit", "latest", default=True, help="Which version of the flow; --latest unless said.")
+@click.option("--input", "document", default="", metavar="JSON|@FILE|-", help="Other inputs as one JSON object.")
+@click.option("--no-wait", is_flag=True, help="Print the new execution's id and leave.")
+@click.option("--follow", is_flag=True, help="Show its log (on stderr) while it runs.")
+@click.option("--timeout", "timeout_s", type=options.Seconds(), metavar="TIME", help="Stop waiting then: 30, 5m.")
+@options.as_json
+def rerun(
+    client: Client,
+    execution: str,
+    pairs: tuple[str, ...],
+    *,
+    latest: bool,
+    as_json: bool,
+    **given: Unpack[_RunOptions],
+) -> int:
+    """Run again what an execution ran, with its inputs but for those given, and print what it returned.
+
+    Exit status as that of `headrace run`."""
+    otherwise = {**arguments.document(given["document"]), **arguments.pairs(pairs)}
+    again = client.rerun(client.execution_id(execution), otherwise, same_commit=not latest)
+    return _see_through(client, again["name"], again, given, as_json=as_json)
 
 
 def _wait(client: Client, execution: JSON, timeout_s: float | None) -> JSON:

@@ -260,3 +260,10 @@ def _broken(broken: JSON) -> list[render.Part]:
     place = f"{broken['file']}:{broken['line']}" if broken["line"] else broken["file"]
     commit = f" in {broken['commit'][:8]}" if broken["commit"] else ""
     return [broken["reason"], (f"  ({place}{commit})", "dim")]
+
+
+@click.command()
+@options.reaches_daemon
+def openapi(client: Client) -> None:
+    """Print the description of the HTTP API (OpenAPI 3.1, JSON)."""
+    render.json_object(client.openapi())

@@ -36,6 +36,7 @@ _VERBS = {
     "cancel": "act",
     "pause": "act",
     "resume": "act",
+    "rerun": "act",
     "messages": "messages",
     "answer": "messages",
     "settings": "records",
@@ -48,6 +49,11 @@ _VERBS = {
     "records": "history",
     "sync": "catalogue",
     "tasks": "catalogue",
+    "login": "accounts",
+    "logout": "accounts",
+    "token": "accounts",
+    "audit": "accounts",
+    "openapi": "catalogue",
 }
 
 

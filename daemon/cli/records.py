@@ -15,7 +15,7 @@ import click
 
 from ...sync import read_documents
 from ..client import JSON, Client
-from . import arguments, options, render
+from . import arguments, deliveries, options, render
 
 #: Fields that people type without quotes or brackets: how their text is meant.
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -155,6 +155,8 @@ def _setter(group: click.Group, plural: str, example: str) -> None:
 _setter(connections, "connections", 'db connection_type=SQLPG value:=\'{"host": "db.example"}\'')
 _setter(schedules, "schedules", "nightly flow_name=reports/daily cron='30 2 * * *' timezone=Europe/Vienna")
 _setter(webhooks, "webhooks", "deployed flow_name=deploy 'secret=secret.env(DEPLOY_KEY)' methods=GET,POST")
+webhooks.add_command(deliveries.sign)
+webhooks.add_command(deliveries.test)
 _setter(vault_configs, "vault_configs", "main url=https://vault.example:8200 'token=secret.credential(vault)'")
 
 

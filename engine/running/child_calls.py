@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from .. import errors, events, lifecycle, model, ports, values
+from .. import errors, events, lifecycle, model, ports, traces, values
 from ..state import protection
 from ..workers import protocol
 from . import arguments, calls, contents, failures, flow_run, influence, keeper, live, recorder, views
@@ -382,6 +382,7 @@ def _descent(
         "protect_inputs": args.init.protect_inputs,
         "protect_outputs": args.init.protect_outputs,
         "retention_time_s": retention_s if retention is msgspec.UNSET else retention,
+        "traceparent": traces.onward(run.state.traceparent, run.state.id),
     }
 
 

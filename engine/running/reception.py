@@ -81,8 +81,8 @@ class Reception:
     async def _create(self, request: model.Submission) -> str:
         if scarce := self._ledger.journal.scarce:  # before its inputs take room, too
             raise errors.NotAccepting(scarce, hint="free disk space")
-        what = await self._of_script(request) if request.script else self._of_flow(request.flow)
-        held = await self._ledger.contents.store(request.inputs, patient=False)
+        what = await self._of_script(request) if request.script else self._of_flow(request.flow, request.commit)
+        held = await self._ledger.contents.store(request.inputs, protect=request.protect_inputs, patient=False)
         event = events.ExecutionCreated(
             execution=self._new_id(),
             created_by=request.created_by,
@@ -90,7 +90,10 @@ class Reception:
             key_digest=request.key_digest,
             queued=request.queued,
             webhook=request.webhook,
-            outside=request.webhook,
+            outside=request.webhook or request.outside,
+            protect_inputs=request.protect_inputs,
+            protect_outputs=request.protect_outputs,
+            traceparent=request.traceparent,
             **(what | ({"name": request.name} if request.name else {})),
             **held.twins("inputs"),
         )
@@ -99,8 +102,12 @@ class Reception:
             self._enqueue(subject)
         return event.execution
 
-    def _of_flow(self, name: str) -> dict[str, Any]:
-        flow = self._flows.find(name)
+    def _of_flow(self, name: str, commit: str) -> dict[str, Any]:
+        flow = self._flows.find(name, commit)
+        if commit and flow.commit != commit:
+            raise errors.Conflict(
+                f"the commit {commit[:12]} of flow {flow.name!r} is not kept any more", hint="run the latest one"
+            )
         if not flow.runnable:
             why = f": {flow.broken.reason} ({flow.broken.file}:{flow.broken.line})" if flow.broken else ""
             raise errors.Conflict(

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 from typing import Any
 
-from .. import errors, events, ports
+from .. import errors, events, ports, traces
 from ..lifecycle import Status
 from . import live
 
@@ -24,6 +24,11 @@ class Context:
     def execution_id(self) -> str:
         """The id of the task's own execution."""
         return self.subject.state.id
+
+    @property
+    def traceparent(self) -> str:
+        """The trace for what the task asks of others."""
+        return traces.onward(self.subject.state.traceparent, self.execution_id)
 
     def log(self, level: str, text: str) -> None:
         """Write a line into the task's record."""

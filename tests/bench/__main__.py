@@ -30,6 +30,7 @@ _RESULTS = Path("bench-results")
 GROUPS: dict[str, Callable[[Plan], Iterator[results.Row]]] = {
     "machine": machine.measure,
     "latency": executing.latency,
+    "accepting": executing.accepting,
     "throughput": executing.throughput,
     "parents": executing.parents,
     "watch": watching.hook,

@@ -72,7 +72,36 @@ def _latency_row(name: str, daemon: Daemon, text: bytes, kind: Kind, plan: Plan)
     )
 
 
-def _delivery(hook: str) -> bytes:
+def accepting(plan: Plan) -> Iterator[Row]:
+    """A signed delivery until it is durable and acknowledged: alone, and as many at once as there are callers."""
+    with stage.daemon(plan, "accepting") as daemon:
+        port, text = stage.port(daemon), _delivery("hook", "?async=1")
+        http_load.generate(port, text, requests=30, expected="id", good=202)
+        for callers, tries, unit in ((1, 1000, "ms p50"), (_CALLERS, 4000, "/s")):
+            requests = plan.count(tries)
+            loads = [
+                http_load.generate(
+                    port,
+                    text,
+                    requests=requests,
+                    callers=callers,
+                    first=callers * 10_000_000 + (n + 1) * 1_000_000,
+                    expected="id",
+                    good=202,
+                )
+                for n in range(plan.rounds)
+            ]
+            yield Row(
+                f"webhook (signed, with delivery id) → durable 202, {callers} callers",
+                unit,
+                [load.percentile_ms(50) if callers == 1 else load.per_s for load in loads],
+                requests * len(loads),
+                more_is_better=callers > 1,
+                also={f"p{p} ms": statistics.median(load.percentile_ms(p) for load in loads) for p in (50, 99, 99.9)},
+            )
+
+
+def _delivery(hook: str, query: str = "") -> bytes:
     body = b'{"ref":"refs/heads/main","repository":{"full_name":"ops/flows"}}'
     signature = hmac.new(stage.WEBHOOK_SECRET.encode(), body, hashlib.sha256).hexdigest()
     headers = {
@@ -81,7 +110,7 @@ def _delivery(hook: str) -> bytes:
         "X-GitHub-Delivery": http_load.NUMBER.decode(),
         "X-Hub-Signature-256": f"sha256={signature}",
     }
-    return http_load.request("POST", f"/api/v1/webhook/{hook}", body, headers)
+    return http_load.request("POST", f"/api/v1/webhook/{hook}{query}", body, headers)
 
 
 def throughput(plan: Plan) -> Iterator[Row]:

@@ -87,10 +87,12 @@ def request(method: str, path: str, body: bytes = b"", headers: Mapping[str, str
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-async def run(port: int, text: bytes, *, requests: int, callers: int, first: int = 0, expected: str = "") -> Load:
+async def run(
+    port: int, text: bytes, *, requests: int, callers: int, first: int = 0, expected: str = "", good: int = 200
+) -> Load:
     """Make ``requests`` requests with so many callers, each waiting for its answer before it asks again.
 
-    Fails at the first answer whose status is not 200 or whose body does not hold ``expected``."""
+    Fails at the first answer whose status is not ``good`` or whose body does not hold ``expected``."""
     assert requests <= REQUESTS_MAX, f"a load has at most {REQUESTS_MAX:,} requests"
     assert callers <= CALLERS_MAX, f"a load has at most {CALLERS_MAX:,} callers"
     loop = asyncio.get_running_loop()
@@ -108,7 +110,7 @@ async def run(port: int, text: bytes, *, requests: int, callers: int, first: int
             began = time.perf_counter()
             status, body = await connection.ask(this)
             latencies.append(time.perf_counter() - began)
-            assert status == 200, body[:300]
+            assert status == good, body[:300]
             assert wanted in body, body[:1000]
 
     began = time.perf_counter()
@@ -120,10 +122,17 @@ async def run(port: int, text: bytes, *, requests: int, callers: int, first: int
 
 
 def generate(
-    port: int, text: bytes, *, requests: int, callers: int = 1, first: int = 0, expected: str = "ENDED_SUCCESS"
+    port: int,
+    text: bytes,
+    *,
+    requests: int,
+    callers: int = 1,
+    first: int = 0,
+    expected: str = "ENDED_SUCCESS",
+    good: int = 200,
 ) -> Load:
     """``run`` in a process of its own; by default every answer must show an execution that ended well."""
-    numbers = {"port": port, "requests": requests, "callers": callers, "first": first}
+    numbers = {"port": port, "requests": requests, "callers": callers, "first": first, "good": good}
     order = {**numbers, "text": text.decode("latin-1"), "expected": expected}
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench.http_load"], input=json.dumps(order), capture_output=True, text=True

@@ -284,13 +284,13 @@ def test_the_daemon_is_found_in_a_fixed_order(tmp_path):
 def test_a_token_is_sent_to_the_daemon_that_gave_it_and_to_no_other(tmp_path, url, environ, sent):
     (tmp_path / "client.json").write_text(json.dumps({"url": "http://127.0.0.1:8420", "token": "hr_theirs"}))
 
-    assert client.Client.find(url, state=str(tmp_path), environ=environ)._token == sent
+    assert client.Client.find(url, state=str(tmp_path), environ=environ).token == sent
 
 
 def test_a_damaged_client_file_says_nothing(tmp_path):
     (tmp_path / "client.json").write_text('{"url"')
 
-    assert client.Client.find("http://a:1", state=str(tmp_path), environ={})._token == ""
+    assert client.Client.find("http://a:1", state=str(tmp_path), environ={}).token == ""
 
 
 def test_a_state_directory_too_deep_for_a_socket_address_is_reached(tmp_path, server):

@@ -188,3 +188,66 @@ def test_any_bytes_travel_in_a_multipart_file(content, boundary):
 def test_whatever_comes_as_multipart_is_read_or_refused(body):
     with contextlib.suppress(errors.InvalidRequest):
         inputs(b"--XX\r\n" + body, "multipart/form-data", header="multipart/form-data; boundary=XX")
+
+
+# -- which delivery it is ---------------------------------------------------------------------------------------------
+
+
+def delivered(body, content_type="application/json", headers=()):
+    return deliveries.Delivery(
+        method="POST", path="", query=(), headers=tuple(headers), content_type=content_type, body=body
+    )
+
+
+def named(auth="github", body=b"{}", content_type="application/json", **headers):
+    one = delivered(body, content_type, [(name.replace("_", "-"), value) for name, value in headers.items()])
+    return deliveries.id_of(one, auth, deliveries.content(one))
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["X_GitHub_Delivery", "X_Gitea_Delivery", "X_Forgejo_Delivery", "X_Gogs_Delivery", "Webhook_Id", "Idempotency_Key"],
+)
+def test_a_delivery_is_named_by_its_header_and_bound_to_its_body(header):
+    id_, digest = named(**{header: "d-1"})
+    assert id_ == "d-1" and digest != named(body=b"[]", **{header: "d-1"})[1]
+    assert len(named(**{header: "x" * 500})[0]) == 200
+
+
+def test_a_request_of_bitbucket_has_a_name_and_that_of_others_is_only_a_proxys():
+    assert named("bitbucket", X_Request_UUID="r-1")[0] == "r-1"
+    assert named("github", X_Request_UUID="r-1") == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("auth", "first", "again", "another"),
+    [
+        ("stripe", b'{"id":"evt_1","pending_webhooks":2}', b'{"id":"evt_1","pending_webhooks":1}', b'{"id":"evt_2"}'),
+        ("slack", b'{"event_id":"Ev1","x":1}', b'{"event_id":"Ev1","x":2}', b'{"event_id":"Ev2","x":1}'),
+    ],
+)
+def test_an_event_that_is_named_inside_is_the_same_when_its_sender_tries_again(auth, first, again, another):
+    assert named(auth, first) == named(auth, again) != named(auth, another)
+    assert named("key", first) == ("", "") == named(auth, b'{"id":7,"event_id":null}')
+
+
+def test_cloud_events_are_named_by_source_and_id_in_either_mode():
+    inside = {"content_type": "application/cloudevents+json"}
+    one = named("none", b'{"specversion":"1.0","source":"/a","id":"1","type":"t"}', **inside)
+    assert one == named("none", b'{"specversion":"1.0","source":"/a","id":"1","type":"t","data":{}}', **inside)
+    assert one[0] and one != named("none", b'{"specversion":"1.0","source":"/b","id":"1","type":"t"}', **inside)
+    binary = named("none", ce_specversion="1.0", ce_source="/a", ce_id="1")
+    assert binary == one != named("none", ce_specversion="1.0", ce_source="/a", ce_id="2")
+    assert named("none", ce_source="/a", ce_id="1") == ("", "") == named("none", b"[]", **inside)
+    assert named("none", ce_specversion="1.0", ce_source="/a1", ce_id="")[0] == ""
+
+
+def test_slack_is_told_what_it_asks_and_nobody_else_is():
+    def challenge(auth, body):
+        return deliveries.challenge(auth, deliveries.content(delivered(body)))
+
+    asks = b'{"type":"url_verification","challenge":"3eZbrw1a"}'
+    assert challenge("slack", asks) == "3eZbrw1a"
+    assert challenge("none", asks) is None
+    for other in (b'{"type":"event"}', b'{"type":"url_verification"}', b"[]", asks.replace(b'"3eZbrw1a"', b"1")):
+        assert challenge("slack", other) is None

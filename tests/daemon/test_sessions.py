@@ -2,9 +2,11 @@
 
 import pytest
 
-from headrace.daemon import sessions
+from headrace.daemon import principals, sessions
 
-READ = frozenset({"read"})
+
+def somebody(name, **more):
+    return principals.Principal(name, frozenset({"read"}), **more)
 
 
 class Clock:
@@ -45,7 +47,7 @@ def test_a_login_token_is_good_for_an_hour(people, clock, age_s, good):
 
 
 def test_tokens_and_ids_are_long_random_and_kept_as_hashes_alone(people):
-    secrets = {people.issue_login() for _ in range(10)} | {people.open("ada", READ) for _ in range(10)}
+    secrets = {people.issue_login() for _ in range(10)} | {people.open(somebody("ada")) for _ in range(10)}
     assert len(secrets) == 20 and min(map(len, secrets)) >= 43  # 256 bits in base64
     assert not any(secret in repr(vars(people)) for secret in secrets)
 
@@ -60,7 +62,7 @@ def test_tokens_and_ids_are_long_random_and_kept_as_hashes_alone(people):
     ],
 )
 def test_a_session_ends_an_hour_after_its_last_use_and_twelve_after_the_login(people, clock, steps_s, found):
-    session = people.open("ada", READ)
+    session = people.open(somebody("ada"))
     for step_s in steps_s:
         clock.now += step_s
         last = people.find(session)
@@ -68,22 +70,22 @@ def test_a_session_ends_an_hour_after_its_last_use_and_twelve_after_the_login(pe
 
 
 def test_a_session_that_is_closed_is_gone_and_others_stay(people):
-    mine, hers = people.open("me", READ), people.open("ada", READ)
+    mine, hers = people.open(somebody("me")), people.open(somebody("ada"))
     people.close(mine)
     people.close("never was")
-    assert people.find(mine) is None and people.find(hers).name == "ada"
+    assert people.find(mine) is None and people.find(hers).principal.name == "ada"
 
 
 def test_the_longest_unused_session_makes_room(people, clock):
-    first = people.open("first", READ)
+    first = people.open(somebody("first"))
     for _ in range(sessions._SESSIONS_MAX):
         clock.now += 1
-        people.open("another", READ)
+        people.open(somebody("another"))
     assert people.find(first) is None and len(people._sessions) == sessions._SESSIONS_MAX
 
 
 def test_a_form_token_belongs_to_one_session(people):
-    mine, hers = people.open("me", READ), people.open("ada", READ)
+    mine, hers = people.open(somebody("me")), people.open(somebody("ada"))
     assert sessions.is_form_token(mine, sessions.form_token(mine))
     assert not sessions.is_form_token(mine, sessions.form_token(hers))
     assert not sessions.is_form_token(mine, "") and not sessions.is_form_token(mine, "ü\ud800")
@@ -111,3 +113,14 @@ def test_a_form_token_belongs_to_one_session(people):
 )
 def test_only_a_page_of_ours_may_send_forms(headers, same):
     assert sessions.same_origin({"Host": "here:1", **headers}) is same
+
+
+def test_a_session_ends_with_the_token_that_began_it(people, clock):
+    short = people.open(somebody("ci", keys=("t1",), expires_s=clock.time() + 60))
+    long = people.open(somebody("ops", keys=("t2",)))
+    clock.now += 59
+    assert people.find(short).principal.keys[0] == "t1"
+    clock.now += 1
+    assert people.find(short) is None and people.find(long) is not None
+    people.close_all("t2")
+    assert people.find(long) is None

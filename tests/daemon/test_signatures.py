@@ -1,8 +1,15 @@
 import base64
+import datetime
 import hashlib
 import hmac
+import os
+import random
+import time
 
+import gidgethub.sansio
 import pytest
+import standardwebhooks
+import stripe
 
 from headrace.daemon import signatures
 
@@ -38,13 +45,6 @@ def test_a_missing_secret_lets_nobody_in():
     assert not signatures.github(BODY, {}, SECRET)
     assert not signatures.key("", "") and not signatures.key("x", "") and not signatures.key("", "x")
     assert signatures.key("x", "x")
-
-
-def test_deliveries_are_named_by_their_sender():
-    assert signatures.delivery_id({"X-GitHub-Delivery": "a"}) == "a"
-    assert signatures.delivery_id({"webhook-id": "b"}) == "b"
-    assert signatures.delivery_id({"Idempotency-Key": "c"}) == "c"
-    assert signatures.delivery_id({}) == ""
 
 
 def hmac_of(text: bytes, key: bytes = SECRET.encode()) -> bytes:
@@ -112,3 +112,122 @@ def test_forgejo_and_gogs_sign_as_gitea_does_and_a_plain_hmac_may_say_how_it_was
     for name in ("X-Forgejo-Signature", "X-Gogs-Signature"):
         assert signatures.gitea(BODY, {name: digest}, SECRET)
     assert signatures.plain(BODY, {"X-Signature": f"sha256={digest}"}, SECRET)
+
+
+# -- what independent libraries sign and verify -----------------------------------------------------------------------
+
+GREETING = '{"text": "grüß dich"}'
+PAYLOADS = [b"{}", b'{"ref": "refs/heads/main"}', GREETING.encode(), b'{"a":1}\n', b"x" * 100_000]
+
+
+@pytest.mark.parametrize("body", PAYLOADS)
+def test_github_as_gidgethub_verifies_it(body):
+    headers = signatures.signed("github", body, SECRET, NOW, "d-1")
+    gidgethub.sansio.validate_event(body, signature=headers["X-Hub-Signature-256"], secret=SECRET)
+    assert signatures.github(body, headers, SECRET)
+    with pytest.raises(gidgethub.ValidationFailure):
+        gidgethub.sansio.validate_event(body + b" ", signature=headers["X-Hub-Signature-256"], secret=SECRET)
+
+
+@pytest.mark.parametrize("body", PAYLOADS)
+@pytest.mark.parametrize("scheme", ["standard-webhooks", "gitlab"])
+def test_standard_webhooks_as_its_own_library_signs_and_verifies_it(body, scheme):
+    secret = "whsec_" + base64.b64encode(b"thirty-two bytes of a real secret").decode()
+    theirs = standardwebhooks.Webhook(secret)
+    now = datetime.datetime.now(datetime.UTC)
+    signature = theirs.sign(msg_id="msg_1", timestamp=now, data=body.decode())
+    at = str(int(now.timestamp()))
+    headers = {"webhook-id": "msg_1", "webhook-timestamp": at, "webhook-signature": signature}
+    assert signatures.SCHEMES[scheme](body, headers, secret, now.timestamp())
+    assert not signatures.SCHEMES[scheme](body + b" ", headers, secret, now.timestamp())
+    ours = signatures.signed("standard-webhooks", body, secret, now.timestamp(), "msg_2")
+    if body.startswith(b"{"):  # it parses what it has verified
+        theirs.verify(body, ours)
+
+
+@pytest.mark.parametrize("body", PAYLOADS)
+def test_stripe_as_its_own_library_signs_and_verifies_it(body):
+    secret, now = "whsec_not_base64_here", time.time()
+    covered = stripe.WebhookSignature._compute_signature(f"{int(now)}.{body.decode()}", secret)
+    assert signatures.stripe(body, {"Stripe-Signature": f"t={int(now)},v1={covered}"}, secret, now)
+    ours = signatures.signed("stripe", body, secret, now, "x")["Stripe-Signature"]
+    assert stripe.WebhookSignature.verify_header(body.decode(), ours, secret, tolerance=300)
+    with pytest.raises(stripe.SignatureVerificationError):
+        stripe.WebhookSignature.verify_header(body.decode() + " ", ours, secret, tolerance=300)
+
+
+def test_slacks_own_example_verifies():
+    # https://docs.slack.dev/authentication/verifying-requests-from-slack
+    secret, at = "8f742231b10e8888abcd99yyyzzz85a5", "1531420618"
+    body = (
+        b"token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V"
+        b"&channel_name=foobar&user_id=U2CERLKJA&user_name=roadrunner&command=%2Fwebhook-collect&text="
+        b"&response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN"
+        b"&trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c"
+    )
+    given = "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503"
+    headers = {"X-Slack-Request-Timestamp": at, "X-Slack-Signature": given}
+    assert signatures.slack(body, headers, secret, float(at))
+    assert not signatures.slack(body, headers, secret, float(at) + 301)
+
+
+# -- rotation, forgery, and what may not rescue what ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", [*signatures.SCHEMES, "key"])
+def test_while_a_secret_is_replaced_both_are_good_and_no_third_one_is(scheme):
+    both = "the new one\nthe old one\n"
+
+    def taken(secret):
+        headers = signatures.signed(scheme, BODY, secret, NOW, "d")
+        if scheme == "key":
+            return signatures.keyed(headers["X-Api-Key"], both)
+        return signatures.verified(scheme, BODY, headers, both, NOW)
+
+    assert taken("the new one") and taken("the old one")
+    assert not taken("the newest one") and not taken("the new one the old one")
+
+
+def test_a_secret_of_empty_lines_is_none():
+    for empty in ("", "\n", "\r\n\n"):
+        assert signatures.secrets_of(empty) == []
+        assert not signatures.keyed("", empty) and not signatures.keyed("x", empty)
+        assert not signatures.verified("github", BODY, SIGNED["github"], empty, NOW)
+    assert len(signatures.secrets_of("\n".join("abcdefgh"))) == signatures._SECRETS_MAX
+
+
+def test_a_bad_signature_of_forgejo_is_not_rescued_by_a_good_one_of_gitea():
+    good = hmac_of(BODY).hex()
+    assert signatures.gitea(BODY, {"X-Gitea-Signature": good, "X-Forgejo-Signature": good}, SECRET)
+    for other in ({"X-Forgejo-Signature": "0" * 64}, {"X-Gogs-Signature": ""}):
+        assert not signatures.gitea(BODY, {"X-Gitea-Signature": good, **other}, SECRET)
+
+
+@pytest.mark.parametrize("scheme", signatures.SCHEMES)
+def test_what_a_sender_signs_is_taken_and_no_changed_bit_of_it_is(scheme):
+    """``HEADRACE_FLIPS`` says how many changes are tried."""
+    chance = random.Random(scheme)
+    for _ in range(int(os.environ.get("HEADRACE_FLIPS", "300"))):
+        body = chance.randbytes(chance.randrange(1, 60))
+        headers = signatures.signed(scheme, body, SECRET, NOW, "id-1")
+        assert signatures.verified(scheme, body, headers, SECRET, NOW)
+        what = chance.choice([*(name for name in headers if name in EXACT), "body", "secret"])
+        if what == "secret":
+            assert not signatures.verified(scheme, body, headers, SECRET[:-1] + chance.choice("abc"), NOW)
+        elif what == "body":
+            changed = bytearray(body)
+            position = chance.randrange(len(body) * 8)
+            changed[position // 8] ^= 1 << position % 8
+            assert signatures.verified(scheme, bytes(changed), headers, SECRET, NOW) is (scheme == "gitlab")
+        else:
+            text = headers[what]
+            position = chance.randrange(len(text))
+            forged = text[:position] + chr(ord(text[position]) ^ 1 << chance.randrange(7)) + text[position + 1 :]
+            assert not signatures.verified(scheme, body, headers | {what: forged}, SECRET, NOW), (what, forged)
+
+
+#: Headers of which every bit counts; of the others blanks, or the order of their parts, may be another.
+EXACT = {
+    *("X-Hub-Signature-256", "X-Gitlab-Token", "X-Gitea-Signature", "X-Hub-Signature", "X-Slack-Signature"),
+    *("X-Slack-Request-Timestamp", "webhook-id", "webhook-timestamp"),
+}

@@ -1,15 +1,29 @@
 """docs/http.md: every route stands there, and every example has the shape of a real answer."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from headrace.daemon import answers, api, authoring, login, message_pages, messages, pages, records, retention, webhooks
+from headrace.daemon import (
+    access,
+    answers,
+    connections,
+    deliveries,
+    entrance,
+    limits,
+    preconditions,
+    routes,
+    webhooks,
+)
 from headrace.engine import errors
 from headrace.engine.state import kinds
+from tests.support import front_door
 from tests.support.daemons import Daemon, until
 
 ROOT = Path(__file__).parents[2]
@@ -18,7 +32,8 @@ EXAMPLES = {
     name: json.loads(text)
     for name, text in re.findall(r"^<!-- (\w+) -->\n```json\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
 }
-HOOK = re.search(r"^```python\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)[1]
+PROGRAMS = re.findall(r"^```python\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
+HOOK = next(text for text in PROGRAMS if "[tool.headrace]" in text)
 
 
 @pytest.fixture(scope="module")
@@ -41,21 +56,15 @@ def ask(daemon):
     return ask
 
 
-def test_every_route_stands_in_a_table_with_what_it_needs():
+def test_every_route_stands_in_a_table_with_what_it_needs(tmp_path):
     documented = set(re.findall(r"^\| (GET|POST|PUT|PATCH|DELETE) \| `([^`]+)` \| (\w+) \|", DOCUMENT, re.MULTILINE))
-    table = api.Api(*[None] * 6).table() + login.Login(None).table() + pages.Pages(*[None] * 4).table()
-    table += records.Records(None, None).table() + messages.Messages(None).table()
-    table += (
-        retention.Retention(None).table()
-        + authoring.Authoring(None, None).table()
-        + message_pages.MessagePages(None).table()
-    )
+    table = [route for route in front_door.table(tmp_path) if route.method != "*"]
     served = {(r.method, r.path.replace(":.+}", "}"), "nothing" if r.scope == "public" else r.scope) for r in table}
     assert documented == served
 
 
 def test_every_path_of_webhooks_is_named():
-    for route in webhooks.Webhooks(None, None, allow_anonymous=True).table():
+    for route in webhooks.Webhooks(None, None, allow_anonymous=True, rate=None, figures=None).table():
         prefix, _, tail = route.path.partition("{name}")
         assert prefix in DOCUMENT
         assert tail in ("", "/{tail:.*}")
@@ -139,7 +148,44 @@ def test_titles_and_statuses_of_errors_are_those_of_the_code():
     kinds = (
         *(errors.InvalidRequest, errors.Unauthenticated, errors.NotAllowed, errors.NotFound, errors.Conflict),
         *(errors.TooLarge, errors.NotAccepting, errors.HeadraceError, errors.AnswerRefused),
-        authoring.PreconditionFailed,
+        preconditions.PreconditionFailed,
+        access.TooManyAttempts,
+        limits.TooManyRequests,
+        answers.TooSlow,
+        answers.UnsupportedBody,
     )
-    assert rows == {(str(kind.http_status), answers._title(kind("x"))) for kind in kinds}
+    assert rows == {(str(kind.http_status), answers._title(kind.__new__(kind))) for kind in kinds}
     assert f"{answers.WAIT_S_MAX:g} seconds at most" in DOCUMENT
+
+
+def test_limits_are_those_of_the_code():
+    patience = connections.Patience()
+    told = DOCUMENT.partition("## Limits")[2].partition("## Webhooks")[0]
+    for limit in (
+        f"{routes._TARGET_BYTES_MAX:,} bytes",
+        f"| {connections.HEADERS_MAX}, of {connections.LINE_BYTES_MAX:,} bytes",
+        f"{routes._HEADERS_BYTES_MAX // 1024} KiB altogether",
+        f"is there {patience.head_s:g} s after",
+        f"begins with {answers.BODY_S:g} s",
+        f"{answers._BODY_S_MAX / 60:g} minutes",
+        f"{answers.BODIES_BYTES_MAX // 2**20} MiB altogether",
+        f"{deliveries.FORM_BYTES_MAX // 2**20} MiB; files",
+        f"{patience.write_s:g} s without progress",
+        f"| {patience.idle_s:g} s |",
+        f"| {patience.connections:,}; then",
+        f"one address {patience.per_address},",
+        f"{entrance._REQUESTS_PER_S:g} a second, {entrance._REQUESTS_AT_ONCE:,} at once",
+        f"{webhooks.DELIVERIES_PER_S:g} a second, {webhooks.DELIVERIES_AT_ONCE:,} at once",
+    ):
+        assert limit in told, limit
+
+
+def test_the_programs_in_python_work(daemon):
+    said = []
+    for text in PROGRAMS:
+        if "find()" in text:
+            environment = {**os.environ, "STATE_DIRECTORY": str(daemon.state)}
+            done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, env=environment)
+            assert done.returncode == 0, done.stderr
+            said.append(done.stdout)
+    assert said[0].startswith("ENDED_SUCCESS {'number': 7, 'square': 49}") and said[1] == "[1, 4, 9]\n"

@@ -77,7 +77,7 @@ def test_the_state_directory_holds_what_is_listed(daemon):
     listed = {name.split("/")[0] for name in names("name | holds")}
     found = {path.name for path in daemon.state.iterdir()}
     assert found <= listed
-    assert listed - found <= {"blobs", "files"}
+    assert listed - found <= {"blobs", "files", "tokens.json"}
 
 
 def test_the_line_that_is_explained_is_a_real_one_and_every_field_is():
@@ -195,3 +195,15 @@ def test_a_taken_address_and_a_second_daemon_end_with_their_codes(daemon, tmp_pa
     assert second.process.wait(30) == errors.StateInUse.exit_code
     taken = Daemon(tmp_path / "s", daemon.source, "--listen", daemon.url.removeprefix("http://")).start(wait=False)
     assert taken.process.wait(30) == errors.ConfigurationInvalid.exit_code
+
+
+def test_every_figure_is_listed_and_no_other(daemon):
+    def family(name):
+        return re.sub("_(total|info)$", "", name)
+
+    with daemon.client.endpoint.ask("GET", "/metrics") as answer:
+        text = answer.read().decode()
+    served = {family(name) for name in re.findall(r"^# TYPE (headrace_\w+)", text, re.MULTILINE)}
+    listed = {family(name) for name in names("figure | labels | is")}
+    beside = {f"{name}_created" for name in listed}  # the library's: when counting began
+    assert listed <= served and served - listed <= beside

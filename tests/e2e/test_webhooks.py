@@ -2,6 +2,10 @@
 
 import concurrent.futures
 import json
+import os
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -25,10 +29,13 @@ def handler(system, this, inputs):
 @pytest.fixture(scope="module")
 def hooks(workshop):
     workshop.daemon.environment["HOOK_SECRET"] = "only-for-this-test"
+    workshop.daemon.environment["TWO_SECRETS"] = "the new one\nthe old one"
     workshop.daemon.kill()
     workshop.write("open.py", HOOK % ("open", "none", ""))
     workshop.write("keyed.py", HOOK % ("keyed", "key", ', secret = "secret.env(HOOK_SECRET)"'))
     workshop.write("github.py", HOOK % ("github", "github", ', secret = "secret.env(HOOK_SECRET)"'))
+    workshop.write("slack.py", HOOK % ("slack", "slack", ', secret = "secret.env(HOOK_SECRET)"'))
+    workshop.write("stripe.py", HOOK % ("stripe", "stripe", ', secret = "secret.env(TWO_SECRETS)"'))
     workshop.write("nosecret.py", HOOK % ("nosecret", "key", ', secret = "secret.env(NOT_THERE)"'))
     workshop.daemon.start()
     workshop.daemon.client.sync()
@@ -133,3 +140,51 @@ def test_forms_and_bodies_that_are_not_text_arrive(hooks):
 def test_a_webhook_that_appears_with_an_edit_is_served_without_a_restart(workshop):
     workshop.flow("late", HOOK % ("late", "none", ""))
     until(lambda: workshop.daemon.raw("POST", "/webhook/late", {}, JSON)[0] == 200, "the new webhook answers")
+
+
+def test_slacks_challenge_is_answered_once_it_is_known_to_be_slack_and_runs_nothing(hooks):
+    body = b'{"type":"url_verification","challenge":"3eZbrw1a","token":"x"}'
+    before = hooks.client.executions(limit=1)["items"][:1]
+    signed = signatures.signed("slack", body, "only-for-this-test", time.time(), "")
+    assert hooks.raw("POST", "/webhook/slack", body, JSON | signed)[:2] == (200, "3eZbrw1a")
+    assert hooks.raw("POST", "/webhook/slack", body, JSON)[0] == 401
+    assert hooks.client.executions(limit=1)["items"][:1] == before
+
+
+def test_an_event_that_is_named_inside_runs_once_with_either_secret_and_after_a_restart(hooks):
+    ids = set()
+    for number, secret in enumerate(("the new one", "the old one", "the new one")):
+        body = b'{"id":"evt_1","pending_webhooks":%d}' % number
+        signed = signatures.signed("stripe", body, secret, time.time(), "")
+        status, answer, _ = hooks.raw("POST", "/webhook/stripe?async=1", body, JSON | signed)
+        assert status == 202
+        ids.add(answer["id"])
+        if number == 1:
+            hooks.kill()
+            hooks.start()
+    assert len(ids) == 1
+    forged = signatures.signed("stripe", b'{"id":"evt_2"}', "another", time.time(), "")
+    assert hooks.raw("POST", "/webhook/stripe", b'{"id":"evt_2"}', JSON | forged)[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"), [("github", "only-for-this-test"), ("stripe", "the new one"), ("open", "")]
+)
+def test_a_delivery_is_tried_and_signed_from_the_command_line(hooks, tmp_path, name, secret):
+    def headrace(*words, secret=secret):
+        command = [sys.executable, "-m", "headrace", "--state", str(hooks.state), "webhooks", *words]
+        environment = {**os.environ, "HEADRACE_WEBHOOK_SECRET": secret}
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    done = headrace("test", name, "--body", '{"x": 1}')
+    assert done.returncode == 0, done.stderr
+    assert hooks.client.wait(done.stdout.strip())["input_value"]["json"] == {"x": 1}
+    assert headrace("test", "nowhere").returncode == 3
+    if not secret:
+        return
+    assert headrace("test", name, secret="wrong").returncode == 4
+    assert headrace("test", name, secret="").returncode == 2
+    (tmp_path / "secret").write_text(secret)
+    printed = headrace("sign", name, "--secret-file", str(tmp_path / "secret"), "--body", '{"y": 2}', secret="")
+    sent = dict(line.split(": ", 1) for line in printed.stdout.splitlines())
+    assert hooks.raw("POST", f"/webhook/{name}", b'{"y": 2}', JSON | sent)[0] == 200

@@ -57,6 +57,7 @@ class Context:
     files: FolderFiles
     execution_id: str = "0123456789abcdefghjkmnpqrs"
     allow_local_files: bool = False
+    traceparent: str = ""
     lines: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
     hidden: list[object] = dataclasses.field(default_factory=list)

@@ -421,6 +421,7 @@ def test_of_every_event_it_is_settled_what_people_wrote():
         "CallEnded": {"target", "failure"},
         "ExecutionSaved": {"message", "name", "description", "output_keys"},
         "LogWritten": {"text"},
+        "EffectNoticed": {"detail"},
         "WebhookAnswered": {"headers"},
         "ExecutionEnded": {"message", "failure"},
         "RecordSaved": {"fields"},

@@ -1,0 +1,123 @@
+"""The HTTP API of who may do what: who am I, the tokens there are, the audit log.
+
+    GET    /api/v1/me               whom the request's credentials stand for
+    GET    /api/v1/tokens           all of them, without their secrets
+    POST   /api/v1/tokens           make one; its secret is in this answer and nowhere else
+    DELETE /api/v1/tokens/{name}    take one away, with everything it has open
+    GET    /api/v1/audit            who did what, newest first
+
+Parses, calls, renders; called by ``app`` for the route table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from ..engine import errors
+from . import access, answers, audit, config, operations, principals, routes, shapes, token_store
+from .operations import Operation
+from .reach import Reach
+
+_BODY_BYTES_MAX = 64 * 1024
+#: Ten years; who wants longer gives none.
+_VALID_S_MAX = 10 * 365 * 86400.0
+_ENTRIES = 100
+
+
+_LIMIT = operations.Parameter(
+    "limit", {"type": "integer", "minimum": 1, "maximum": audit.LIMIT_MAX}, f"how many lines; {_ENTRIES} unless said"
+)
+
+
+class NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of ``POST /tokens``. ``scopes`` may name roles; ``flows`` are patterns; ``valid`` is a duration."""
+
+    name: str
+    scopes: tuple[str, ...] = ()
+    flows: tuple[str, ...] = ()
+    valid: str = ""
+
+
+class Accounts:
+    """The handlers, the tokens, who decides, and what was done."""
+
+    def __init__(self, tokens: token_store.TokenStore, guard: access.Access, book: audit.Audit) -> None:
+        self._tokens = tokens
+        self._guard = guard
+        self._audit = book
+
+    def table(self) -> list[routes.Route]:
+        """Return the routes."""
+        v1, all_ = "/api/v1", Reach.EVERYTHING
+        me, made = Operation(gives=shapes.Me), Operation(takes=NewToken, gives=shapes.NewToken, statuses=(201,))
+        tokens, gone = Operation(gives=shapes.Items[shapes.Token]), Operation(statuses=(204,))
+        lines = Operation(gives=shapes.Items[audit.Entry], query=(_LIMIT,))
+        rows: list[tuple[str, str, str, routes.Handler, str, Reach, Operation]] = [
+            ("GET", f"{v1}/me", "read", self.who_am_i, "whom the credentials stand for", Reach.GENERAL, me),
+            ("GET", f"{v1}/tokens", "admin", self.list_tokens, "all tokens, without their secrets", all_, tokens),
+            ("POST", f"{v1}/tokens", "admin", self.create_token, "make a token", all_, made),
+            ("DELETE", v1 + "/tokens/{name}", "admin", self.revoke_token, "take a token away", all_, gone),
+            ("GET", f"{v1}/audit", "admin", self.show_audit, "who did what, newest first", all_, lines),
+        ]
+        return [routes.Route(*row) for row in rows]
+
+    async def who_am_i(self, request: web.Request) -> web.Response:
+        """Name, scopes and flows of whoever asks."""
+        who = request[routes.PRINCIPAL]
+        scopes = [scope for scope in principals.SCOPES if scope in who.scopes]
+        return answers.json_answer({"name": who.name, "scopes": scopes, "flows": who.flows})
+
+    async def list_tokens(self, request: web.Request) -> web.Response:
+        """All of them."""
+        return answers.json_answer({"items": [self._view(token) for token in self._tokens.all()]})
+
+    async def create_token(self, request: web.Request) -> web.Response:
+        """Make one. Nobody can give more than they have: only administrators of all flows come here."""
+        asked = answers.decoded(await answers.body_of(request, _BODY_BYTES_MAX), NewToken)
+        token, secret = await self._tokens.create(
+            asked.name,
+            principals.scopes_of(asked.scopes),
+            asked.flows,
+            _valid_s(asked.valid) if asked.valid else None,
+            request[routes.PRINCIPAL].name,
+        )
+        headers = {"Location": f"/api/v1/tokens/{token.id}", "Cache-Control": "no-store"}
+        return answers.json_answer({**self._view(token), "token": secret}, status=201, headers=headers)
+
+    async def revoke_token(self, request: web.Request) -> web.Response:
+        """Take it away; nothing is answered to it after this."""
+        await self._guard.revoke(request.match_info["name"])
+        return web.Response(status=204)
+
+    async def show_audit(self, request: web.Request) -> web.Response:
+        """The latest lines."""
+        limit = request.query.get("limit", str(_ENTRIES))
+        if not limit.isascii() or not limit.isdecimal() or not 1 <= int(limit) <= audit.LIMIT_MAX:
+            raise errors.InvalidRequest(f"limit={limit} is not a number from 1 to {audit.LIMIT_MAX}")
+        return answers.json_answer({"items": await asyncio.to_thread(self._audit.latest, int(limit))})
+
+    def _view(self, token: token_store.Token) -> dict[str, Any]:
+        return {
+            "id": token.id,
+            "name": token.name,
+            "scopes": token.scopes,
+            "flows": token.flows,
+            "created_at": token.created_at,
+            "created_by": token.created_by,
+            "expires_at": token.expires_at,
+            "last_used_at": self._tokens.last_used(token),
+        }
+
+
+def _valid_s(text: str) -> float:
+    try:
+        seconds = config.duration_s(text)
+    except ValueError as error:
+        raise errors.InvalidRequest(f"valid={text!r} {error}") from None
+    if not 0 < seconds <= _VALID_S_MAX:
+        raise errors.InvalidRequest(f"valid={text!r} is not within ten years", hint="leave it out for no end")
+    return seconds

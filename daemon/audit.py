@@ -1,0 +1,150 @@
+"""The audit log: who did what, from where, and what came of it; refused calls too. ``audit.jsonl``, one object a line.
+
+Each line carries the sha256 of the line before it (``prev``), so a line that was changed, taken out or put in shows;
+``verify`` finds the first. Nothing in the API can change or shorten the file. A line is handed to the kernel before the
+answer goes out: it survives the daemon's death at any moment, and a loss of power but for the last second. While lines
+cannot be written, nothing that would have to stand here is let through.
+
+Called by ``routes`` for every call that changes something or was refused; read by ``accounts`` and the command line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from ..engine import errors, model, ports
+
+log = structlog.get_logger()
+
+FILE = "audit.jsonl"
+LIMIT_MAX = 1000
+_SYNC_S = 1.0
+#: More than the longest line: names and paths are bounded by the request's head.
+_LINE_BYTES_MAX = 64 * 1024
+_READ_BYTES_MAX = 4 * 1024 * 1024
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One line. ``who`` is empty for somebody who was not recognised; ``what`` is method and route, ``target`` the path
+    without its query; ``origin`` is an address, or "socket"; ``made`` is what came of it, if that has an address."""
+
+    at: str
+    who: str
+    what: str
+    target: str
+    origin: str
+    status: int
+    token: str = ""
+    made: str = ""
+    reason: str = ""
+    request: str = ""
+    prev: str = ""
+
+
+class Audit:
+    """The log of one state directory; ``open`` it, and ``close`` it last."""
+
+    def __init__(self, path: Path, descriptor: int, head: str, clock: ports.Clock) -> None:
+        self._path = path
+        self._descriptor = descriptor
+        self._head = head  # sha256 of the last line
+        self._clock = clock
+        self._pending = b""
+        self._dirty = False
+
+    @classmethod
+    def open(cls, path: Path, clock: ports.Clock) -> Audit:
+        """Go on where the file ends. A line that a loss of power tore is cut off; it was the last one."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        size = os.fstat(descriptor).st_size
+        tail = os.pread(descriptor, _LINE_BYTES_MAX, max(0, size - _LINE_BYTES_MAX))
+        whole, newline, torn = tail.rpartition(b"\n")
+        if torn:
+            log.warning("audit.tail_dropped", bytes=len(torn), hint="the last line was torn by a loss of power")
+            os.ftruncate(descriptor, size - len(torn))
+        os.lseek(descriptor, 0, os.SEEK_END)
+        return cls(path, descriptor, _digest(whole.rpartition(b"\n")[2]) if newline else "", clock)
+
+    def check(self) -> None:
+        """Raise ``NotAccepting`` while lines cannot be written."""
+        if self._pending:
+            self._flush()
+        if self._pending:
+            raise errors.NotAccepting(
+                "the audit log cannot be written, so nothing is changed", hint="make room on the disk of the state"
+            )
+
+    def write(self, **fields: str | int) -> None:
+        """Write a line; ``fields`` are those of ``Entry`` but for the time and the chain."""
+        entry = {"at": model.timestamp(self._clock.time()), **fields, "prev": self._head}
+        line = msgspec.json.encode(msgspec.convert(entry, Entry))
+        self._head = _digest(line)
+        self._pending += line + b"\n"
+        self._flush()
+
+    def _flush(self) -> None:
+        """Hand what is pending to the kernel; what it does not take whole is taken back and stays pending."""
+        end = os.lseek(self._descriptor, 0, os.SEEK_END)
+        try:
+            written = os.write(self._descriptor, self._pending)
+        except OSError as error:
+            log.error("audit.failed", reason=error.strerror)
+            return
+        if written < len(self._pending):  # the disk is full; the next write would fail
+            os.ftruncate(self._descriptor, end)
+            log.error("audit.failed", reason="the disk is full")
+            return
+        self._pending, self._dirty = b"", True
+
+    async def run(self) -> None:
+        """Bring lines to the disk every second, until cancelled."""
+        while True:
+            await asyncio.sleep(_SYNC_S)
+            if self._dirty:
+                self._dirty = False
+                await asyncio.to_thread(os.fdatasync, self._descriptor)
+
+    def close(self) -> None:
+        """Bring the rest to the disk."""
+        with contextlib.suppress(OSError):
+            os.fdatasync(self._descriptor)
+        os.close(self._descriptor)
+
+    def latest(self, limit: int) -> list[Entry]:
+        """Return up to ``limit`` lines, newest first. Blocking."""
+        with self._path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _READ_BYTES_MAX))
+            lines = file.read(_READ_BYTES_MAX).split(b"\n")[:-1]
+        if size > _READ_BYTES_MAX:
+            lines = lines[1:]  # half of one
+        found = [msgspec.json.decode(line, type=Entry) for line in lines[-limit:]]
+        return found[::-1]
+
+
+def verify(lines: Iterable[bytes]) -> tuple[int, str]:
+    """Return how many lines hold together from the first, and what is wrong with the next (empty: nothing is)."""
+    head, count = "", 0
+    for line in lines:
+        try:
+            entry = msgspec.json.decode(line, type=Entry)
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            return count, f"it cannot be read: {error}"
+        if not line.endswith(b"\n"):
+            return count, "it is not whole"
+        if entry.prev != head:
+            return count, "it does not follow the line before it: one was changed, taken out or put in"
+        head, count = _digest(line[:-1]), count + 1
+    return count, ""
+
+
+def _digest(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()

@@ -1,0 +1,106 @@
+"""Figures for whoever watches: counters of what happened since the start, gauges of what is so now (Prometheus).
+
+Owns the names and labels; docs/operation.md lists them. Counting must cost next to nothing, so what is counted for each
+request is looked up once; what takes a question to the index is asked when somebody reads. No label has more values
+than the code or the route table has. Called by ``routes`` for requests, by the journal for events, by ``health``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import prometheus_client
+from prometheus_client import exposition
+
+from .. import __version__
+from ..engine import events
+
+CONTENT_TYPE = exposition.CONTENT_TYPE_LATEST
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
+
+
+class Metrics:
+    """All figures of one daemon."""
+
+    def __init__(self) -> None:
+        self._registry = prometheus_client.CollectorRegistry()
+        prometheus_client.ProcessCollector(registry=self._registry)
+        build = prometheus_client.Info("headrace_build", "the version that runs", registry=self._registry)
+        build.info({"version": __version__})
+        self._requests = prometheus_client.Counter(
+            *("headrace_http_requests", "answered requests"), ("method", "route", "status"), registry=self._registry
+        )
+        self._durations = prometheus_client.Histogram(
+            *("headrace_http_request_duration_seconds", "from the head of a request to its answer; waiting counts"),
+            ("route",),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._deliveries = prometheus_client.Counter(
+            *("headrace_webhook_deliveries", "deliveries to webhooks"), ("result",), registry=self._registry
+        )
+        self._events = prometheus_client.Counter(
+            *("headrace_journal_events", "events that are durable"), ("event",), registry=self._registry
+        )
+        self._created = prometheus_client.Counter(
+            *("headrace_executions_created", "executions asked for"), ("type",), registry=self._registry
+        )
+        self._ended = prometheus_client.Counter(
+            *("headrace_executions_ended", "executions that are over"), ("status",), registry=self._registry
+        )
+        self._gauges: dict[str, prometheus_client.Gauge] = {}
+        self._counting: dict[tuple[int | str, ...], Callable[[], None]] = {}  # looked up once for each set of labels
+        self._observing: dict[str, Callable[[float], None]] = {}
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count an answered request; ``route`` is the pattern of the table."""
+        method = method if method in _METHODS else "other"
+        self._count(self._requests, method, route, str(status))
+        observe = self._observing.get(route)
+        if observe is None:
+            observe = self._observing[route] = self._durations.labels(route).observe
+        observe(seconds)
+
+    def delivery(self, result: str) -> None:
+        """Count a delivery: accepted, repeated or refused."""
+        self._count(self._deliveries, result)
+
+    def durable(self, batch: Sequence[events.Recorded]) -> None:
+        """Count what became durable."""
+        for recorded in batch:
+            event = recorded.event
+            self._count(self._events, str(type(event).__struct_config__.tag))
+            if isinstance(event, events.ExecutionCreated):
+                self._count(self._created, event.type)
+            elif isinstance(event, events.ExecutionEnded):
+                self._count(self._ended, event.status)
+
+    def _count(self, counter: prometheus_client.Counter, *labels: str) -> None:
+        key: tuple[int | str, ...] = (id(counter), *labels)
+        count = self._counting.get(key)
+        if count is None:
+            count = self._counting[key] = counter.labels(*labels).inc
+        count()
+
+    def gauge(self, name: str, help_: str, read: Callable[[], float]) -> None:
+        """Have ``read`` asked for this figure whenever somebody looks."""
+        prometheus_client.Gauge(name, help_, registry=self._registry).set_function(read)
+
+    def executions(self, counts: dict[str, int]) -> None:
+        """Say how many executions are in each status."""
+        gauge = self._gauges.get("executions")
+        if gauge is None:
+            gauge = self._gauges["executions"] = prometheus_client.Gauge(
+                *("headrace_executions", "executions that are recorded"), ("status",), registry=self._registry
+            )
+        for status, count in counts.items():
+            gauge.labels(status).set(count)
+
+    def text(self) -> bytes:
+        """Return all figures as they are read by Prometheus."""
+        return exposition.generate_latest(self._registry)
+
+    def names(self) -> set[str]:
+        """Return the names of all families of figures."""
+        return {family.name for family in self._registry.collect()}

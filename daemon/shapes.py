@@ -1,0 +1,261 @@
+"""The shapes of answers, as the description of the API tells them. Handlers send what the engine shows; that it has
+these shapes is what the tests with schemathesis and docs/http.md hold them to. Fields may be added, so none of them
+forbids others.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Literal, TypeVar
+
+import msgspec
+
+from ..engine import events, model, ports
+from ..engine.lifecycle import Status
+from ..sync import loop
+
+T = TypeVar("T")
+Scope = Literal["read", "run", "edit", "admin"]
+
+
+class Items(msgspec.Struct, Generic[T], kw_only=True):
+    """All there are."""
+
+    items: list[T]
+
+
+class Summary(msgspec.Struct, kw_only=True):
+    """An execution in a list."""
+
+    id: str
+    name: str
+    type: Literal["FLOW", "TASK", "SCRIPT"]
+    status: Status
+    message: str
+    reason: str
+    flow_id: str
+    flow_name: str
+    task: str
+    commit: str
+    parent_execution_id: str | None
+    created_by: str
+    created_at: str
+    started_at: str | None
+    ended_at: str | None
+
+
+class Wait(msgspec.Struct, kw_only=True):
+    """A call that a handler sits in."""
+
+    call: int
+    kind: str
+    target: str
+    children: list[str]
+
+
+class Execution(Summary, kw_only=True):
+    """Everything about one execution."""
+
+    description: str
+    input_value: Any
+    output_value: Any
+    attempt: int
+    generation: int
+    divergence: Any
+    cancel_requested: bool
+    pause_requested: bool
+    is_paused: bool
+    error: events.Failure | None
+    effect: dict[str, Any] | None
+    waiting_for: list[Wait]
+
+
+class ExecutionPage(msgspec.Struct, kw_only=True):
+    """A page of a list; ``next`` is the cursor of the following one."""
+
+    items: list[Summary]
+    next: str | None
+
+
+class RunBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What to run a flow with. ``ref`` is a commit that is still kept; without it what is published now runs."""
+
+    inputs: dict[str, Any] = {}
+    name: str = ""
+    ref: str = ""
+
+
+class ExecutionBody(RunBody, kw_only=True, forbid_unknown_fields=True):
+    """What to run: a flow of the catalogue, or the text of a script that is none."""
+
+    flow: str = ""
+    script: str = ""
+
+
+class RerunBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What is to be otherwise: single inputs, the name, the version of the flow."""
+
+    inputs: dict[str, Any] = {}
+    name: str = ""
+    version: Literal["latest", "same"] = "latest"
+
+
+class FlowWebhook(msgspec.Struct, kw_only=True):
+    """The webhook that a flow publishes."""
+
+    name: str
+    auth: str
+    methods: list[str]
+
+
+class Flow(msgspec.Struct, kw_only=True):
+    """A flow of the catalogue."""
+
+    id: str
+    name: str
+    path: str
+    commit: str
+    runnable: bool
+    broken: model.Broken | None
+    warnings: list[str]
+    webhook: FlowWebhook | None
+    description: str
+    timeout_s: float | None
+
+
+class FlowWithScript(Flow, kw_only=True):
+    """The same with the text of the version that runs, and of a newer one that does not."""
+
+    script: str
+    newest_script: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Committed(msgspec.Struct, kw_only=True):
+    """A change that is committed; the catalogue may not have it yet, then only ``name`` and ``published`` are there."""
+
+    name: str
+    published: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class Record(msgspec.Struct, kw_only=True):
+    """What every record has beside the fields of its type."""
+
+    id: str
+    name: str
+    created_at: str | None
+    modified_at: str | None
+    created_by: str
+    modified_by: str
+    is_declared: bool
+
+
+class LockWait(msgspec.Struct, kw_only=True):
+    """Who waits for a lock."""
+
+    execution_id: str
+
+
+class Lock(msgspec.Struct, kw_only=True):
+    """A lock that is taken."""
+
+    id: str
+    name: str
+    execution_id: str
+    owned: bool
+    since: str
+    waiting: list[LockWait]
+
+
+class Message(msgspec.Struct, kw_only=True):
+    """What a flow asks people, and the answer."""
+
+    id: str
+    name: str
+    subject: str
+    message_type: str
+    status: Literal["pending", "answered", "withdrawn"]
+    execution_id: str | None
+    created_at: str
+    created_by: str
+    modified_at: str
+    modified_by: str
+    answered_at: str | None
+    answered_by: str | None
+    withdrawn: str | None
+    body: Any
+    response: Any
+
+
+class LogLine(msgspec.Struct, kw_only=True):
+    """A line of a log."""
+
+    seq: int
+    at: str
+    level: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+    text: str
+    stream: str
+
+
+class JournalLine(msgspec.Struct, kw_only=True):
+    """An event of a record; its other fields depend on its kind."""
+
+    seq: int
+    at: str
+    event: str
+
+
+class Me(msgspec.Struct, kw_only=True):
+    """Whom credentials stand for."""
+
+    name: str
+    scopes: list[Scope]
+    flows: list[str]
+
+
+class Token(msgspec.Struct, kw_only=True):
+    """A token without its secret."""
+
+    id: str
+    name: str
+    scopes: list[Scope]
+    flows: list[str]
+    created_at: str
+    created_by: str
+    expires_at: str | None
+    last_used_at: str | None
+
+
+class NewToken(Token, kw_only=True):
+    """A token that was made just now, with its secret."""
+
+    token: str
+
+
+class Health(msgspec.Struct, kw_only=True):
+    """That it is alive."""
+
+    status: Literal["ok"]
+    version: str
+
+
+class Readiness(msgspec.Struct, kw_only=True):
+    """Whether it can take work, why not, and what somebody should see to all the same."""
+
+    status: Literal["ready", "not ready"]
+    reasons: list[str]
+    notices: list[str]
+
+
+class Problem(msgspec.Struct, kw_only=True):
+    """An error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    hint: str | msgspec.UnsetType = msgspec.UNSET
+
+
+TaskType = ports.TaskType
+Sync = loop.SyncStatus
