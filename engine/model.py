@@ -10,7 +10,7 @@ import dataclasses
 import datetime
 import difflib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import assert_never
 
 import msgspec
@@ -164,6 +164,17 @@ class Execution:
             on_interrupt=event.on_interrupt,
             traceparent=event.traceparent,
         )
+
+    @classmethod
+    def told(cls, recorded: Iterable[events.Recorded]) -> Execution | None:
+        """Return the execution that its record tells of, None without its creation."""
+        state: Execution | None = None
+        for line in recorded:
+            if isinstance(line.event, events.ExecutionCreated):
+                state = cls.created(line.event, line.at)
+            elif state is not None and isinstance(line.event, events.ExecutionEvent):
+                state.apply(line.event, line.at)
+        return state
 
     def apply(self, event: events.ExecutionEvent, at: str) -> None:
         """Change the state as ``event`` says; raises ``lifecycle.IllegalTransition`` if it cannot happen now."""

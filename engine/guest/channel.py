@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from typing import Any
 
 from . import exceptions, frames, purity
 
-_GUEST_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
+#: What stands between a flow and its call. Blocks (``with``) go through a module of Python's own.
+_BETWEEN = (os.path.dirname(os.path.abspath(__file__)) + os.sep, os.path.abspath(contextlib.__file__))
 
 
 class Channel:
@@ -99,7 +101,7 @@ class Channel:
     def _where(self) -> str:
         """Return the line of the flow that makes this call, as ``file:line``."""
         frame = sys._getframe(2)
-        while frame.f_code.co_filename.startswith(_GUEST_FOLDER) and frame.f_back is not None:
+        while frame.f_code.co_filename.startswith(_BETWEEN) and frame.f_back is not None:
             frame = frame.f_back
         name = frame.f_code.co_filename
         return f"{name.removeprefix(self._root)}:{frame.f_lineno}"
@@ -112,10 +114,15 @@ class Channel:
     @contextlib.contextmanager
     def stepping(self, name: str) -> Iterator[None]:
         """Let a step have its effects. Calls are refused meanwhile: a replay that has the step's result does not run
-        it, so it would never come to them, and all later numbers would be others."""
+        it, so it would never come to them, and all later numbers would be others.
+
+        For the same reason Python's ``random`` goes on from a state of its own behind each step, run or not."""
         self._refuse_here(f"the step {name!r}")
-        with self.watch.stepping(name):
-            yield
+        try:
+            with self.watch.stepping(name):
+                yield
+        finally:
+            random.seed(f"{self._execution}/{self._call}")
 
     def _log_number(self) -> int:
         """What a step logs has no number, for the reason that its calls are refused."""

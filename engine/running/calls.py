@@ -16,11 +16,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
-import msgspec
-
 from .. import errors, events, model, values
 from ..workers import protocol
-from . import contents, failures, flow_run, history, live, recorder, views
+from . import contents, failures, flow_run, history, live, recall, recorder, views
 
 #: Answers a call; None if it has begun and waits now for what its pending call says.
 Kind = Callable[["flow_run.FlowRun", protocol.Call], Awaitable[bytes | None]]
@@ -133,25 +131,10 @@ class Calls:
             self._recorder.ended(run, call, contents.held(entry.result))
         if (failure := entry.failure) is not None:
             run.met_cancel = run.met_cancel or failure.type == "ExecutionCancel"
-            shown = None
-            if failure.execution:
-                shown = await views.ended_for_flow(self._ledger, await self._executions.load(failure.execution))
-            return protocol.refusal(call.call, failure.type, failure.message, shown)
-        result = bytes(await self._ledger.contents.true(entry.result))
-        if entry.children:
-            result = await self._with_ends(result)
+            return await recall.refusal(call.call, failure, self._ledger, self._executions.load)
+        result = await recall.result(entry, self._ledger, self._executions.load)
         if call.kind == "flow.save":
             run.saved_flows.add(values.decode(result)["name"])
         if call.kind == "continue_as_new":
             run.continuation = entry.result
         return protocol.answer(call.call, result)
-
-    async def _with_ends(self, result: bytes) -> bytes:
-        """Put what is known of ended executions in place of the marks that stand for them (``views.mark``)."""
-        marks = values.decode(result)
-        if isinstance(marks, list):
-            ended = [await self._executions.load(mark["id"]) for mark in marks]
-            return values.encode([msgspec.Raw(await views.ended_for_flow(self._ledger, state)) for state in ended])
-        if isinstance(marks, dict) and "status" in marks:
-            return await views.ended_for_flow(self._ledger, await self._executions.load(marks["id"]))
-        return result

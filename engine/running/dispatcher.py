@@ -262,13 +262,7 @@ class Dispatcher:
         known = subject.state if subject is not None else self.ledger.recent(execution)
         if known is not None:
             return known
-        recorded = await self._archive.events_of(execution)
-        state: model.Execution | None = None
-        for line in recorded:
-            if isinstance(line.event, events.ExecutionCreated):
-                state = model.Execution.created(line.event, line.at)
-            elif state is not None and isinstance(line.event, events.ExecutionEvent):
-                state.apply(line.event, line.at)
+        state = model.Execution.told(await self._archive.events_of(execution))
         if state is None or state.deleted:
             raise errors.NotFound(f"there is no execution {execution!r}", hint="`headrace executions` lists them")
         return state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .. import errors, events, model
+from ..workers import protocol
 
 
 class Cancelled(Exception):
@@ -53,6 +54,13 @@ def flow_side(error: errors.HeadraceError) -> str:
         case errors.InvalidRequest() | errors.TooLarge() | errors.Conflict():
             return "InvalidInputError"
     return "InternalError"
+
+
+def left(ended: protocol.Ended) -> tuple[str, str, str]:
+    """Return how a handler left as the side of a divergence: kind, target, where."""
+    if (failure := ended.failure) is not None:
+        return "raise", failure.message, f"{failure.file}:{failure.line}" if failure.file else ""
+    return "return", ended.message, ""
 
 
 def told(divergence: events.Divergence) -> str:

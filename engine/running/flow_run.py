@@ -195,7 +195,7 @@ class FlowRun:
                 case protocol.Ended():
                     process.drain()
                     if (missing := self.history.next_after(self._replayed)) is not None:
-                        raise failures.Diverged(history.divergence(missing.number, missing, *_left(said)))
+                        raise failures.Diverged(history.divergence(missing.number, missing, *failures.left(said)))
                     return said
 
     # -- the replay -------------------------------------------------------------------------------------------------
@@ -482,10 +482,3 @@ class FlowRun:
         return events.ExecutionEnded(
             execution=self.state.id, status=status, message=text, reason=reason, failure=failure
         )
-
-
-def _left(ended: protocol.Ended) -> tuple[str, str, str]:
-    """Return how a handler left as the side of a divergence: kind, target, where."""
-    if (failure := ended.failure) is not None:
-        return "raise", failure.message, f"{failure.file}:{failure.line}" if failure.file else ""
-    return "return", ended.message, ""

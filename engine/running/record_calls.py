@@ -220,7 +220,9 @@ class RecordCalls:
             raise errors.NotFound(f"there is no flow with the {by} {select!r}")
         return flow
 
-    async def _save_flow(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes:
+    async def _save_flow(self, run: flow_run.FlowRun, call: protocol.Call, said: protocol.Call | None = None) -> bytes:
+        """Make or change a flow; ``said`` is the handler's own call, where this one was made of it."""
+        said = said or call
         args = arguments.decoded(call, arguments.Written)
         unknown = args.fields.keys() - {"script", "name", "description"}
         if unknown:
@@ -230,7 +232,8 @@ class RecordCalls:
         name = self._flow(call.target, "id").name if args.by == "id" else call.target
         new_name = recorder.text(args.fields, "name")
         exists = name in self._flows.current().flows
-        self._recorder.started(run, call, waits=False, args=values.encode({"fields": [*args.fields]}))
+        given = arguments.decoded(said, arguments.Written).fields
+        self._recorder.started(run, said, waits=False, args=values.encode({"fields": [*given]}))
         await self._ledger.journal.durable()
         author = f"{run.state.name} ({run.state.id})"
         if exists and new_name and new_name != name:
@@ -243,7 +246,7 @@ class RecordCalls:
         run.saved_flows.add(name)
         flow = self._flows.current().flows.get(name)
         result = values.encode({"id": flow.id if flow else "", "name": name})
-        return await self._recorder.ended_with(run, call, result)
+        return await self._recorder.ended_with(run, said, result)
 
     async def _clone_flow(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes:
         args = arguments.decoded(call, arguments.Written)
@@ -254,7 +257,7 @@ class RecordCalls:
         fields = {"script": msgspec.Raw(values.encode(source["script"])), **args.fields}
         fields["name"] = msgspec.Raw(values.encode(name))
         copied = msgspec.structs.replace(call, target=name, args=msgspec.Raw(values.encode({"fields": fields})))
-        return await self._save_flow(run, copied)
+        return await self._save_flow(run, copied, call)
 
     async def _delete_flow(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes:
         flow = self._flow(call.target, arguments.decoded(call, arguments.Select).by or "")

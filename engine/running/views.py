@@ -7,16 +7,37 @@ are read here.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from .. import errors, events, model, values
 from ..lifecycle import Status
 from ..records import listing
-from . import live
 
 Opened = Callable[[model.Value], Awaitable[msgspec.Raw]]
+
+
+class Opening(Protocol):
+    """The two ways to read a value; see ``contents``."""
+
+    async def shown(self, value: model.Value) -> msgspec.Raw:
+        """Return a value as people see it."""
+
+    async def true(self, value: model.Value) -> msgspec.Raw:
+        """Return a value as it truly is."""
+
+
+class Reading(Protocol):
+    """What a view is made from: the ledger of a daemon, or an exported record."""
+
+    @property
+    def contents(self) -> Opening:
+        """Where values are read."""
+
+    async def events_of(self, execution: str) -> list[events.Recorded]:
+        """Return the record of an execution, in order."""
+
 
 #: Field of the flow contract -> attribute of ``model.Execution``.
 _PLAIN = {
@@ -45,13 +66,13 @@ _ENDED_FIELDS = tuple(field for field in FIELDS if field != "input_value")
 
 
 async def for_flow(
-    ledger: live.Ledger, state: model.Execution, fields: tuple[str, ...], *, for_people: bool = False
+    reading: Reading, state: model.Execution, fields: tuple[str, ...], *, for_people: bool = False
 ) -> dict[str, Any]:
     """Return the ``fields`` of an execution; raises ``InvalidRequest`` for a name that is not one.
 
     ``for_people``: the same without what people may not see."""
     shown: dict[str, Any] = {}
-    opened = ledger.contents.shown if for_people else ledger.contents.true
+    opened = reading.contents.shown if for_people else reading.contents.true
     for field in fields:
         match field:
             case _ if field in _PLAIN:
@@ -61,7 +82,7 @@ async def for_flow(
             case "input_value":
                 shown[field] = await opened(state.inputs)
             case "output_value":
-                shown[field] = await _output_with_logging(ledger, state, opened)
+                shown[field] = await _output_with_logging(reading, state, opened)
             case "is_paused":
                 shown[field] = state.status is Status.PAUSED
             case "modified_at":
@@ -75,19 +96,19 @@ async def for_flow(
     return shown
 
 
-async def true_output(ledger: live.Ledger, state: model.Execution) -> Any:
+async def true_output(reading: Reading, state: model.Execution) -> Any:
     """Return the output as it truly is, the members of an object unopened."""
-    return await _output(state, ledger.contents.true)
+    return await _output(state, reading.contents.true)
 
 
-async def _output_with_logging(ledger: live.Ledger, state: model.Execution, opened: Opened) -> Any:
+async def _output_with_logging(reading: Reading, state: model.Execution, opened: Opened) -> Any:
     """The output with what ``this.log`` recorded, as flows read it; an output that is no object stays what it is."""
     whole = await _output(state, opened)
     if not state.logged_bytes or not isinstance(whole, dict):
         return whole
     logged = state.logged
     if state.logged_bytes > model.LOGGED_BYTES_MAX:
-        logged = [raw for line in await ledger.events_of(state.id) for raw in await _logged(ledger, line.event)]
+        logged = [raw for line in await reading.events_of(state.id) for raw in await _logged(reading, line.event)]
     listed: list[Any] = []
     for raw in logged:
         said = values.decode(raw)
@@ -98,16 +119,16 @@ async def _output_with_logging(ledger: live.Ledger, state: model.Execution, open
     return {**whole, "logging": listed}
 
 
-async def _logged(ledger: live.Ledger, event: events.AnyEvent) -> list[msgspec.Raw]:
+async def _logged(reading: Reading, event: events.AnyEvent) -> list[msgspec.Raw]:
     if not isinstance(event, events.LogWritten) or event.stream:
         return []
     pair = (event.args_blob or event.args, event.kwargs_blob or event.kwargs)
-    return [await ledger.contents.shown(value) for value in pair]
+    return [await reading.contents.shown(value) for value in pair]
 
 
-async def ended_for_flow(ledger: live.Ledger, state: model.Execution) -> bytes:
+async def ended_for_flow(reading: Reading, state: model.Execution) -> bytes:
     """Return what a flow learns of an ended child with the answer to its call, as JSON text."""
-    return values.encode(await for_flow(ledger, state, _ENDED_FIELDS))
+    return values.encode(await for_flow(reading, state, _ENDED_FIELDS))
 
 
 def handle(state: model.Execution) -> bytes:
@@ -120,10 +141,10 @@ def mark(state: model.Execution) -> bytes:
     return values.encode({"id": state.id, "name": state.name, "type": state.type, "status": state.status})
 
 
-async def start(ledger: live.Ledger, state: model.Execution) -> bytes:
+async def start(reading: Reading, state: model.Execution) -> bytes:
     """Return what ``this`` knows from the beginning, as JSON text."""
     fields = ("id", "name", "type", "created_at", "created_by", "flow_id", "flow_name", "commit")
-    return values.encode(await for_flow(ledger, state, (*fields, "parent_execution_id", "input_value")))
+    return values.encode(await for_flow(reading, state, (*fields, "parent_execution_id", "input_value")))
 
 
 def summary(state: model.Execution | listing.Summary) -> dict[str, Any]:
@@ -147,12 +168,12 @@ def summary(state: model.Execution | listing.Summary) -> dict[str, Any]:
     }
 
 
-async def for_people(ledger: live.Ledger, state: model.Execution) -> dict[str, Any]:
+async def for_people(reading: Reading, state: model.Execution) -> dict[str, Any]:
     """Return everything people see of one execution."""
     return summary(state) | {
         "description": state.description,
-        "input_value": await ledger.contents.shown(state.inputs),
-        "output_value": await output(ledger, state),
+        "input_value": await reading.contents.shown(state.inputs),
+        "output_value": await output(reading, state),
         "attempt": state.attempt,
         "generation": state.generation,
         "divergence": state.divergence,
@@ -178,9 +199,9 @@ def _effect(state: model.Execution) -> dict[str, Any] | None:
     return {"event": found.effect, "detail": found.detail, **where, "call": found.call, "at": state.effect_at}
 
 
-async def output(ledger: live.Ledger, state: model.Execution) -> Any:
+async def output(reading: Reading, state: model.Execution) -> Any:
     """Return the output as people see it, every part of it in place; an empty object if there is none."""
-    return await _output(state, ledger.contents.shown)
+    return await _output(state, reading.contents.shown)
 
 
 async def _output(state: model.Execution, opened: Opened) -> Any:

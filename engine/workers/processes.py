@@ -40,6 +40,14 @@ _DEATHS_MAX = 5
 _DEATHS_WITHIN_S = 60.0
 
 
+def environment() -> dict[str, str]:
+    """Return the environment of flow processes.
+
+    A fixed hash seed makes sets iterate alike when a flow is run again after a crash, or offline."""
+    given = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    return given | {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
 class Processes:
     """Makes, keeps and ends flow processes."""
 
@@ -145,9 +153,6 @@ class Processes:
 
     async def _start_server(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        # A fixed hash seed makes sets iterate alike when a flow is run again after a crash.
-        environment |= {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         entry = Path(fork_server.__file__).with_name("__main__.py")
         self._server = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -156,7 +161,7 @@ class Processes:
             str(theirs.fileno()),
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
-            env=environment,
+            env=environment(),
             start_new_session=True,
         )
         theirs.close()
