@@ -21,7 +21,7 @@ import uvloop
 from .. import __version__
 from ..engine import errors, events, ids, model, ports
 from ..engine.records import blobs, index, journal, places, segments, sweeping
-from ..engine.running import carrying, contents, dispatcher, history, kept, live, pruning
+from ..engine.running import carrying, contents, dispatcher, extract, history, kept, live, pruning
 from ..engine.state import age, masks, sealed, secrets
 from ..engine.workers import processes
 from ..sync import loop as sync_loop
@@ -34,6 +34,7 @@ from . import (
     config,
     connections,
     entrance,
+    exports,
     health,
     limits,
     logs,
@@ -401,10 +402,20 @@ def _front(
     interface = api.Api(work, archive, flows, parts.tasks, synchroniser, parts.hub, subjects)
     vitals = health.Health(settings.state_directory, work, archive, flows, synchroniser, parts.figures, care.notices)
     vitals.watch()
+    folder = settings.state_directory
+    extracts = extract.Extracts(
+        archive,
+        folder / "records",
+        work.ledger.contents.blobs,
+        flows.snapshot,
+        settings.identity_workspace,
+        settings.identity_environment,
+    )
     return [
         *vitals.table(),
         *interface.table(),
         *runs.Runs(work, subjects).table(),
+        *exports.Exports(extracts).table(),
         *records.Records(work.keeper, work.locking).table(),
         *retention.Retention(parts.pruner).table(),
         *messages.Messages(work.asking, subjects).table(),

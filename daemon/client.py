@@ -249,6 +249,11 @@ class Client:
         """Return the record's events as they are now."""
         return _items(self._json("GET", f"/executions/{_segment(execution_id)}/events"))
 
+    def export(self, execution_id: str) -> Iterator[bytes]:
+        """Yield the lines of its export. Whether it is complete its last line tells."""
+        with self._answer("GET", f"/executions/{_segment(execution_id)}/export") as response:
+            yield from response
+
     def cancel(self, execution_id: str) -> JSON:
         """Ask for it to end and return it; raises ``Conflict`` if it has ended already."""
         return self._json("POST", f"/executions/{_segment(execution_id)}/cancel")

@@ -17,20 +17,21 @@ import structlog
 from ...engine import errors
 from ...engine.records import filing, head, recovery, salvage, segments
 from .. import config, ownership
-from . import options, pruning, render
+from . import export, options, pruning, render
 
 state_option = click.option("--state", default="", metavar="DIR", help="The state directory meant.")
 
 
 @click.group()
 def records() -> None:
-    """The records on disk: check, mend, index and prune them."""
+    """The records on disk: check, mend, index, prune and export them."""
     # What the journal tells a daemon's log is no answer to who typed a verb.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     click.get_current_context().call_on_close(structlog.reset_defaults)
 
 
 records.add_command(pruning.prune)
+records.add_command(export.export)
 
 
 @records.command()

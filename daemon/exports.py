@@ -1,0 +1,38 @@
+"""The route that gives an execution away whole: ``GET /api/v1/executions/{id}/export``."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from ..engine.running import extract
+from . import routes
+
+
+class Exports:
+    """Serves exports."""
+
+    def __init__(self, extracts: extract.Extracts) -> None:
+        self._extracts = extracts
+
+    def table(self) -> list[routes.Route]:
+        """Return the route."""
+        path = "/api/v1/executions/{id}/export"
+        return [routes.Route("GET", path, "read", self.export, "all that a replay of it needs, as JSON lines")]
+
+    async def export(self, request: web.Request) -> web.StreamResponse:
+        """Its record with what it refers to; the last line tells how many there are before it."""
+        execution = request.match_info["id"]
+        lines = self._extracts.of(execution)
+        first = await anext(lines)  # refused before anything is sent, if it is
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": "application/x-ndjson",
+                "Content-Disposition": f'attachment; filename="{execution}.jsonl"',
+            }
+        )
+        await response.prepare(request)
+        await response.write(first)
+        async for line in lines:
+            await response.write(line)
+        await response.write_eof()
+        return response
