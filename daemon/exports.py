@@ -5,7 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from ..engine.running import extract
-from . import routes
+from . import operations, routes
+from .reach import Reach
 
 
 class Exports:
@@ -17,7 +18,10 @@ class Exports:
     def table(self) -> list[routes.Route]:
         """Return the route."""
         path = "/api/v1/executions/{id}/export"
-        return [routes.Route("GET", path, "read", self.export, "all that a replay of it needs, as JSON lines")]
+        about = "all that a replay of it needs, as JSON lines"
+        # Everything: it holds the sources of the whole commit, which are more than one flow.
+        told = operations.Operation(gives=operations.LINES)
+        return [routes.Route("GET", path, "read", self.export, about, Reach.EVERYTHING, told)]
 
     async def export(self, request: web.Request) -> web.StreamResponse:
         """Its record with what it refers to; the last line tells how many there are before it."""

@@ -36,24 +36,12 @@ class _Filters(TypedDict):
     limit: int
 
 
-class _Since(click.ParamType[str]):
-    name = "since"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        now = datetime.datetime.now(datetime.UTC)
-        try:
-            then = datetime.datetime.fromisoformat(str(value)).astimezone(datetime.UTC)
-        except ValueError:
-            then = now - datetime.timedelta(seconds=options.Seconds().convert(value, param, ctx))
-        return then.isoformat(timespec="microseconds")
-
-
 @click.command()
 @options.reaches_daemon
 @click.option("--flow", "flow_name", default="", metavar="NAME", shell_complete=options.complete_flows)
 @click.option("--status", "statuses", multiple=True, type=_Status(), metavar="STATUS", help="May be given again.")
 @click.option("--failed", is_flag=True, help="The same as --status error.")
-@click.option("--since", default=None, type=_Since(), metavar="TIME", help="2h, 7d, or a date and time.")
+@click.option("--since", default=None, type=options.Since(), metavar="TIME", help="2h, 7d, or a date and time.")
 @click.option("--limit", default=25, show_default=True, type=click.IntRange(1, 10_000))
 @options.as_json
 def executions(client: Client, *, as_json: bool, **given: Unpack[_Filters]) -> None:

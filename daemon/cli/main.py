@@ -47,6 +47,8 @@ _VERBS = {
     "vault-configs": "records",
     "locks": "locks",
     "records": "history",
+    "replay": "replay",
+    "check": "check",
     "sync": "catalogue",
     "tasks": "catalogue",
     "login": "accounts",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import functools
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -48,6 +51,17 @@ def narrow(ctx: click.Context, url: str, state: str) -> None:
         ctx.obj = Target(url, state)
 
 
+def client(url: str, state: str) -> Any:
+    """Return the client that ``--url`` and ``--state`` lead to, for a verb that can do without one."""
+    return _client(click.get_current_context(), url, state)
+
+
+def state_directory(state: str) -> Path:
+    """Return the state directory that is meant, for a verb that looks into it where no daemon runs."""
+    before = click.get_current_context().find_object(Target) or Target()
+    return Path(state or before.state or config.state_directory(os.environ)).absolute()
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text for people.")
 
 
@@ -62,6 +76,21 @@ class Seconds(click.ParamType[float]):
             return config.duration_s(value)
         except ValueError as error:
             self.fail(f"{value!r} {error}", param, ctx)
+
+
+class Since(click.ParamType[str]):
+    """A moment in the past, as a timestamp."""
+
+    name = "since"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Read a date and time, or a span of time that ends now."""
+        now = datetime.datetime.now(datetime.UTC)
+        try:
+            then = datetime.datetime.fromisoformat(str(value)).astimezone(datetime.UTC)
+        except ValueError:
+            then = now - datetime.timedelta(seconds=Seconds().convert(value, param, ctx))
+        return then.isoformat(timespec="microseconds")
 
 
 def complete_flows(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -1,5 +1,7 @@
 """The way in: ``python -P <this file> <descriptor>`` becomes a fork server on the inherited control socket.
 
+With ``replay`` behind the descriptor it becomes a single flow process instead, which runs one execution offline.
+
 The package is loaded from its folder under a private name, because flows may run in an environment, or on a machine,
 where headrace itself is not installed. What it imported is frozen out of the garbage collector's sight, so that the
 pages forked processes share stay shared.
@@ -33,6 +35,8 @@ if __name__ == "__main__":
     flow_api = importlib.import_module(f"{_PACKAGE}.flow_api")
     sys.modules["flow_api"] = flow_api
     sys.modules["flow_api.exceptions"] = flow_api.exceptions
+    if sys.argv[2:3] == ["replay"]:
+        importlib.import_module(f"{_PACKAGE}.replay").main(int(sys.argv[1]), sys.argv[3:])
     importlib.import_module(f"{_PACKAGE}.run").rehearse()
     gc.collect()
     gc.freeze()

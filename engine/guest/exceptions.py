@@ -127,7 +127,15 @@ class ExecutionCancel(LifecycleSignal):
     """Somebody cancelled this execution. Clean up and leave; the next call raises it again."""
 
 
-for _name in __all__:
+class EndOfRecord(LifecycleSignal):
+    """Offline only: the handler came to a call that was never recorded, so nobody can answer it."""
+
+
+class EffectRefused(LifecycleSignal):
+    """Offline only: the handler was about to have an effect of its own, and a replay touches nothing."""
+
+
+for _name in (*__all__, "EndOfRecord", "EffectRefused"):
     globals()[_name].__module__ = "flow_api"  # what tracebacks show is what flows import
 
 

@@ -46,6 +46,7 @@ class Watch:
         self._watching = False
         self._told = False
         self._lasting: dict[str, Any] | None = None  # the notice of native code that an execution here loaded
+        self.refuse: Callable[[dict[str, Any]], None] = _let  # raises for what may not happen at all, offline
         self.step = ""  # the name of the step that runs
         self.happened = False  # an effect in this execution, in a step or not
 
@@ -92,7 +93,8 @@ class Watch:
 
     def _consider(self, event: str, arguments: effects.Arguments) -> None:
         """Something that can be an effect is about to happen; raises ``ChannelClosed`` if nobody can be told."""
-        if self._watching and not (self._told and event not in effects.LASTING_EVENTS):
+        told = self._told and self.refuse is _let and event not in effects.LASTING_EVENTS
+        if self._watching and not told:
             self._judge(event, arguments)
         if event in effects.CHILD_EVENTS:
             self._before_child()
@@ -111,6 +113,7 @@ class Watch:
         if event in effects.LASTING_EVENTS:
             self._lasting = self._lasting or notice
         self._tell(notice)
+        self.refuse(notice)
 
     def _tell(self, notice: dict[str, Any]) -> None:
         """Return when the daemon has the notice of an effect, this one or an earlier one, on disk."""
@@ -153,3 +156,7 @@ def _is_probe(frame: types.FrameType | None) -> bool:
 
 def _nothing() -> None:
     """Nobody wants to know."""
+
+
+def _let(_: dict[str, Any]) -> None:
+    """It may happen."""

@@ -55,9 +55,9 @@ def rehearse(times: int = 10) -> None:
 class FlowProcess:
     """The state of this process: what it serves and what it looked like when it was fresh."""
 
-    def __init__(self, connection: frames.BlockingFrames) -> None:
+    def __init__(self, connection: frames.BlockingFrames, way: channel.Channel | None = None) -> None:
         self._connection = connection
-        self._channel = channel.Channel(connection)
+        self._channel = way or channel.Channel(connection)
         self._logs = logs.Logs(self._channel)
         self._snapshot = ""
         self._settling = False
@@ -129,7 +129,7 @@ class FlowProcess:
         try:
             handler = self._load(frame["path"], frame.get("script"))
             arguments = (system, this, this.get("input_value"))[: _arity(handler)]
-            returned = handler(*arguments)
+            returned = self._call(handler, arguments)
             if inspect.iscoroutine(returned):
                 returned.close()
                 raise exceptions.InternalError("a handler is a plain function: take away its async, waiting is free")
@@ -151,6 +151,10 @@ class FlowProcess:
                 text = f"the return value was not kept as output, it cannot be written as JSON: {error}"
                 self._channel.log("WARNING", [text], {})
         return ended
+
+    def _call(self, handler: Any, arguments: tuple[Any, ...]) -> Any:
+        """Call the handler and return what it returns."""
+        return handler(*arguments)
 
     def _load(self, path: str, script: str | None) -> Any:
         """Execute the flow's module afresh and return its handler; ``script`` is its text if it lies in no file."""

@@ -75,6 +75,10 @@ class History:
         """Return the first call after ``number`` that the record tells of."""
         return next((entry for n in range(number + 1, self.last + 1) if (entry := self.find(n)) is not None), None)
 
+    def entries(self) -> list[Entry]:
+        """Return every call that has a line of its own, in order."""
+        return [self._entries[number] for number in sorted(self._entries)]
+
     def add(self, event: events.ExecutionEvent) -> None:
         """Take in the next line of the record."""
         match event:

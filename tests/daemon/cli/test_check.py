@@ -1,0 +1,78 @@
+"""`headrace check`: what a push of a directory would come to, offline, with file and line."""
+
+import json
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from tests.support.replays import COMMAND, elsewhere, headrace
+
+GOOD = "def handler(system, this):\n    return 1\n"
+BAD = {
+    "syntax.py": ("def handler(system, this):\n    return (\n", "syntax.py:2: syntax error"),
+    "async.py": ("async def handler(system, this):\n    pass\n", "async.py:1: handler is `async def`"),
+    "block.py": (
+        "# /// script\n# [tool.headrace]\n# timeout = 'soon'\n# ///\n" + GOOD,
+        "block.py:3: ",
+    ),
+    "settings/limits.yaml": ("value: [1\n", "settings/limits.yaml:2: "),
+    "schedules/daily.yaml": ("flow_name: good\ncron: sometimes\n", "schedules/daily.yaml:2: "),
+}
+
+
+@pytest.fixture
+def flows(tmp_path):
+    folder = tmp_path / "flows"
+    (folder / "lib").mkdir(parents=True)
+    (folder / "good.py").write_text(GOOD)
+    (folder / "lib" / "helper.py").write_text("raise SystemExit('nobody runs this')\n")
+    return folder
+
+
+def test_good_flows_are_good(flows):
+    assert headrace("check", flows) == (0, "", "flows: 1, problems: 0, warnings: 0\n")
+    found = json.loads(headrace("check", flows, "--format", "json")[1])
+    assert found == {"flows": ["good"], "findings": []}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_each_mistake_is_told_with_file_and_line(flows, name):
+    text, told = BAD[name]
+    (flows / name).parent.mkdir(exist_ok=True)
+    (flows / name).write_text(text)
+    status, out, err = headrace("check", flows)
+    assert status == 1
+    assert out.startswith(told)
+    assert "problems: 1" in err
+    (finding,) = json.loads(headrace("check", flows, "--format", "json")[1])["findings"]
+    assert out.startswith(f"{finding['file']}:{finding['line']}: {finding['reason']}")
+
+
+def test_a_warning_breaks_nothing(flows):
+    (flows / "later.py").write_text("# /// script\n# [tool.headrace]\n# resources = {gpu = 1}\n# ///\n" + GOOD)
+    status, out, err = headrace("check", flows)
+    assert (status, "later.py: warning: " in out, "warnings: 1" in err) == (0, True, True)
+
+
+def test_results_for_ci_count_what_is_broken(flows):
+    for name in ("syntax.py", "async.py"):
+        (flows / name).write_text(BAD[name][0])
+    status, out, _ = headrace("check", flows, "--format", "junit")
+    (suite,) = ET.fromstring(out)
+    assert (status, suite.get("tests"), suite.get("failures")) == (1, "3", "2")
+    broken = {case.get("name"): case.find("failure").get("message") for case in suite if len(case)}
+    assert broken["syntax.py"].startswith("syntax.py:2: syntax error")
+
+
+def test_nothing_is_left_behind_and_nothing_of_a_daemon_is_needed(flows, tmp_path):
+    done = elsewhere(tmp_path, *COMMAND, "check", flows)
+    assert (done.returncode, done.stderr) == (0, "flows: 1, problems: 0, warnings: 0\n")
+    assert [*(tmp_path / "home").iterdir(), *(tmp_path / "temporary").iterdir()] == []
+    assert sorted(path.name for path in flows.rglob("*")) == ["good.py", "helper.py", "lib"]
+
+
+def test_what_is_no_directory_is_a_mistake_of_whoever_types(tmp_path):
+    assert headrace("check", tmp_path / "nope")[0] == 2
+    (tmp_path / "file").write_text("")
+    assert headrace("check", tmp_path / "file")[0] == 2
+    assert headrace("replay", tmp_path / "file")[0] == 2
