@@ -406,8 +406,8 @@ def _front(
     extracts = extract.Extracts(
         archive,
         folder / "records",
-        work.ledger.contents.blobs,
-        flows.snapshot,
+        blobs.Blobs(folder / "blobs"),
+        lambda commit: flows.snapshot(commit),
         settings.identity_workspace,
         settings.identity_environment,
     )

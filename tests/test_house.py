@@ -40,15 +40,9 @@ FLOORS = {
 }
 #: Third-party libraries and the modules that may know them; one not named here may be used anywhere but in the guest.
 QUARANTINE = {
-<<<<<<< HEAD
     "aiohttp": r"daemon\.(access|accounts|answers|api|async_client|authoring|connections|health|login|message_pages)"
     r"|daemon\.(messages|openapi|pages|records|retention|routes|runs|server|stream|templates|webhooks)"
-    r"|tasks\.(rest|vault).*",
-=======
-    "aiohttp": r"daemon\.(access|answers|api|authoring|exports|login|message_pages|messages|pages|records|retention)"
-    r"|daemon\.routes"
-    r"|daemon\.(server|stream|templates|webhooks)|tasks\.(rest|vault).*",
->>>>>>> a6cb39e (Export single executions as files that are enough to replay them)
+    r"|daemon\.exports|tasks\.(rest|vault).*",
     "jinja2": r"daemon\.templates",
     "prometheus_client": r"daemon\.metrics",
     "jsonschema_rs": r"engine\.state\.schemas",

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from headrace.daemon import (
-<<<<<<< HEAD
     access,
     answers,
     connections,
@@ -20,18 +19,6 @@ from headrace.daemon import (
     limits,
     preconditions,
     routes,
-=======
-    answers,
-    api,
-    authoring,
-    exports,
-    login,
-    message_pages,
-    messages,
-    pages,
-    records,
-    retention,
->>>>>>> a6cb39e (Export single executions as files that are enough to replay them)
     webhooks,
 )
 from headrace.engine import errors
@@ -71,18 +58,7 @@ def ask(daemon):
 
 def test_every_route_stands_in_a_table_with_what_it_needs(tmp_path):
     documented = set(re.findall(r"^\| (GET|POST|PUT|PATCH|DELETE) \| `([^`]+)` \| (\w+) \|", DOCUMENT, re.MULTILINE))
-<<<<<<< HEAD
     table = [route for route in front_door.table(tmp_path) if route.method != "*"]
-=======
-    table = api.Api(*[None] * 6).table() + login.Login(None).table() + pages.Pages(*[None] * 4).table()
-    table += records.Records(None, None).table() + messages.Messages(None).table()
-    table += (
-        exports.Exports(None).table()
-        + retention.Retention(None).table()
-        + authoring.Authoring(None, None).table()
-        + message_pages.MessagePages(None).table()
-    )
->>>>>>> a6cb39e (Export single executions as files that are enough to replay them)
     served = {(r.method, r.path.replace(":.+}", "}"), "nothing" if r.scope == "public" else r.scope) for r in table}
     assert documented == served
 
