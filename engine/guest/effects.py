@@ -35,8 +35,9 @@ _NOWHERE = re.compile(r"/dev/(?:null|zero|full|random|urandom|tty|stdin|stdout|s
 #: compute. ``_posixshmem`` is loaded by what starts processes for ``multiprocessing``, which raises no event either.
 _WORLDLY_NATIVE = frozenset({"_dbm", "_gdbm", "_posixshmem", "_tkinter"})
 #: Packages whose native code works from memory to memory: it opens no file, socket or process by itself. A package
-#: comes onto this list with a test that uses it.
-_HARMLESS_NATIVE = frozenset({"Crypto", "charset_normalizer", "markupsafe", "msgspec", "yaml"})
+#: comes onto this list with a test that uses it. ``_cffi_backend`` is what ``Crypto`` loads its own code with where cffi
+#: is installed.
+_HARMLESS_NATIVE = frozenset({"Crypto", "_cffi_backend", "charset_normalizer", "markupsafe", "msgspec", "yaml"})
 _INSTALLED = re.compile(r"/(?:site|dist)-packages/([^/.]+)[^/]*(?:/|$)")
 
 #: Functions that look like an effect and only try something out: (module, function).

@@ -102,6 +102,7 @@ NATIVE = [
 HARMLESS_NATIVE = {
     "Crypto": "from Crypto.Cipher import AES; AES.new(b'x' * 16, AES.MODE_GCM).encrypt(b'y')\n"
     "from Crypto.PublicKey import RSA; RSA.generate(1024)",
+    "_cffi_backend": "import cffi; cffi.FFI().new('int *')",
     "charset_normalizer": "import charset_normalizer; charset_normalizer.from_bytes('Grüße'.encode('latin-1')).best()",
     "markupsafe": "import markupsafe; markupsafe.escape('<')",
     "msgspec": "import msgspec; msgspec.json.decode(msgspec.json.encode([1]))",
