@@ -35,8 +35,8 @@ _NOWHERE = re.compile(r"/dev/(?:null|zero|full|random|urandom|tty|stdin|stdout|s
 #: compute. ``_posixshmem`` is loaded by what starts processes for ``multiprocessing``, which raises no event either.
 _WORLDLY_NATIVE = frozenset({"_dbm", "_gdbm", "_posixshmem", "_tkinter"})
 #: Packages whose native code works from memory to memory: it opens no file, socket or process by itself. A package
-#: comes onto this list with a test that uses it. ``_cffi_backend`` is what ``Crypto`` loads its own code with where cffi
-#: is installed.
+#: comes onto this list with a test that uses it. ``_cffi_backend`` is what ``Crypto`` loads its own code with, if cffi
+#: is there.
 _HARMLESS_NATIVE = frozenset({"Crypto", "_cffi_backend", "charset_normalizer", "markupsafe", "msgspec", "yaml"})
 _INSTALLED = re.compile(r"/(?:site|dist)-packages/([^/.]+)[^/]*(?:/|$)")
 
