@@ -183,7 +183,7 @@ class Resting:
         state = subject.state
         reason = f"interrupted: {why}"
         self._ledger.record(subject, events.ExecutionInterrupted(execution=state.id, reason=reason, daemon=daemon))
-        if state.cancel_requested:
+        if state.cancel_requested and not daemon:
             text = f"cancelled; it could not clean up: {why}"
             self._executions.end(subject, Status.ENDED_CANCELLED, text, "")
             return

@@ -56,7 +56,7 @@ class Takeover:
                     )
                 case Status.QUEUED:
                     self._enqueue(subject)
-                case Status.WAITING if state.effect is not None or state.cancel_requested:
+                case Status.WAITING | Status.PAUSED if state.effect is not None:
                     self._executions.spawn(
                         self._resting.interrupted(subject, _CUT_OFF, daemon=True), f"return of {state.id}"
                     )

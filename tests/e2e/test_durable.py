@@ -589,3 +589,35 @@ def test_a_history_that_is_full_is_told_before_it_cannot_be_replayed(daemon):
     assert "the limit is 100,000 calls and 104,857,600 bytes" in ended["output_value"]["told"]
     warned = [line for line in daemon.record(ended["id"]) if line.get("stream") == "headrace"]
     assert [line["level"] for line in warned] == ["WARNING"] and "continue_as_new" in warned[0]["text"]
+
+
+def test_a_cancel_that_was_acknowledged_reaches_the_handler_after_a_crash(daemon):
+    daemon.start()
+    flow(
+        daemon,
+        "cleans",
+        "import flow_api\ndef handler(system, this):\n    this.log('in')\n    try:\n"
+        "        while True: this.sleep(0.01)\n    finally:\n        this.log('cleaned up')\n",
+    )
+    executions = [daemon.client.run("cleans")["id"] for _ in range(3)]
+    for execution in executions:
+        until(lambda one=execution: any(line["args"] == ["in"] for line in daemon.client.log(one)), "it runs")
+        daemon.client.cancel(execution)
+    daemon.kill()
+    daemon.start()
+    for execution in executions:
+        assert daemon.client.wait(execution, 30)["status"] == "ENDED_CANCELLED"
+        logged = [line["args"] for line in daemon.client.log(execution) if line["args"]]
+        assert logged == [["in"], ["cleaned up"]]
+
+
+def test_one_that_touched_the_world_and_stood_still_is_not_silently_run_again(daemon, tmp_path):
+    daemon.start()
+    flow(daemon, "touches", TOUCHES)
+    execution = daemon.client.run("touches", {"file": str(tmp_path / "file")})["id"]
+    until(lambda: daemon.client.execution(execution)["status"] == "WAITING", "it sleeps")
+    assert daemon.client.pause(execution)["status"] == "PAUSED"
+    daemon.kill()
+    daemon.start()
+    ended = daemon.client.wait(execution, 20)
+    assert (ended["status"], ended["reason"]) == ("ENDED_ERROR", "interrupted")
