@@ -134,7 +134,7 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(daemon, world):
 
 def test_a_flow_process_that_is_killed_is_replaced(daemon, world):
     daemon.start()
-    flow(daemon, "waits", "def handler(system, this):\n    this.log('in')\n    this.sleep(1)\n    return this.id\n")
+    flow(daemon, "waits", "def handler(system, this):\n    this.log('in')\n    this.sleep(4)\n    return this.id\n")
     execution = daemon.client.run("waits")["id"]
     until(lambda: daemon.client.execution(execution)["status"] == "WAITING", "it waits")
     (pid,) = children_of_fork_server(daemon)
