@@ -50,6 +50,8 @@ WAITING_PROCESSES_MIN = 64
 QUEUE_MAX = 1_000_000
 #: An end that has happened is durable within this time, unless the disk is full.
 _DURABLE_SOON_S = 5.0
+#: How long to wait before an execution is replayed once more that could not be read back now.
+_TRY_AGAIN_S = 2.0
 #: How long interrupted executions may take to record their end when the daemon stops.
 _INTERRUPTED_S = 30.0
 
@@ -356,11 +358,13 @@ class Dispatcher:
             raise  # nothing can be recorded any more: the daemon must go
         except Exception as error:  # the seam: see the sentence above
             ours = isinstance(error, errors.HeadraceError)
-            replays = isinstance(run, flow_run.FlowRun) and run.replaying
             log.error("execution.failed_internally", execution=subject.state.id, reason=repr(error), exc_info=not ours)
             await run.abandon()
-            if replays:  # what was done is done: it may be possible to go on later, and is up to people if not
-                run.interrupted = f"it could not be replayed: {error!r}"
+            if (
+                isinstance(run, flow_run.FlowRun) and run.replaying
+            ):  # what was done is done: it may be possible to go on later, and is up to people if not
+                run.interrupted = f"it could not be replayed: {error if ours else repr(error)}"
+                run.blameless = isinstance(error, errors.NotAccepting)  # a full disk, an index that is made anew
             elif not subject.state.status.ended:
                 text = str(error) if ours else f"internal error: {error!r}"
                 self.end(subject, Status.ENDED_ERROR, text, "internal")
@@ -382,7 +386,10 @@ class Dispatcher:
                 subject, events.ExecutionInterrupted(execution=state.id, reason=reason, daemon=self._stopping)
             )
         elif run.interrupted:
-            await self.resting.interrupted(subject, run.interrupted)
+            assert isinstance(run, flow_run.FlowRun)
+            if run.blameless:
+                await asyncio.sleep(_TRY_AGAIN_S)
+            await self.resting.interrupted(subject, run.interrupted, daemon=run.blameless)
         elif state.status is Status.QUEUED:  # it begins anew
             self.influence.give_back(subject)
             self.again(subject)

@@ -66,7 +66,9 @@ class FlowRun:
         self.reads = reads.Reads()
         self.continuation: model.Value | None = None  # the inputs of the next generation, if there is to be one
         self.interrupted = ""  # its process is gone and it has not ended: why
+        self.blameless = False  # that says nothing about this execution
         self.hibernated = False
+        self._returning = subject.state.attempt > 0  # its history is not known yet
         self._replayed = 0  # the highest number the handler came to
         self._around = around
         self._loop = asyncio.get_running_loop()
@@ -103,6 +105,7 @@ class FlowRun:
             self.history = history.of(await self._around.ledger.events_of(self.state.id), self.live.loose)
         self.live.loose = ()
         frame = await self._frame()
+        self._returning = False
         kind = (self.state.flow_id, self.state.commit)
         process = self._process = self._around.processes.take(kind, fresh=again or not self.state.reuse)
         process.listen(self._output.take)
@@ -202,8 +205,8 @@ class FlowRun:
 
     @property
     def replaying(self) -> bool:
-        """Whether the handler does what it did before."""
-        return self._replayed < self.history.last
+        """Whether the handler does what it did before, or is about to."""
+        return self._returning or self._replayed < self.history.last
 
     def recorded(self, number: int, kind: str, target: str = "", where: str = "") -> history.Entry | None:
         """Return what the record tells of the handler's next call, None for a new one; raises ``Diverged``."""

@@ -624,3 +624,28 @@ def test_one_that_touched_the_world_and_stood_still_is_not_silently_run_again(da
     daemon.start()
     ended = daemon.client.wait(execution, 20)
     assert (ended["status"], ended["reason"]) == ("ENDED_ERROR", "interrupted")
+
+
+def test_what_cannot_be_read_back_now_is_tried_again_and_nobody_is_stranded(daemon):
+    daemon.start()
+    flow(
+        daemon,
+        "reads",
+        "def handler(system, this):\n    system.setting('large', value='x' * 200_000)\n"
+        "    text = system.setting('large').get('value')\n    this.sleep(3)\n    return len(text)\n",
+    )
+    execution = daemon.client.run("reads")["id"]
+    until(lambda: daemon.client.execution(execution)["status"] == "WAITING", "it sleeps")
+    daemon.kill()
+    blobs, aside = daemon.state / "blobs", daemon.state / "aside"
+    blobs.rename(aside)
+    daemon.start()
+    until(
+        lambda: any(line["event"] == "execution.interrupted" for line in daemon.record(execution)), "it cannot be read"
+    )
+    assert daemon.run("child", n=1)["output_value"] == {"twice": 2}
+    if blobs.exists():
+        blobs.rmdir()
+    aside.rename(blobs)
+    ended = daemon.client.wait(execution, 60)
+    assert (ended["status"], ended["output_value"]) == ("ENDED_SUCCESS", 200_000)
