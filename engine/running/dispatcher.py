@@ -360,9 +360,8 @@ class Dispatcher:
             ours = isinstance(error, errors.HeadraceError)
             log.error("execution.failed_internally", execution=subject.state.id, reason=repr(error), exc_info=not ours)
             await run.abandon()
-            if (
-                isinstance(run, flow_run.FlowRun) and run.replaying
-            ):  # what was done is done: it may be possible to go on later, and is up to people if not
+            if isinstance(run, flow_run.FlowRun) and run.replaying:
+                # What was done is done: it may be possible to go on later, and is up to people if not.
                 run.interrupted = f"it could not be replayed: {error if ours else repr(error)}"
                 run.blameless = isinstance(error, errors.NotAccepting)  # a full disk, an index that is made anew
             elif not subject.state.status.ended:
