@@ -352,9 +352,7 @@ async def _records(
     gc.freeze()
     unfinished.unreadable = frozenset(recovered.unknown_executions)
     archive = await index.Index.open(state / "index.db", directory, recovered, known)
-    lines = await journal.Journal.open(
-        directory, SystemClock(), recovered=recovered, segment_bytes_max=settings.records_segment_bytes
-    )
+    lines = await journal.Journal.open(directory, SystemClock(), recovered=recovered)
     lines.subscribe(archive.absorb)
     care = caretaker.Caretaker(state, lines, recovered.instance, SystemClock())
     await care.begin()

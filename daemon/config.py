@@ -12,174 +12,17 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import ipaddress
 import json
-import re
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..engine import errors
+from . import setting_kinds as kinds
 
 ENV_PREFIX = "HEADRACE_"
-
-_UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
-_ADDRESS = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^\[\]:\s]+)):(?P<port>\d{1,5})")
-_SCP_STYLE = re.compile(r"[^/\s]+:.+")  # git@forge:ops/flows.git, and anything with a scheme
-_WEB_CREDENTIALS = re.compile(r"(https?://)[^/\s@]+@")
-_URL_PASSWORD = re.compile(r"(\w+://[^/\s@:]+):[^/\s@]+@")
-
-
-def without_credentials(text: str) -> str:
-    """Return ``text`` with what URLs in it carry as user name and password made unreadable."""
-    return _URL_PASSWORD.sub(r"\1:***@", _WEB_CREDENTIALS.sub(r"\1***@", text))
-
-
-def duration_s(value: object) -> float:
-    """Return seconds for ``"500ms"``, ``"30s"``, ``"5m"``, ``"2h"``, ``"1d"`` or a bare number of seconds."""
-    match = None if isinstance(value, bool) else _DURATION.fullmatch(str(value).strip())
-    if match is None:
-        raise ValueError('is not a duration such as "30s", "5m" or "2h"')
-    return float(match[1]) * _UNITS_S[match[2] or "s"]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Address:
-    """A TCP address to listen on; port 0 lets the system choose."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, value: object) -> Address:
-        """Read ``host:port`` or ``[v6]:port``; raises ``ValueError``."""
-        match = _ADDRESS.fullmatch(str(value).strip())
-        if match is None or int(match["port"]) > 65535:
-            raise ValueError("is not HOST:PORT, such as 127.0.0.1:8420 or [::1]:8420")
-        if match["v6"]:
-            try:
-                ipaddress.IPv6Address(match["v6"])
-            except ValueError:
-                raise ValueError(f"holds {match['v6']}, which is not an IPv6 address") from None
-        return cls(match["v6"] or match["host"], int(match["port"]))
-
-    @property
-    def loopback(self) -> bool:
-        """Whether only this machine can reach it."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Kind:
-    """What a value may be: its name for people, how it is read (``ValueError`` if it cannot be), how it is shown."""
-
-    name: str
-    parse: Callable[[Any], Any]
-    show: Callable[[Any], str | int | bool] = lambda value: value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("must be text in quotes")
-    return value.strip()
-
-
-def _source(value: object) -> str:
-    text = _text(value)
-    return text if not text or _SCP_STYLE.fullmatch(text) else str(Path(text).expanduser().absolute())
-
-
-def _file(value: object) -> str:
-    text = _text(value)
-    if text and not Path(text).expanduser().is_file():
-        raise ValueError("is not a file")
-    return str(Path(text).expanduser().absolute()) if text else ""
-
-
-def _subfolder(value: object) -> str:
-    text = _text(value).strip("/")
-    if ".." in text.split("/"):
-        raise ValueError("must stay inside the source: .. is not allowed")
-    return text
-
-
-def _directory(value: object) -> Path:
-    text = _text(value)
-    if not text:
-        raise ValueError("must name a directory")
-    return Path(text).expanduser().absolute()
-
-
-def _yes_or_no(value: object) -> bool:
-    word = str(value).strip().lower()
-    if word not in ("true", "false"):
-        raise ValueError("must be true or false")
-    return word == "true"
-
-
-def _count(least: int, most: int) -> Kind:
-    def parse(value: object) -> int:
-        text = str(value).strip()
-        if not text.isascii() or not text.isdecimal() or not least <= int(text) <= most:
-            raise ValueError(f"must be a whole number from {least} to {most}")
-        return int(text)
-
-    return Kind(f"{least}–{most}", parse)
-
-
-def _duration(least_s: float, most_s: float, *, or_zero: bool = False) -> Kind:
-    def parse(value: object) -> float:
-        seconds = duration_s(value)
-        if not least_s <= seconds <= most_s and not (or_zero and seconds == 0):
-            raise ValueError(f"must be from {least_s:g}s to {most_s:g}s{', or 0' if or_zero else ''}")
-        return seconds
-
-    return Kind("duration", parse, lambda seconds: f"{seconds:.15g}s")
-
-
-def _one_of(*words: str) -> Kind:
-    def parse(value: object) -> str:
-        word = _text(value).lower()
-        if word not in words:
-            raise ValueError(f"must be one of {', '.join(words)}")
-        return word
-
-    return Kind(" | ".join(words), parse)
-
-
-def _name(value: object) -> str:
-    text = _text(value)
-    if not text.isprintable():
-        raise ValueError("must be printable")
-    return text
-
-
-def _folders(value: object) -> Mapping[str, str]:
-    """Read ``settings=config, files=data``, or a table; which folders there are sync knows."""
-    if isinstance(value, dict):
-        return {str(folder): _text(name) for folder, name in value.items()}
-    pairs = [pair.partition("=") for pair in _text(value).split(",") if pair.strip()]
-    if not all(folder.strip() and name.strip() for folder, _, name in pairs):
-        raise ValueError('is not a list such as "settings=config, files=data"')
-    return {folder.strip(): name.strip() for folder, _, name in pairs}
-
-
-def _shown_folders(value: Mapping[str, str]) -> str:
-    return ", ".join(f"{folder}={name}" for folder, name in value.items())
-
-
-_TEXT = Kind("text", _text)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -188,7 +31,7 @@ class Row:
 
     key: str
     default: str | int | bool | None
-    kind: Kind
+    kind: kinds.Kind
     help: str
 
     @property
@@ -197,7 +40,7 @@ class Row:
         return ENV_PREFIX + self.key.upper().replace(".", "__")
 
 
-def _setting(key: str, default: str | int | bool | None, kind: Kind, help: str) -> Any:  # noqa: A002 - a table's column
+def _setting(key: str, default: str | int | bool | None, kind: kinds.Kind, help: str) -> Any:  # noqa: A002 - a table's column
     return dataclasses.field(metadata={"row": Row(key, default, kind, help)})
 
 
@@ -208,103 +51,104 @@ class Configuration:
     source_url: str = _setting(
         "source.url",
         None,
-        Kind("text", _source, without_credentials),
+        kinds.SOURCE,
         "where flows come from: a git URL (https, ssh, file), or a directory or working tree on this machine",
     )
     source_ref: str = _setting(
-        "source.ref", "HEAD", _TEXT, "branch, tag or commit; HEAD is the source's default branch"
+        "source.ref", "HEAD", kinds.TEXT, "branch, tag or commit; HEAD is the source's default branch"
     )
-    source_path: str = _setting("source.path", "", Kind("text", _subfolder), "subfolder of the source that holds flows")
+    source_path: str = _setting("source.path", "", kinds.SUBFOLDER, "subfolder of the source that holds flows")
     source_poll_s: float = _setting(
-        "source.poll", "30s", _duration(1, 86400, or_zero=True), "how often to look for new commits; 0 is never"
+        "source.poll", "30s", kinds.duration(1, 86400, or_zero=True), "how often to look for new commits; 0 is never"
     )
     source_policy: str = _setting(
         "source.policy",
         "per-flow",
-        _one_of("per-flow", "strict"),
+        kinds.one_of("per-flow", "strict"),
         "a broken file keeps back that flow alone (per-flow) or the whole commit (strict)",
     )
     source_ssh_key: str = _setting(
-        "source.ssh_key", "", Kind("file", _file), "private key for ssh; empty: what ssh finds by itself"
+        "source.ssh_key", "", kinds.FILE, "private key for ssh; empty: what ssh finds by itself"
     )
     source_known_hosts: str = _setting(
-        "source.known_hosts", "", Kind("file", _file), "host keys for ssh; empty: the user's known_hosts"
+        "source.known_hosts", "", kinds.FILE, "host keys for ssh; empty: the user's known_hosts"
     )
-    source_token_file: str = _setting(
-        "source.token_file", "", Kind("file", _file), "file with the token or password for https"
-    )
-    source_user: str = _setting("source.user", "git", _TEXT, "user name sent along with the token")
+    source_token_file: str = _setting("source.token_file", "", kinds.FILE, "file with the token or password for https")
+    source_user: str = _setting("source.user", "git", kinds.TEXT, "user name sent along with the token")
     source_write_back: bool = _setting(
         "source.write_back",
         True,
-        Kind("true | false", _yes_or_no),
+        kinds.YES_OR_NO,
         "people and flows may change flows: each change becomes a commit of the source",
     )
     source_folders: Mapping[str, str] = _setting(
         "source.folders",
         "",
-        Kind("folder=name, …", _folders, _shown_folders),
+        kinds.FOLDERS,
         "other names of the folders that declare settings, files, connections, webhooks, schedules, vault_configs",
     )
-    listen_address: Address = _setting(  # noqa: RUF009 - it is dataclasses.field under another name
-        "listen.address", "127.0.0.1:8420", Kind("host:port", Address.parse, str), "where HTTP is served; port 0 is any"
+    listen_address: kinds.Address = _setting(  # noqa: RUF009 - it is dataclasses.field under another name
+        "listen.address", "127.0.0.1:8420", kinds.ADDRESS, "where HTTP is served; port 0 is any"
     )
     listen_behind_proxy: bool = _setting(
         "listen.behind_proxy",
         False,
-        Kind("true | false", _yes_or_no),
+        kinds.YES_OR_NO,
         "a proxy that ends TLS stands in front; allows an address other machines can reach",
     )
     run_max_running: int = _setting(
-        "run.max_running", 32, _count(1, 10_000), "flow processes at a time; more executions wait, QUEUED"
+        "run.max_running", 32, kinds.count(1, 10_000), "flow processes at a time; more executions wait, QUEUED"
     )
     run_cancel_grace_s: float = _setting(
-        "run.cancel_grace", "10s", _duration(0, 3600), "how long a cancelled flow may take to leave before it is killed"
+        "run.cancel_grace",
+        "10s",
+        kinds.duration(0, 3600),
+        "how long a cancelled flow may take to leave before it is killed",
     )
     run_hibernate_after_s: float = _setting(
         "run.hibernate_after",
         "15s",
-        _duration(0, 86400, or_zero=True),
+        kinds.duration(0, 86400, or_zero=True),
         "how long an execution keeps its process while it waits; then it is replayed when it goes on",
     )
     run_stop_grace_s: float = _setting(
-        "run.stop_grace", "20s", _duration(0, 3600), "how long running flows may go on while the daemon stops"
+        "run.stop_grace", "20s", kinds.duration(0, 3600), "how long running flows may go on while the daemon stops"
     )
     tasks_public_only: bool = _setting(
         "tasks.public_only",
         False,
-        Kind("true | false", _yes_or_no),
+        kinds.YES_OR_NO,
         "REST and GIT connect to public addresses only, never to this machine or the network it stands in",
     )
     records_keep_s: float = _setting(
         "records.keep",
         "30d",
-        _duration(60, 100 * 365 * 86400, or_zero=True),
+        kinds.duration(60, 100 * 365 * 86400, or_zero=True),
         "how long executions are kept after their end, unless their flow says otherwise; 0 is for ever",
     )
-    records_segment_bytes: int = _setting(
-        "records.segment_bytes", 64 * 1024 * 1024, _count(4096, 1 << 30), "a file of records is finished at this size"
-    )
     identity_workspace: str = _setting(
-        "identity.workspace", "headrace", Kind("text", _name), "what flows learn from get_own_workspace().get('name')"
+        "identity.workspace", "headrace", kinds.NAME, "what flows learn from get_own_workspace().get('name')"
     )
     identity_environment: str = _setting(
-        "identity.environment", "", Kind("text", _name), "what flows learn from get_env_name(), such as production"
+        "identity.environment", "", kinds.NAME, "what flows learn from get_env_name(), such as production"
     )
     secrets_age_identity: str = _setting(
         "secrets.age_identity",
         "",
-        Kind("file", _file),
+        kinds.FILE,
         "identity that decrypts secrets/*.age of the repository; empty: the credential age-identity",
     )
     state_directory: Path = _setting(  # noqa: RUF009 - as above
-        "state.directory", ".headrace", Kind("directory", _directory, str), "where everything the daemon keeps lies"
+        "state.directory", ".headrace", kinds.DIRECTORY, "where everything the daemon keeps lies"
     )
     log_format: str = _setting(
-        "log.format", "auto", _one_of("auto", "json", "console"), "auto: for people on a terminal, else JSON lines"
+        "log.format", "auto", kinds.one_of("auto", "json", "console"), "auto: for people on a terminal, else JSON lines"
     )
     log_level: str = _setting(
-        "log.level", "info", _one_of("debug", "info", "warning", "error"), "the least severe lines that are written"
+        "log.level",
+        "info",
+        kinds.one_of("debug", "info", "warning", "error"),
+        "the least severe lines that are written",
     )
     origins: Mapping[str, str]
     #: The credential ``tls``: certificate chain and private key in one PEM file; empty if there is none.
@@ -385,7 +229,7 @@ def _credential(environ: Mapping[str, str], name: str) -> str:
 
 
 def _quoted(value: object) -> str:
-    return without_credentials(json.dumps(value, ensure_ascii=False, default=str))
+    return kinds.without_credentials(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def _from_file(file: str, text: str, problems: list[str]) -> Iterator[tuple[str, tuple[object, str]]]:

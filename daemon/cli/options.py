@@ -15,7 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from ...engine import errors
-from .. import config
+from .. import config, setting_kinds
 
 R = TypeVar("R")
 
@@ -73,7 +73,7 @@ class Seconds(click.ParamType[float]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Read ``30``, ``30s``, ``5m`` or ``2h``."""
         try:
-            return config.duration_s(value)
+            return setting_kinds.duration_s(value)
         except ValueError as error:
             self.fail(f"{value!r} {error}", param, ctx)
 
