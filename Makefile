@@ -23,8 +23,10 @@ $(VENV)/installed: pyproject.toml | venv-package
 run: install  ## the daemon on flows.example
 	exec $(BIN)/headrace up flows.example
 
+# Most of the time tests wait, for processes and disks: more workers than cores. A module stays with one of them, for
+# its fixtures' sake.
 test: install system-packages  ## all tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 4 --dist loadfile
 
 faults: install system-packages  ## the records under power cuts, full disks, damage: minutes; SCALE=10 for more
 	$(BIN)/pytest --override-ini='norecursedirs=.*' --quiet tests/faults

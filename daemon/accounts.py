@@ -18,7 +18,7 @@ import msgspec
 from aiohttp import web
 
 from ..engine import errors
-from . import access, answers, audit, operations, principals, routes, setting_kinds, shapes, token_store
+from . import access, answers, audit, operations, principals, routes, shapes, token_store, written
 from .operations import Operation
 from .reach import Reach
 
@@ -115,7 +115,7 @@ class Accounts:
 
 def _valid_s(text: str) -> float:
     try:
-        seconds = setting_kinds.duration_s(text)
+        seconds = written.duration_s(text)
     except ValueError as error:
         raise errors.InvalidRequest(f"valid={text!r} {error}") from None
     if not 0 < seconds <= _VALID_S_MAX:

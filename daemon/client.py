@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine import errors
-from . import config, logins
+from . import logins, written
 from .endpoint import (
     ANSWER_S,
     Endpoint,
@@ -94,7 +94,7 @@ class Client:
         no other daemon than the one that wrote it, else that of the login. The unix socket needs none."""
         url = url or ("" if state else environ.get("HEADRACE_URL", ""))
         token = token or environ.get("HEADRACE_TOKEN", "")
-        folder = Path(state or config.state_directory(environ)).absolute()
+        folder = Path(state or written.state_directory(environ)).absolute()
         theirs = _client_file(folder / "client.json")
         known = logins.Logins.of(environ)
         own = Endpoint.parse(theirs["url"]) if theirs.get("url") else None

@@ -21,6 +21,7 @@ from typing import Any
 
 from ..engine import errors
 from . import setting_kinds as kinds
+from . import written
 
 ENV_PREFIX = "HEADRACE_"
 
@@ -87,7 +88,7 @@ class Configuration:
         kinds.FOLDERS,
         "other names of the folders that declare settings, files, connections, webhooks, schedules, vault_configs",
     )
-    listen_address: kinds.Address = _setting(  # noqa: RUF009 - it is dataclasses.field under another name
+    listen_address: written.Address = _setting(  # noqa: RUF009 - it is dataclasses.field under another name
         "listen.address", "127.0.0.1:8420", kinds.ADDRESS, "where HTTP is served; port 0 is any"
     )
     listen_behind_proxy: bool = _setting(
@@ -139,7 +140,7 @@ class Configuration:
         "identity that decrypts secrets/*.age of the repository; empty: the credential age-identity",
     )
     state_directory: Path = _setting(  # noqa: RUF009 - as above
-        "state.directory", ".headrace", kinds.DIRECTORY, "where everything the daemon keeps lies"
+        "state.directory", written.STATE_DIRECTORY, kinds.DIRECTORY, "where everything the daemon keeps lies"
     )
     log_format: str = _setting(
         "log.format", "auto", kinds.one_of("auto", "json", "console"), "auto: for people on a terminal, else JSON lines"
@@ -187,12 +188,6 @@ def candidate_files(environ: Mapping[str, str]) -> list[Path]:
     return [Path("/etc/headrace/headrace.toml"), Path(home) / "headrace" / "headrace.toml"]
 
 
-def state_directory(environ: Mapping[str, str]) -> str:
-    """Return the state directory that holds when nobody names one."""
-    # systemd joins several StateDirectory= with colons; the first is the unit's own
-    return environ.get("STATE_DIRECTORY", "").partition(":")[0] or str(ROWS["state.directory"].default)
-
-
 def load(flags: Mapping[str, object], environ: Mapping[str, str], files: Mapping[str, str]) -> Configuration:
     """Return the configuration, or raise ``ConfigurationInvalid`` naming everything that is wrong.
 
@@ -200,7 +195,7 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], files: Mapping
     problems: list[str] = []
     found: dict[str, tuple[object, str]] = {k: (row.default, "default") for k, row in ROWS.items()}
     if environ.get("STATE_DIRECTORY"):
-        found["state.directory"] = (state_directory(environ), "$STATE_DIRECTORY")
+        found["state.directory"] = (written.state_directory(environ), "$STATE_DIRECTORY")
     for file, text in files.items():
         found.update(_from_file(file, text, problems))
     found.update(_from_environment(environ, problems))
@@ -229,7 +224,7 @@ def _credential(environ: Mapping[str, str], name: str) -> str:
 
 
 def _quoted(value: object) -> str:
-    return kinds.without_credentials(json.dumps(value, ensure_ascii=False, default=str))
+    return written.without_credentials(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def _from_file(file: str, text: str, problems: list[str]) -> Iterator[tuple[str, tuple[object, str]]]:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from .. import __version__
 from ..engine import errors
-from . import setting_kinds
+from . import written
 
 ANSWER_S = 30.0  # how long a plain answer may take
 
@@ -116,7 +116,7 @@ class Endpoint:
                 port = parts.port or (443 if parts.scheme == "https" else 80)
                 return cls(parts.scheme, parts.hostname, port, parts.path.rstrip("/"))
         raise errors.InvalidRequest(
-            f"{setting_kinds.without_credentials(url)!r} is not the address of a daemon",
+            f"{written.without_credentials(url)!r} is not the address of a daemon",
             hint="write http://HOST:PORT, https://HOST or unix:///PATH/daemon.sock",
         )
 

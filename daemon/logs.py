@@ -20,7 +20,7 @@ from typing import Any, TextIO
 import msgspec
 import structlog
 
-from . import setting_kinds
+from . import written
 
 #: A field whose name says that it holds a secret is never written, whatever it holds.
 _SECRET_NAME = re.compile(
@@ -79,7 +79,7 @@ def _masked(name: str, value: Any) -> Any:
         if value and _names_secret(name):
             return _HIDDEN
         text = _SECRET_TEXT.sub(_HIDDEN, value)
-        return setting_kinds.without_credentials(text) if "://" in text else text
+        return written.without_credentials(text) if "://" in text else text
     if isinstance(value, bytes):
         return _masked(name, value.decode(errors="replace"))
     if isinstance(value, Mapping):

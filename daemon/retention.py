@@ -41,4 +41,4 @@ class Retention:
         asked = answers.decoded(body or b"{}", PruneRequest)
         if asked.keep_s is not None and not asked.keep_s > 0:
             raise errors.InvalidRequest("keep_s is a number of seconds above 0")
-        return answers.json_answer(await self._pruner.prune(asked.keep_s, dry_run=asked.dry_run))
+        return answers.json_answer(await self._pruner.prune(asked.keep_s, dry_run=asked.dry_run, at_once=True))

@@ -15,7 +15,7 @@ import aiohttp.http_parser
 from aiohttp import web
 
 from ..engine import errors
-from . import connections, private_files, routes, setting_kinds
+from . import connections, private_files, routes, written
 
 #: The kernel takes 107 bytes for a socket's path; a longer one is reached through the folder's descriptor.
 _SOCKET_PATH_MAX = 100
@@ -40,7 +40,7 @@ class Server:
         self._listening: list[asyncio.Server] = []
         self._socket: Path | None = None
 
-    async def start(self, address: setting_kinds.Address, socket: Path, tls: str = "") -> str:
+    async def start(self, address: written.Address, socket: Path, tls: str = "") -> str:
         """Listen on both and return the URL; ``tls`` is the file with certificate and key, empty for plain HTTP.
 
         Raises ``ConfigurationInvalid`` for an address that cannot be had and for a file that cannot be used."""
@@ -64,7 +64,7 @@ class Server:
         self._listening.append(listening)
         host, port = listening.sockets[0].getsockname()[:2]
         await self._listen_locally(socket, door)
-        return f"{'https' if tls else 'http'}://{setting_kinds.Address(host, port)}"
+        return f"{'https' if tls else 'http'}://{written.Address(host, port)}"
 
     async def _listen_locally(self, socket: Path, door: connections.Factory) -> None:
         """Only the service's own user may open the socket; who connects is asked of the kernel besides."""

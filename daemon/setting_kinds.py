@@ -8,7 +8,6 @@ A feature with several values of its own is one setting whose kind is ``table``.
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -17,59 +16,9 @@ from typing import Any
 
 import msgspec
 
-_UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
-_ADDRESS = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^\[\]:\s]+)):(?P<port>\d{1,5})")
+from . import written
+
 _SCP_STYLE = re.compile(r"[^/\s]+:.+")  # git@forge:ops/flows.git, and anything with a scheme
-_WEB_CREDENTIALS = re.compile(r"(https?://)[^/\s@]+@")
-_URL_PASSWORD = re.compile(r"(\w+://[^/\s@:]+):[^/\s@]+@")
-
-
-def without_credentials(text: str) -> str:
-    """Return ``text`` with what URLs in it carry as user name and password made unreadable."""
-    return _URL_PASSWORD.sub(r"\1:***@", _WEB_CREDENTIALS.sub(r"\1***@", text))
-
-
-def duration_s(value: object) -> float:
-    """Return seconds for ``"500ms"``, ``"30s"``, ``"5m"``, ``"2h"``, ``"1d"`` or a bare number of seconds."""
-    match = None if isinstance(value, bool) else _DURATION.fullmatch(str(value).strip())
-    if match is None:
-        raise ValueError('is not a duration such as "30s", "5m" or "2h"')
-    return float(match[1]) * _UNITS_S[match[2] or "s"]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Address:
-    """A TCP address to listen on; port 0 lets the system choose."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, value: object) -> Address:
-        """Read ``host:port`` or ``[v6]:port``; raises ``ValueError``."""
-        match = _ADDRESS.fullmatch(str(value).strip())
-        if match is None or int(match["port"]) > 65535:
-            raise ValueError("is not HOST:PORT, such as 127.0.0.1:8420 or [::1]:8420")
-        if match["v6"]:
-            try:
-                ipaddress.IPv6Address(match["v6"])
-            except ValueError:
-                raise ValueError(f"holds {match['v6']}, which is not an IPv6 address") from None
-        return cls(match["v6"] or match["host"], int(match["port"]))
-
-    @property
-    def loopback(self) -> bool:
-        """Whether only this machine can reach it."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -132,7 +81,7 @@ def count(least: int, most: int) -> Kind:
 
 def duration(least_s: float, most_s: float, *, or_zero: bool = False) -> Kind:
     def parse(value: object) -> float:
-        seconds = duration_s(value)
+        seconds = written.duration_s(value)
         if not least_s <= seconds <= most_s and not (or_zero and seconds == 0):
             raise ValueError(f"must be from {least_s:g}s to {most_s:g}s{', or 0' if or_zero else ''}")
         return seconds
@@ -197,11 +146,11 @@ def _shown_table(value: Any) -> Any:
 
 
 TEXT = Kind("text", _text)
-SOURCE = Kind("text", _source, without_credentials)
+SOURCE = Kind("text", _source, written.without_credentials)
 FILE = Kind("file", _file)
 SUBFOLDER = Kind("text", _subfolder)
 DIRECTORY = Kind("directory", _directory, str)
 YES_OR_NO = Kind("true | false", _yes_or_no)
 NAME = Kind("text", _name)
 FOLDERS = Kind("folder=name, …", _folders, _shown_folders)
-ADDRESS = Kind("host:port", Address.parse, str)
+ADDRESS = Kind("host:port", written.Address.parse, str)

@@ -16,7 +16,7 @@ import structlog
 
 from ...engine import errors
 from ...engine.records import filing, head, recovery, salvage, segments
-from .. import config, ownership
+from .. import ownership, written
 from . import export, options, pruning, render
 
 state_option = click.option("--state", default="", metavar="DIR", help="The state directory meant.")
@@ -104,7 +104,7 @@ def salvage_(state: str, *, as_json: bool) -> int:
 
 def _folder(state: str) -> Path:
     before = click.get_current_context().find_object(options.Target) or options.Target()
-    folder = Path(state or before.state or config.state_directory(os.environ)).expanduser().absolute()
+    folder = Path(state or before.state or written.state_directory(os.environ)).expanduser().absolute()
     if not folder.is_dir():
         raise errors.NotFound(f"there is no state directory {folder}", hint="name it with --state")
     return folder

@@ -15,7 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from ...engine import errors
-from .. import config, setting_kinds
+from .. import written
 
 R = TypeVar("R")
 
@@ -59,7 +59,7 @@ def client(url: str, state: str) -> Any:
 def state_directory(state: str) -> Path:
     """Return the state directory that is meant, for a verb that looks into it where no daemon runs."""
     before = click.get_current_context().find_object(Target) or Target()
-    return Path(state or before.state or config.state_directory(os.environ)).absolute()
+    return Path(state or before.state or written.state_directory(os.environ)).absolute()
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text for people.")
@@ -73,7 +73,7 @@ class Seconds(click.ParamType[float]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Read ``30``, ``30s``, ``5m`` or ``2h``."""
         try:
-            return setting_kinds.duration_s(value)
+            return written.duration_s(value)
         except ValueError as error:
             self.fail(f"{value!r} {error}", param, ctx)
 

@@ -52,10 +52,11 @@ class Workshop:
     # -- flows ------------------------------------------------------------------------------------------------------
 
     def write(self, path: str, text: str) -> None:
-        """Write a file of the source."""
-        target = self.folder / path
+        """Write a file of the source, in one step: a sync that is under way would see it empty."""
+        target, draft = self.folder / path, self.folder.with_name("draft")
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(textwrap.dedent(text))
+        draft.write_text(textwrap.dedent(text))
+        draft.rename(target)
 
     def flow(self, name: str, text: str) -> str:
         """Write a flow and wait until the daemon has it; returns its name."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.daemon import config, setting_kinds
+from headrace.daemon import config, written
 from headrace.engine import errors
 
 SOURCE = {"source.url": "https://forge.example/flows.git"}
@@ -23,7 +23,7 @@ def test_a_source_is_all_that_must_be_given():
     assert configuration.source_url == "https://forge.example/flows.git"
     assert configuration.source_ref == "HEAD"
     assert configuration.source_poll_s == 30
-    assert configuration.listen_address == setting_kinds.Address("127.0.0.1", 8420)
+    assert configuration.listen_address == written.Address("127.0.0.1", 8420)
     assert configuration.run_max_running == 32
     assert configuration.state_directory == Path.cwd() / ".headrace"
     assert "source.url is missing" in problems()
@@ -94,34 +94,34 @@ def test_a_variable_with_one_underscore_too_few_is_not_ignored():
 
 
 @pytest.mark.parametrize(
-    ("written", "host", "port"),
+    ("text", "host", "port"),
     [("127.0.0.1:0", "127.0.0.1", 0), ("[::1]:8420", "::1", 8420), ("localhost:80", "localhost", 80)],
 )
-def test_an_address_is_read_and_shown_the_same_way(written, host, port):
-    address = config.load(SOURCE | {"listen.address": written}, {}, {}).listen_address
+def test_an_address_is_read_and_shown_the_same_way(text, host, port):
+    address = config.load(SOURCE | {"listen.address": text}, {}, {}).listen_address
 
-    assert address == setting_kinds.Address(host, port)
-    assert str(address) == written
-
-
-@pytest.mark.parametrize("written", ["", ":8420", "8420", "host", "host:65536", "::1:80", "[zz]:80", "a b:80"])
-def test_what_is_not_an_address_is_refused(written):
-    assert "listen.address" in problems(SOURCE | {"listen.address": written})
+    assert address == written.Address(host, port)
+    assert str(address) == text
 
 
-@pytest.mark.parametrize("written", ["0.0.0.0:8420", "[::]:8420", "192.0.2.1:80", "forge.example:80"])
-def test_an_address_others_can_reach_needs_a_certificate_or_a_proxy_in_front(written, tmp_path):
-    assert "set listen.behind_proxy = true" in problems(SOURCE | {"listen.address": written})
+@pytest.mark.parametrize("text", ["", ":8420", "8420", "host", "host:65536", "::1:80", "[zz]:80", "a b:80"])
+def test_what_is_not_an_address_is_refused(text):
+    assert "listen.address" in problems(SOURCE | {"listen.address": text})
+
+
+@pytest.mark.parametrize("text", ["0.0.0.0:8420", "[::]:8420", "192.0.2.1:80", "forge.example:80"])
+def test_an_address_others_can_reach_needs_a_certificate_or_a_proxy_in_front(text, tmp_path):
+    assert "set listen.behind_proxy = true" in problems(SOURCE | {"listen.address": text})
     (tmp_path / "tls").write_text("")
-    assert config.load(SOURCE | {"listen.address": written}, {"CREDENTIALS_DIRECTORY": str(tmp_path)}, {}).tls
-    assert config.load(SOURCE | {"listen.address": written, "listen.behind_proxy": True}, {}, {})
+    assert config.load(SOURCE | {"listen.address": text}, {"CREDENTIALS_DIRECTORY": str(tmp_path)}, {}).tls
+    assert config.load(SOURCE | {"listen.address": text, "listen.behind_proxy": True}, {}, {})
 
 
 @pytest.mark.parametrize(
-    ("written", "seconds"), [("250ms", 0.25), ("30s", 30), ("1.5m", 90), ("2h", 7200), ("1d", 86400), (5, 5), ("7", 7)]
+    ("text", "seconds"), [("250ms", 0.25), ("30s", 30), ("1.5m", 90), ("2h", 7200), ("1d", 86400), (5, 5), ("7", 7)]
 )
-def test_durations_have_units(written, seconds):
-    assert setting_kinds.duration_s(written) == seconds
+def test_durations_have_units(text, seconds):
+    assert written.duration_s(text) == seconds
 
 
 def test_directories_are_made_absolute_and_addresses_left_alone():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.daemon import audit, limits, principals, setting_kinds
+from headrace.daemon import audit, limits, principals, written
 from tests.support.daemons import Daemon
 
 ROOT = Path(__file__).parents[2]
@@ -53,4 +53,4 @@ def test_scopes_roles_and_limits_are_those_of_the_code():
     rows = re.findall(r"^\| `(\w+)` \|", DOCUMENT.partition("| scope | lets |")[2].partition("\n\n")[0], re.MULTILINE)
     assert tuple(rows) == principals.SCOPES
     assert all(f"`{role}`" in DOCUMENT for role in principals.ROLES)
-    assert limits.FAILURES_MAX == 10 and setting_kinds.duration_s("5m") == limits.WITHIN_S
+    assert limits.FAILURES_MAX == 10 and written.duration_s("5m") == limits.WITHIN_S

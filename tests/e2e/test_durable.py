@@ -145,11 +145,10 @@ def test_a_flow_process_that_is_killed_is_replaced(daemon, world):
 
 
 def children_of_fork_server(daemon):
-    (server,) = [
-        pid
-        for pid in processes_matching("engine/guest/__main__.py")
-        if int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1]) == daemon.pid
-    ]
+    started = Path(f"/proc/{daemon.pid}/task").glob("*/children")  # by whichever thread of the daemon
+    (server,) = {pid for of_thread in started for pid in of_thread.read_text().split()} & {
+        str(pid) for pid in processes_matching("engine/guest/__main__.py")
+    }
     return [int(pid) for pid in Path(f"/proc/{server}/task/{server}/children").read_text().split()]
 
 

@@ -42,7 +42,6 @@ def test_what_flows_no_longer_need_goes_and_what_they_keep_stays(tmp_path, make_
     (flows / "keeps.py").write_text(KEEPS)
     (flows / "plain.py").write_text("def handler(system, this):\n    return this.success('plain')\n")
     daemon = make_daemon(flows)
-    daemon.environment["HEADRACE_RECORDS__SEGMENT_BYTES"] = "8192"
     daemon.start()
     asking = daemon.client.run("keeps")["id"]
     (message,) = until(lambda: daemon.client.messages(pending=True), "it asks")
