@@ -137,13 +137,14 @@ def test_a_lock_is_free_after_its_execution_however_that_ends(workshop, value, e
 
 @pytest.mark.contract("2.lock.end")
 def test_who_waits_and_is_cancelled_does_not_take_the_lock_later(workshop, value):
-    holder = workshop.start(STAYS.replace("END", "this.sleep(0.6)"), lock="waited for")
+    holder = workshop.start(STAYS.replace("END", "this.sleep(60)"), lock="waited for")
     workshop.until_output(holder, "inside")
     waiter = workshop.start("with this.lock('waited for'):\n    this.set_output('inside', True)")
     workshop.until_status(waiter, "WAITING")
     workshop.daemon.client.cancel(waiter)
     ended = workshop.ended(waiter)
     assert (ended["status"], ended["output_value"]) == ("ENDED_CANCELLED", {})
+    workshop.daemon.client.cancel(holder)
     workshop.ended(holder)
     assert value("with this.lock('waited for', timeout=5):\n    return 1") == 1
 
