@@ -18,7 +18,7 @@ import msgspec
 from aiohttp import web
 
 from ..engine import errors
-from . import access, answers, audit, operations, principals, routes, shapes, token_store, written
+from . import access, answers, audit, operations, paging, principals, routes, shapes, token_store, written
 from .operations import Operation
 from .reach import Reach
 
@@ -54,8 +54,9 @@ class Accounts:
         """Return the routes."""
         v1, all_ = "/api/v1", Reach.EVERYTHING
         me, made = Operation(gives=shapes.Me), Operation(takes=NewToken, gives=shapes.NewToken, statuses=(201,))
-        tokens, gone = Operation(gives=shapes.Items[shapes.Token]), Operation(statuses=(204,))
-        lines = Operation(gives=shapes.Items[audit.Entry], query=(_LIMIT,))
+        tokens = Operation(gives=shapes.Page[shapes.Token], query=paging.PARAMETERS)
+        gone = Operation(statuses=(204,))
+        lines = Operation(gives=shapes.Page[audit.Entry], query=(_LIMIT, operations.CURSOR))
         rows: list[tuple[str, str, str, routes.Handler, str, Reach, Operation]] = [
             ("GET", f"{v1}/me", "read", self.who_am_i, "whom the credentials stand for", Reach.GENERAL, me),
             ("GET", f"{v1}/tokens", "admin", self.list_tokens, "all tokens, without their secrets", all_, tokens),
@@ -73,11 +74,11 @@ class Accounts:
 
     async def list_tokens(self, request: web.Request) -> web.Response:
         """All of them."""
-        return answers.json_answer({"items": [self._view(token) for token in self._tokens.all()]})
+        return await paging.answer(request, self._tokens.all(), lambda token: (token.name, token.id), self._view)
 
     async def create_token(self, request: web.Request) -> web.Response:
         """Make one. Nobody can give more than they have: only administrators of all flows come here."""
-        asked = answers.decoded(await answers.body_of(request, _BODY_BYTES_MAX), NewToken)
+        asked = answers.decoded(await answers.json_of(request, _BODY_BYTES_MAX), NewToken)
         token, secret = await self._tokens.create(
             asked.name,
             principals.scopes_of(asked.scopes),
@@ -86,7 +87,7 @@ class Accounts:
             request[routes.PRINCIPAL].name,
         )
         headers = {"Location": f"/api/v1/tokens/{token.id}", "Cache-Control": "no-store"}
-        return answers.json_answer({**self._view(token), "token": secret}, status=201, headers=headers)
+        return answers.json_answer({**await self._view(token), "token": secret}, status=201, headers=headers)
 
     async def revoke_token(self, request: web.Request) -> web.Response:
         """Take it away; nothing is answered to it after this."""
@@ -95,12 +96,12 @@ class Accounts:
 
     async def show_audit(self, request: web.Request) -> web.Response:
         """The latest lines."""
-        limit = request.query.get("limit", str(_ENTRIES))
-        if not limit.isascii() or not limit.isdecimal() or not 1 <= int(limit) <= audit.LIMIT_MAX:
-            raise errors.InvalidRequest(f"limit={limit} is not a number from 1 to {audit.LIMIT_MAX}")
-        return answers.json_answer({"items": await asyncio.to_thread(self._audit.latest, int(limit))})
+        limit = paging.limit_of(request.query, _ENTRIES, audit.LIMIT_MAX)
+        end = paging.read_cursor(request.query, int)
+        entries, begin = await asyncio.to_thread(self._audit.latest, limit, end)
+        return paging.linked(request, list(entries), paging.written_cursor(begin) if begin else "")
 
-    def _view(self, token: token_store.Token) -> dict[str, Any]:
+    async def _view(self, token: token_store.Token) -> dict[str, Any]:
         return {
             "id": token.id,
             "name": token.name,

@@ -6,9 +6,12 @@ Nothing here decides anything; handlers stay parse, call, render.
 from __future__ import annotations
 
 import asyncio
+import collections
+import json
 import re
 import secrets
 import urllib.parse
+from collections.abc import Iterable
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
@@ -16,6 +19,8 @@ from aiohttp import web
 
 from ..engine import errors, values
 
+#: What a request is called in the log, the audit log and its answer.
+REQUEST_ID = web.RequestKey("request id", str)
 JSON = "application/json"
 PROBLEM = "application/problem+json"
 #: Longest a request may be kept waiting for an execution's end; a client that wants more asks again.
@@ -27,6 +32,9 @@ _BODY_S_MAX = 600.0
 #: What bodies that are still arriving may take of the memory together: four of the largest, or thousands of the usual.
 BODIES_BYTES_MAX = 256 * 1024 * 1024
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d+)")
+#: How deep JSON may be nested: what people and programs write is a tenth of it.
+DEPTH_MAX = 64
+_CHECKED_ON_LOOP_BYTES = 64 * 1024  # what takes a millisecond; larger bodies are looked through in a thread
 #: Forms of our pages; larger inputs are for the API.
 _FORM_BYTES_MAX = 4 * 1024 * 1024
 _FORM_FIELDS_MAX = 600  # a message may ask for 500 things
@@ -40,12 +48,15 @@ def json_answer(value: Any, *, status: int = 200, headers: dict[str, str] | None
     return web.Response(body=msgspec.json.encode(value), status=status, content_type=JSON, headers=headers)
 
 
-def problem(error: errors.HeadraceError, status: int | None = None) -> web.Response:
-    """Return an error as ``application/problem+json``."""
+def problem(error: errors.HeadraceError, status: int | None = None, request_id: str = "") -> web.Response:
+    """Return an error as ``application/problem+json``; its ``type`` is named for the error's class and stays."""
     code = status or error.http_status
-    body: dict[str, Any] = {"type": "about:blank", "title": _title(error), "status": code, "detail": error.message}
+    title = title_of(type(error))
+    body: dict[str, Any] = {"type": type_of(title), "title": title, "status": code, "detail": error.message}
     if error.hint:
         body["hint"] = error.hint
+    if request_id:
+        body["request"] = request_id
     headers = (
         {"Retry-After": str(getattr(error, "retry_after_s", 0) or 1 + secrets.randbelow(4))} if error.retryable else {}
     )
@@ -54,10 +65,17 @@ def problem(error: errors.HeadraceError, status: int | None = None) -> web.Respo
     return web.Response(body=msgspec.json.encode(body), status=code, content_type=PROBLEM, headers=headers)
 
 
-def _title(error: errors.HeadraceError) -> str:
-    """``NotFound`` → ``Not found``."""
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__)
+def title_of(kind: type[errors.HeadraceError]) -> str:
+    """``NotFound`` → ``Not found``. What nobody outside can mend is called the same for all: a defect of ours."""
+    if kind.http_status == 500:
+        return "Internal error"
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__)
     return words[0] + words[1:].lower()
+
+
+def type_of(title: str) -> str:
+    """``Not found`` → ``urn:headrace:not-found``, the problem's type (RFC 9457, section 3.1.1)."""
+    return f"urn:headrace:{title.lower().replace(' ', '-')}"
 
 
 async def body_of(request: web.Request, bytes_max: int) -> bytes:
@@ -78,6 +96,50 @@ async def body_of(request: web.Request, bytes_max: int) -> bytes:
     if len(body) > bytes_max:
         raise errors.TooLarge(f"the body is over the limit of {bytes_max:,} bytes")
     return body
+
+
+async def json_of(request: web.Request, bytes_max: int) -> bytes:
+    """Return the body of a request of the API, which has to be JSON that everybody reads alike; may be empty.
+
+    Raises ``InvalidRequest`` for a key that stands twice in an object and for what is nested too deeply. How many keys
+    there are is not limited: their hashes have a random seed."""
+    body = await body_of(request, bytes_max)
+    if len(body) <= _CHECKED_ON_LOOP_BYTES:
+        _read_alike(body)
+    else:
+        await asyncio.to_thread(_read_alike, body)
+    return body
+
+
+def _read_alike(body: bytes) -> None:
+    try:
+        value = json.loads(body.decode().strip() or "{}", object_pairs_hook=_once_each)
+    except RecursionError:
+        raise _too_deep() from None
+    except ValueError as error:  # and of Unicode
+        raise errors.InvalidRequest(f"the body cannot be used: {error}") from None
+    level = _containers([value])
+    for _ in range(DEPTH_MAX):
+        inside = (outer.values() if isinstance(outer, dict) else outer for outer in level)
+        level = [container for found in inside for container in _containers(found)]
+    if level:
+        raise _too_deep()
+
+
+def _containers(found: Iterable[Any]) -> list[Any]:
+    return [value for value in found if isinstance(value, dict | list)]
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = collections.Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {twice[:100]!r} stands twice in an object")
+    return found
+
+
+def _too_deep() -> errors.InvalidRequest:
+    return errors.InvalidRequest(f"the body is nested more than {DEPTH_MAX} deep", hint="flatten it, or pass a file")
 
 
 async def _arriving(request: web.Request, bytes_max: int) -> bytes:

@@ -16,7 +16,7 @@ from ..engine import errors, events, lifecycle, model, ports
 from ..engine.records import index, listing
 from ..engine.running import dispatcher, views
 from ..sync import loop as sync_loop
-from . import answers, operations, reach, routes, shapes, stream, typings
+from . import answers, operations, paging, reach, routes, shapes, stream, typings
 from .operations import Operation
 from .reach import Reach
 
@@ -65,7 +65,8 @@ class Api:
         ]
 
     def _of_flows(self, v1: str) -> list[routes.Route]:
-        route, listed, one = routes.Route, Operation(gives=shapes.Items[shapes.Flow]), shapes.FlowWithScript
+        route, one = routes.Route, shapes.FlowWithScript
+        listed = Operation(gives=shapes.Page[shapes.Flow], query=paging.PARAMETERS)
         return [
             route("GET", f"{v1}/flows", "read", self.list_flows, "the catalogue", Reach.FILTERED, listed),
             route(
@@ -76,7 +77,7 @@ class Api:
 
     def _of_executions(self, v1: str) -> list[routes.Route]:
         one, its = v1 + "/executions/{id}", Reach.EXECUTION
-        page = Operation(gives=shapes.ExecutionPage, query=_FILTERS)
+        page = Operation(gives=shapes.Page[shapes.Summary], query=_FILTERS)
         seen = Operation(gives=shapes.Execution, query=(operations.WAIT,))
         log = Operation(gives=operations.LINES, also=(operations.STREAM,), headers=(operations.LAST_EVENT_ID,))
         record = Operation(
@@ -113,8 +114,13 @@ class Api:
 
     async def list_flows(self, request: web.Request) -> web.Response:
         """All flows by name, as far as they are the sender's."""
-        flows, who = self._flows.current().flows, request[routes.PRINCIPAL]
-        return answers.json_answer({"items": [flow_view(flows[name]) for name in sorted(flows) if who.may_touch(name)]})
+        who = request[routes.PRINCIPAL]
+        theirs = [flow for name, flow in self._flows.current().flows.items() if who.may_touch(name)]
+
+        async def show(flow: model.Flow) -> dict[str, Any]:
+            return flow_view(flow)
+
+        return await paging.answer(request, theirs, lambda flow: (flow.name,), show)
 
     async def show_flow(self, request: web.Request) -> web.Response:
         """One flow, with the source of the version that runs, and of a newer one that does not."""
@@ -135,12 +141,9 @@ class Api:
     async def list_executions(self, request: web.Request) -> web.Response:
         """A page of executions; ``next`` and the ``Link`` header lead on."""
         page = await self._archive.query(listing_query(request.query))
-        headers = {}
-        if page.cursor:
-            headers["Link"] = f'<{request.rel_url.update_query(cursor=page.cursor)}>; rel="next"'
         who = request[routes.PRINCIPAL]
         items = [views.summary(item) for item in page.items if await self._subjects.is_theirs(who, item.id)]
-        return answers.json_answer({"items": items, "next": page.cursor or None}, headers=headers)
+        return paging.linked(request, items, page.cursor)
 
     async def show_execution(self, request: web.Request) -> web.Response:
         """Everything about one execution, as it is on disk; ``wait`` waits for its end first."""
@@ -275,9 +278,6 @@ def listing_query(given: multidict.MultiMapping[str]) -> listing.Query:
     known = {"flow", "status", "type", "parent", "since", "until", "q", "limit", "cursor"}
     if unknown := given.keys() - known:
         raise errors.InvalidRequest(f"{', '.join(sorted(unknown))}: no such filter", hint=f"there are {sorted(known)}")
-    limit = given.get("limit", "50")
-    if not limit.isascii() or not limit.isdecimal() or not 1 <= int(limit) <= 200:
-        raise errors.InvalidRequest(f"limit={limit} is not a number from 1 to 200")
     return listing.Query(
         flow=given.get("flow", ""),
         status=tuple(given.getall("status", [])),
@@ -286,7 +286,7 @@ def listing_query(given: multidict.MultiMapping[str]) -> listing.Query:
         since=_moment(given.get("since", "")),
         until=_moment(given.get("until", "")),
         q=given.get("q", ""),
-        limit=int(limit),
+        limit=paging.limit_of(given, 50, listing.LIMIT_MAX),
         cursor=given.get("cursor", ""),
     )
 

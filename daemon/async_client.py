@@ -29,6 +29,7 @@ _SILENCE_S = 60.0
 _WAIT_SLICE_S = 20.0
 _PATIENCE_S = 60.0
 _REST_S = 0.2
+_PAGE = 1000
 
 
 class AsyncClient:
@@ -71,7 +72,7 @@ class AsyncClient:
 
     async def flows(self) -> list[JSON]:
         """Return the catalogue."""
-        return await self._items("/flows")
+        return await self._every("/flows")
 
     async def flow(self, name: str) -> JSON:
         """Return one flow with its script."""
@@ -148,7 +149,7 @@ class AsyncClient:
 
     async def kept(self, plural: str) -> list[JSON]:
         """Return all records of a kind."""
-        return await self._items(f"/{plural}")
+        return await self._every(f"/{plural}")
 
     async def kept_one(self, plural: str, name: str) -> JSON:
         """Return one of them."""
@@ -165,7 +166,7 @@ class AsyncClient:
 
     async def messages(self, *, pending: bool) -> list[JSON]:
         """Return messages, newest first; with ``pending`` those that wait for an answer."""
-        return await self._items("/messages?pending=true" if pending else "/messages")
+        return await self._every("/messages?pending=true" if pending else "/messages")
 
     async def answer(self, message_id: str, response: JSON) -> JSON:
         """Answer a message."""
@@ -180,6 +181,17 @@ class AsyncClient:
         return await self._json("POST", f"/sync?wait={wait_s:g}", timeout_s=ANSWER_S + wait_s)
 
     # -- one request ------------------------------------------------------------------------------------------------
+
+    async def _every(self, target: str) -> list[JSON]:
+        """Return the entries of all pages of a list."""
+        found: list[JSON] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            more = {"limit": str(_PAGE)} | ({"cursor": cursor} if cursor else {})
+            page = await self._json("GET", f"{target}{'&' if '?' in target else '?'}{urllib.parse.urlencode(more)}")
+            found += page["items"]
+            cursor = page.get("next")
+        return found
 
     async def _items(self, target: str) -> list[JSON]:
         items: list[JSON] = (await self._json("GET", target))["items"]

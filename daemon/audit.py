@@ -118,16 +118,19 @@ class Audit:
             os.fdatasync(self._descriptor)
         os.close(self._descriptor)
 
-    def latest(self, limit: int) -> list[Entry]:
-        """Return up to ``limit`` lines, newest first. Blocking."""
+    def latest(self, limit: int, end: int | None = None) -> tuple[list[Entry], int]:
+        """Return up to ``limit`` lines before the byte ``end`` (None: the file's), newest first, and where the oldest
+        of them begins: 0 if it is the first. Raises ``InvalidRequest`` if no line ends there. Blocking."""
         with self._path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _READ_BYTES_MAX))
-            lines = file.read(_READ_BYTES_MAX).split(b"\n")[:-1]
-        if size > _READ_BYTES_MAX:
-            lines = lines[1:]  # half of one
-        found = [msgspec.json.decode(line, type=Entry) for line in lines[-limit:]]
-        return found[::-1]
+            last = size if end is None else end
+            begin = max(0, last - _READ_BYTES_MAX)
+            file.seek(begin)
+            text = file.read(max(0, last - begin))
+        if not 0 <= last <= size or (text and not text.endswith(b"\n")):
+            raise errors.InvalidRequest("the cursor is not one of this list", hint="leave it out")
+        lines = text.splitlines(keepends=True)[1 if begin else 0 :][-limit:]  # what begins in the middle is half a line
+        return [msgspec.json.decode(line, type=Entry) for line in reversed(lines)], last - sum(map(len, lines))
 
 
 def verify(lines: Iterable[bytes]) -> tuple[int, str]:

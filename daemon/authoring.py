@@ -88,7 +88,7 @@ class Authoring:
 
     async def create(self, request: web.Request) -> web.Response:
         """Make a flow; one that is there already is a conflict."""
-        asked = answers.decoded(await answers.body_of(request, BODY_BYTES_MAX), NewFlow)
+        asked = answers.decoded(await answers.json_of(request, BODY_BYTES_MAX), NewFlow)
         name = asked.name or f"new flow {datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"
         if self._known(name) is not None:
             raise errors.Conflict(f"there is a flow {name!r} already", hint="PUT changes it")
@@ -96,7 +96,7 @@ class Authoring:
 
     async def save(self, request: web.Request) -> web.Response:
         """Make the script what the flow is; commits even a script that does not run, which marks the flow broken."""
-        asked = answers.decoded(await answers.body_of(request, BODY_BYTES_MAX), Script)
+        asked = answers.decoded(await answers.json_of(request, BODY_BYTES_MAX), Script)
         name = request.match_info["name"]
         known = self._guarded(request, name)
         return await self._saved(
@@ -105,7 +105,7 @@ class Authoring:
 
     async def rename(self, request: web.Request) -> web.Response:
         """Move its file; the flow keeps its id."""
-        asked = answers.decoded(await answers.body_of(request, BODY_BYTES_MAX), Renaming)
+        asked = answers.decoded(await answers.json_of(request, BODY_BYTES_MAX), Renaming)
         flow = self._guarded(request, self._flows.find(request.match_info["name"]).name)
         assert flow is not None
         who = request[routes.PRINCIPAL].name

@@ -44,6 +44,7 @@ _WAIT_SLICE_S = 20.0  # one waiting request; short enough for every proxy
 _LIVELY_SLICE_S = 0.5  # the same when somebody watches
 _PATIENCE_S = 60.0  # how long a restarting daemon is waited for
 _RECENT_MAX = 1000  # executions among which an abbreviated id is looked for
+_PAGE = 1000  # entries asked for at a time of a list that is wanted whole
 
 #: All segments may have to be read.
 _PRUNING_S = 1800.0
@@ -113,7 +114,7 @@ class Client:
 
     def flows(self) -> list[JSON]:
         """Return the catalogue."""
-        return _items(self._json("GET", "/flows"))
+        return self._every("/flows")
 
     def flow(self, name: str) -> JSON:
         """Return one flow with its script."""
@@ -283,7 +284,7 @@ class Client:
 
     def kept(self, plural: str) -> list[JSON]:
         """Return all ``settings``, ``files``, ``connections``, ``webhooks``, ``schedules`` or ``vault_configs``."""
-        return _items(self._json("GET", f"/{plural}"))
+        return self._every(f"/{plural}")
 
     def kept_one(self, plural: str, name: str) -> JSON:
         """Return one of them; of a file its content is ``file``."""
@@ -330,7 +331,7 @@ class Client:
 
     def locks(self) -> list[JSON]:
         """Return the locks that are taken, with who has them and who waits."""
-        return _items(self._json("GET", "/locks"))
+        return self._every("/locks")
 
     def release_lock(self, name: str) -> None:
         """Take a lock from whoever has it."""
@@ -338,7 +339,7 @@ class Client:
 
     def messages(self, *, pending: bool) -> list[JSON]:
         """Return messages, newest first; with ``pending`` those that wait for an answer."""
-        return _items(self._json("GET", "/messages", query=[("pending", "true")] if pending else []))
+        return self._every("/messages", [("pending", "true")] if pending else [])
 
     def message(self, message_id: str) -> JSON:
         """Return one message with its form."""
@@ -354,7 +355,7 @@ class Client:
 
     def tokens(self) -> list[JSON]:
         """Return every token there is, without its secret."""
-        return _items(self._json("GET", "/tokens"))
+        return self._every("/tokens")
 
     def create_token(self, name: str, scopes: Sequence[str], *, flows: Sequence[str] = (), valid: str = "") -> JSON:
         """Make a token of these scopes or roles; its secret is ``token`` in what this returns, and nowhere else.
@@ -391,6 +392,17 @@ class Client:
         """Have records forgotten that were kept long enough, their disk freed; returns how much went (or would go)."""
         asked: JSON = {"dry_run": dry_run} if keep_s is None else {"dry_run": dry_run, "keep_s": keep_s}
         return self._json("POST", "/records/prune", body=asked, timeout_s=_PRUNING_S)
+
+    def _every(self, path: str, query: Sequence[tuple[str, str]] = ()) -> list[JSON]:
+        """Return the entries of all pages of a list."""
+        found: list[JSON] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            more = [*query, ("limit", str(_PAGE)), *([("cursor", cursor)] if cursor else [])]
+            page = self._json("GET", path, query=more)
+            found += page["items"]
+            cursor = page.get("next")
+        return found
 
     def _json(
         self,

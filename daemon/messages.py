@@ -12,7 +12,7 @@ from aiohttp import web
 
 from ..engine import errors, values
 from ..engine.running import asking
-from . import answers, operations, reach, routes, shapes
+from . import answers, operations, paging, reach, routes, shapes
 from .reach import Reach
 
 #: Answers are typed by people.
@@ -36,7 +36,7 @@ class Messages:
         return [
             route(
                 *("GET", "/api/v1/messages", "read", self.list_messages, "messages, newest first", Reach.FILTERED),
-                operations.Operation(gives=shapes.Items[shapes.Message], query=(_PENDING,)),
+                operations.Operation(gives=shapes.Page[shapes.Message], query=(_PENDING, *paging.PARAMETERS)),
             ),
             route(
                 *("GET", message, "read", self.show_message, "one message with its form and its answer"),
@@ -57,7 +57,13 @@ class Messages:
         found = self._asking.all(pending=pending)
         if who.limited:
             found = [one for one in found if one.execution and await self._subjects.is_theirs(who, one.execution)]
-        return answers.json_answer({"items": [await self._asking.for_people(message) for message in found]})
+        return await paging.answer(
+            request,
+            found,
+            lambda message: (message.created_at, message.id),
+            self._asking.for_people,
+            newest_first=True,
+        )
 
     async def show_message(self, request: web.Request) -> web.Response:
         """Everything about one."""
@@ -66,7 +72,7 @@ class Messages:
 
     async def answer(self, request: web.Request) -> web.Response:
         """Give the answer; the first one that fits its form counts."""
-        body = await answers.body_of(request, BODY_BYTES_MAX)
+        body = await answers.json_of(request, BODY_BYTES_MAX)
         response = values.checked(body.strip() or b"{}", "the answer")
         id_ = request.match_info["id"]
         await self._asking.answer(id_, response, request[routes.PRINCIPAL].name)

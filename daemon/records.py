@@ -19,7 +19,7 @@ from aiohttp import web
 from ..engine import errors, values
 from ..engine.running import keeper, locking
 from ..engine.state import kinds
-from . import answers, operations, preconditions, routes, shapes
+from . import answers, operations, paging, preconditions, routes, shapes
 from .operations import Operation
 from .reach import Reach
 
@@ -57,8 +57,9 @@ class Records:
             takes=content, gives=shapes.Record, statuses=(200, 201), headers=(operations.IF_MATCH,)
         )
         guarded_delete = Operation(statuses=(204,), headers=(operations.IF_MATCH,))
-        locks = Operation(gives=shapes.Items[shapes.Lock])
-        every, listed, all_ = "/api/v1/files", Operation(gives=shapes.Items[shapes.Record]), Reach.EVERYTHING
+        locks = Operation(gives=shapes.Page[shapes.Lock], query=paging.PARAMETERS)
+        every, all_ = "/api/v1/files", Reach.EVERYTHING
+        listed = Operation(gives=shapes.Page[shapes.Record], query=paging.PARAMETERS)
         rows: list[tuple[str, str, str, routes.Handler, str, Reach, Operation]] = [
             ("GET", every, "read", self.list_files, "all files, without their content", all_, listed),
             ("GET", file, "read", self.read_file, "the content of a file", all_, Operation(gives=content)),
@@ -74,14 +75,14 @@ class Records:
         """The routes of one type of record."""
 
         async def listing(request: web.Request) -> web.Response:
-            return answers.json_answer({"items": await self._keeper.listing(type_)})
+            return await self._list(request, type_)
 
         async def show(request: web.Request) -> web.Response:
             return _tagged(await self._keeper.show(type_, request.match_info["name"]))
 
         async def save(request: web.Request) -> web.Response:
             name = request.match_info["name"]
-            fields = _fields(type_, name, await answers.body_of(request, BODY_BYTES_MAX))
+            fields = _fields(type_, name, await answers.json_of(request, BODY_BYTES_MAX))
             async with self._changing:
                 is_new = await self._check(request, type_, name)
                 await self._keeper.save(type_, name, fields, _actor(request))
@@ -93,7 +94,7 @@ class Records:
 
         what, one = type_.replace("_", " "), path + "/{name}"
         seen, all_, guard = Operation(gives=shapes.Record), Reach.EVERYTHING, (operations.IF_MATCH,)
-        listed = Operation(gives=shapes.Items[shapes.Record])
+        listed = Operation(gives=shapes.Page[shapes.Record], query=paging.PARAMETERS)
         saved = Operation(takes=dict[str, Any], gives=shapes.Record, statuses=(200, 201), headers=guard)
         gone = Operation(statuses=(204,), headers=guard)
         return [
@@ -102,6 +103,11 @@ class Records:
             routes.Route("PUT", one, "edit", save, f"make a {what} or change fields of it", all_, saved),
             routes.Route("DELETE", one, "edit", delete, f"delete a {what}", all_, gone),
         ]
+
+    async def _list(self, request: web.Request, type_: str) -> web.Response:
+        return await paging.answer(
+            request, self._keeper.all(type_), lambda record: (record.name,), self._keeper.for_people
+        )
 
     async def _check(self, request: web.Request, type_: str, name: str) -> bool:
         """Refuse a change by somebody who saw something else; returns whether the record is new. Under the lock."""
@@ -122,7 +128,7 @@ class Records:
 
     async def list_files(self, request: web.Request) -> web.Response:
         """All files, by path."""
-        return answers.json_answer({"items": await self._keeper.listing("file")})
+        return await self._list(request, "file")
 
     async def read_file(self, request: web.Request) -> web.Response:
         """The content, to be saved rather than shown."""
@@ -151,7 +157,11 @@ class Records:
 
     async def list_locks(self, request: web.Request) -> web.Response:
         """Who has which lock, and who waits for it."""
-        return answers.json_answer({"items": self._locks.list()})
+
+        async def show(lock: dict[str, Any]) -> dict[str, Any]:
+            return lock
+
+        return await paging.answer(request, self._locks.list(), lambda lock: (lock["name"],), show)
 
     async def show_lock(self, request: web.Request) -> web.Response:
         """One lock; one that nobody has is not found."""

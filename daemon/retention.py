@@ -37,7 +37,7 @@ class Retention:
 
     async def prune(self, request: web.Request) -> web.Response:
         """Make a pass, or say what one would do; the answer comes when it is over."""
-        body = await answers.body_of(request, _BODY_BYTES_MAX)
+        body = await answers.json_of(request, _BODY_BYTES_MAX)
         asked = answers.decoded(body or b"{}", PruneRequest)
         if asked.keep_s is not None and not asked.keep_s > 0:
             raise errors.InvalidRequest("keep_s is a number of seconds above 0")

@@ -14,12 +14,13 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from typing import ClassVar
 
 import structlog
 from aiohttp import web
 
 from ..engine import errors
-from . import access, audit, limits, metrics, operations, principals, templates
+from . import access, answers, audit, limits, metrics, operations, principals, templates
 from .reach import Reach
 
 log = structlog.get_logger()
@@ -27,8 +28,6 @@ log = structlog.get_logger()
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 PRINCIPAL = access.PRINCIPAL
-#: What a request is called in the log, the audit log and its answer.
-REQUEST_ID = web.RequestKey("request id", str)
 _GOOD_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,100}")
 #: What a head may have, in bytes: its address, and its headers together. Each line is bounded by ``connections``.
 _TARGET_BYTES_MAX = 4096
@@ -66,6 +65,12 @@ class Route:
         """Whether a request that was let through is written down."""
         changes = self.scope != access.PUBLIC and method not in _SAFE_METHODS
         return changes if self.audited is None else self.audited
+
+
+class MethodNotAllowed(errors.InvalidRequest):
+    """There is something at this address, but not for this method."""
+
+    http_status: ClassVar[int] = 405
 
 
 class Desk:
@@ -153,7 +158,7 @@ class Desk:
             target=request.path[:2000],
             origin=self._guard.origin(request),
             status=status,
-            request=request[REQUEST_ID],
+            request=request[answers.REQUEST_ID],
             **fields,
         )
 
@@ -170,20 +175,20 @@ def _refused(route: Route, request: web.Request, error: errors.HeadraceError) ->
 async def named(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request the name that its sender chose for it (``X-Request-Id``), or a new one; refuse huge heads."""
     given = request.headers.get("X-Request-Id", "")
-    request[REQUEST_ID] = given if _GOOD_REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    request[answers.REQUEST_ID] = given if _GOOD_REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
     if len(request.raw_path) > _TARGET_BYTES_MAX:
         return templates.refusal(request, errors.TooLarge("the address is too long"), status=414)
     if sum(len(name) + len(value) for name, value in request.raw_headers) > _HEADERS_BYTES_MAX:
         return templates.refusal(request, errors.TooLarge("the headers are too long"), status=431)
-    structlog.contextvars.bind_contextvars(request=request[REQUEST_ID])  # each request has a context of its own
+    structlog.contextvars.bind_contextvars(request=request[answers.REQUEST_ID])  # each request has a context of its own
     return await handler(request)
 
 
 async def finish(request: web.Request, response: web.StreamResponse) -> None:
     """Put into every answer, before it is sent, its request's name and what keeps browsers from making more of it."""
     headers = response.headers
-    if REQUEST_ID in request:
-        headers.setdefault("X-Request-Id", request[REQUEST_ID])
+    if answers.REQUEST_ID in request:
+        headers.setdefault("X-Request-Id", request[answers.REQUEST_ID])
     headers.setdefault("X-Content-Type-Options", "nosniff")
     headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
     headers.setdefault("Cache-Control", "no-store")
@@ -199,7 +204,6 @@ async def problems_for_unknown(request: web.Request, handler: Handler) -> web.St
         return templates.refusal(request, errors.NotFound(f"there is nothing at {request.path}"))
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
-        impossible = errors.InvalidRequest(f"{request.method} is not possible here")
-        response = templates.refusal(request, impossible, status=405)
+        response = templates.refusal(request, MethodNotAllowed(f"{request.method} is not possible here"))
         response.headers["Allow"] = allowed
         return response

@@ -93,7 +93,7 @@ class Runs:
 
     async def run_flow(self, request: web.Request) -> web.Response:
         """Record the request, then answer; with ``wait``, when it has ended or the time is over."""
-        body = await answers.body_of(request, BODY_BYTES_MAX)
+        body = await answers.json_of(request, BODY_BYTES_MAX)
         asked = answers.decoded(body, RunRequest)
         flow = request.match_info["name"]
         wanted = model.Submission(
@@ -103,7 +103,7 @@ class Runs:
 
     async def create_execution(self, request: web.Request) -> web.Response:
         """The same, with the flow named in the body."""
-        body = await answers.body_of(request, BODY_BYTES_MAX)
+        body = await answers.json_of(request, BODY_BYTES_MAX)
         asked = answers.decoded(body, ExecutionRequest)
         if bool(asked.flow) == bool(asked.script):
             raise errors.InvalidRequest("give either `flow`, the name of a flow, or `script`, the text of one")
@@ -122,7 +122,7 @@ class Runs:
 
     async def rerun(self, request: web.Request) -> web.Response:
         """The same flow or script again. What came in through a webhook stays as little trusted as it was."""
-        body = await answers.body_of(request, BODY_BYTES_MAX)
+        body = await answers.json_of(request, BODY_BYTES_MAX)
         asked = answers.decoded(body, RerunRequest)
         before = await self._work.load(request.match_info["id"])
         if before.type == "TASK":

@@ -23,6 +23,13 @@ class Items(msgspec.Struct, Generic[T], kw_only=True):
     items: list[T]
 
 
+class Page(msgspec.Struct, Generic[T], kw_only=True):
+    """A page of a list; ``next`` is the cursor of the following one."""
+
+    items: list[T]
+    next: str | None
+
+
 class Summary(msgspec.Struct, kw_only=True):
     """An execution in a list."""
 
@@ -67,13 +74,6 @@ class Execution(Summary, kw_only=True):
     error: events.Failure | None
     effect: dict[str, Any] | None
     waiting_for: list[Wait]
-
-
-class ExecutionPage(msgspec.Struct, kw_only=True):
-    """A page of a list; ``next`` is the cursor of the following one."""
-
-    items: list[Summary]
-    next: str | None
 
 
 class RunBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -255,6 +255,7 @@ class Problem(msgspec.Struct, kw_only=True):
     status: int
     detail: str
     hint: str | msgspec.UnsetType = msgspec.UNSET
+    request: str | msgspec.UnsetType = msgspec.UNSET
 
 
 TaskType = ports.TaskType

@@ -86,7 +86,7 @@ def wants_page(request: web.Request) -> bool:
 
 def refusal(request: web.Request, error: errors.HeadraceError, *, status: int | None = None) -> web.Response:
     """Return an error as a page for people and as a problem for everything else."""
-    answer = answers.problem(error, status)
+    answer = answers.problem(error, status, request.get(answers.REQUEST_ID, ""))
     if not wants_page(request):
         return answer
     shown = page(request, "error.html", status=answer.status, error=error, code=answer.status)

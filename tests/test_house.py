@@ -41,7 +41,7 @@ FLOORS = {
 #: Third-party libraries and the modules that may know them; one not named here may be used anywhere but in the guest.
 QUARANTINE = {
     "aiohttp": r"daemon\.(access|accounts|answers|api|async_client|authoring|connections|health|login|message_pages)"
-    r"|daemon\.(messages|openapi|pages|records|retention|routes|runs|server|stream|templates|webhooks)"
+    r"|daemon\.(messages|openapi|pages|paging|records|retention|routes|runs|server|stream|templates|webhooks)"
     r"|daemon\.exports|tasks\.(rest|vault).*",
     "jinja2": r"daemon\.templates",
     "prometheus_client": r"daemon\.metrics",

@@ -110,18 +110,16 @@ class Keeper:
 
     async def show(self, type_: str, select: str, by: str = "") -> dict[str, Any]:
         """Return a record as people see it; raises ``NotFound``."""
-        return await self._seen_by_people(self.find(type_, select, by))
+        return await self.for_people(self.find(type_, select, by))
 
     async def fields(self, type_: str, select: str, by: str = "") -> dict[str, Any]:
         """Return a record as flows see it; raises ``NotFound``."""
         record = self.find(type_, select, by)
         return _common(record) | {key: await self._contents.true(value) for key, value in _own(record)}
 
-    async def listing(self, type_: str, filter_: Any = None) -> list[dict[str, Any]]:
-        """Return the records of a type that match, in order of name, as people see them."""
-        chosen = filters.parse(filter_) if filter_ is not None else None
-        shown = [await self._seen_by_people(record) for record in self._store.all(type_)]
-        return [one for one in shown if chosen is None or chosen.matches(_plain(one))]
+    def all(self, type_: str) -> list[store.Record]:
+        """Return the records of a type, in order of name."""
+        return self._store.all(type_)
 
     async def chosen(self, type_: str, filter_: Any, is_wanted: Callable[[str], bool]) -> list[dict[str, str]]:
         """Return id and name of the records that match, in order of name; ``is_wanted`` looks at the name alone."""
@@ -143,7 +141,8 @@ class Keeper:
                 whole[key] = values.decode(await self._contents.true(value))
         return whole
 
-    async def _seen_by_people(self, record: store.Record) -> dict[str, Any]:
+    async def for_people(self, record: store.Record) -> dict[str, Any]:
+        """Return a record as people see it."""
         raws = {key: await self._contents.shown(value) for key, value in _own(record)}
         seen, _ = protection.shown(record.type, record.name, raws)
         masks = self._contents.masks
@@ -376,10 +375,6 @@ def _content_of(record: store.Record) -> events.Blob:
     if not isinstance(content, events.Blob):
         raise errors.NotFound(f"file {record.name!r} has no content")
     return content
-
-
-def _plain(shown: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: values.decode(v) if isinstance(v, msgspec.Raw) else v for key, v in shown.items()}
 
 
 def _text(fields: Mapping[str, msgspec.Raw], key: str) -> str:

@@ -71,8 +71,22 @@ def test_a_line_that_was_torn_is_dropped_and_the_chain_goes_on(path):
 
 def test_the_latest_are_shown_newest_first(path):
     one = filled(path, 10)
-    assert [entry.target for entry in one.latest(3)] == ["/9", "/8", "/7"]
-    assert len(one.latest(1000)) == 10
+    assert [entry.target for entry in one.latest(3)[0]] == ["/9", "/8", "/7"]
+    assert len(one.latest(1000)[0]) == 10
+
+
+def test_pages_of_the_log_lead_from_the_newest_line_to_the_first(path):
+    one = filled(path, 10)
+    seen, end = [], None
+    while end != 0:
+        entries, end = one.latest(3, end)
+        seen += [entry.target for entry in entries]
+        if len(seen) == 3:
+            one.write(**FIELDS | {"target": "/later"})
+    assert seen == [f"/{n}" for n in range(9, -1, -1)]
+    for nowhere in (5, path.stat().st_size + 1, -1):
+        with pytest.raises(errors.InvalidRequest, match="cursor"):
+            one.latest(3, nowhere)
 
 
 def test_while_it_cannot_be_written_nothing_is_let_through_and_then_nothing_is_missing(path):
@@ -87,4 +101,4 @@ def test_while_it_cannot_be_written_nothing_is_let_through_and_then_nothing_is_m
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     one.check()
-    assert verified(path) == (3, "") and one.latest(1)[0].target == "/kept"
+    assert verified(path) == (3, "") and one.latest(1)[0][0].target == "/kept"

@@ -21,6 +21,7 @@ def handler(system, this, inputs):
 @pytest.fixture(scope="module")
 def daemon(workshop):
     workshop.flow("steps", STEPS)
+    workshop.flow("asks", "def handler(system, this, inputs):\n    system.message(subject='Well?', request='word')\n")
     workshop.flow("sub dir/my flow", "def handler(system, this, inputs):\n    return inputs\n")
     return workshop.daemon
 
@@ -99,6 +100,11 @@ def test_the_same_key_means_the_same_execution_and_another_body_is_a_conflict(da
         ("/flows/stepz/run", {}, 404, "there is no flow 'stepz'"),
         ("/flows/steps/run", b"{", 400, "the body cannot be used"),
         ("/flows/steps/run", {"inputs": [1]}, 400, "inputs must be an object"),
+        ("/flows/steps/run", b'{"inputs": {"a": {"b": 1, "c": 2, "b": 3}}}', 400, "the key 'b' stands twice"),
+        ("/flows/steps/run", b'{"inputs": {}, "inputs": {"steps": 9}}', 400, "the key 'inputs' stands twice"),
+        ("/flows/steps/run", b'{"inputs": {"a": ' + b"[" * 63 + b"]" * 63 + b"}}", 400, "more than 64 deep"),
+        ("/flows/steps/run", b'{"inputs": ' + b'{"a": ' * 100_000, 400, "more than 64 deep"),
+        ("/flows/steps/run", b'{"inputs": {"n": ' + b"9" * 5000 + b"}}", 400, "digits"),
         ("/flows/steps/run", {"input": {}}, 400, "unknown field `input`"),
         ("/flows/steps/run?wait=soon", {}, 400, "wait=soon"),
         ("/flows/steps/run?wait=-1", {}, 400, "wait=-1"),
@@ -110,6 +116,39 @@ def test_bad_requests_are_problems_that_say_how_to_mend_them(daemon, bearer, pat
     found, problem, headers = daemon.raw("POST", "/api/v1" + path, body, bearer)
     assert (found, headers["Content-Type"]) == (status, "application/problem+json")
     assert problem["status"] == status and words in problem["detail"]
+    assert problem["type"] == f"urn:headrace:{problem['title'].lower().replace(' ', '-')}"
+    assert problem["request"] == headers["X-Request-Id"]
+
+
+def test_what_is_nested_as_deeply_as_it_may_be_is_taken(daemon, bearer):
+    body = b'{"inputs": {"a": ' + b"[" * 62 + b"]" * 62 + b"}}"
+    assert daemon.raw("POST", "/api/v1/flows/steps/run", body, bearer)[0] == 202
+
+
+@pytest.mark.parametrize("plural", ["settings", "files", "messages", "flows"])
+def test_pages_of_a_list_neither_repeat_nor_hide_what_comes_and_goes(daemon, workshop, bearer, plural):
+    make = {
+        "settings": lambda n: daemon.client.keep(plural, f"paged {n}", {"value": n}),
+        "files": lambda n: daemon.client.save_file(f"paged {n}", b"x"),
+        "messages": lambda n: daemon.run("asks"),
+        "flows": lambda n: workshop.flow(f"paged {n}", "def handler(system, this, inputs):\n    pass\n"),
+    }[plural]
+    for n in range(5):
+        make(n)
+    whole = [one["id"] for one in daemon.raw("GET", f"/api/v1/{plural}", None, bearer)[1]["items"]]
+    seen, cursor = [], ""
+    while cursor is not None:
+        _, page, headers = daemon.raw("GET", f"/api/v1/{plural}?limit=2&cursor={cursor}", None, bearer)
+        assert len(page["items"]) == 2 or page["next"] is None
+        assert ("Link" in headers) == (page["next"] is not None)
+        if not seen:
+            make(9)  # comes after all for names, before all for messages
+        seen += [one["id"] for one in page["items"]]
+        cursor = page["next"]
+    assert len(seen) == len(set(seen))
+    assert [one for one in seen if one in whole] == whole
+    assert daemon.raw("GET", f"/api/v1/{plural}?limit=0", None, bearer)[0] == 400
+    assert daemon.raw("GET", f"/api/v1/{plural}?cursor=nonsense", None, bearer)[0] == 400
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=x", "nonsense=1", "since=yesterday", "cursor=%00"])
