@@ -2,7 +2,8 @@
 
     the socket's own user ─┐
     bearer token ──────────┼─▶ principal ─▶ has the scope? ─▶ may touch what is named? ─▶ the handler
-    session's cookie ──────┘        none: 401       403             404, as if it were not there
+    session's cookie ──────┤        none: 401       403             404, as if it were not there
+    word of the proxy ─────┘
 
 Over the unix socket the kernel tells who connected: the daemon's own user and root may do everything, others need a
 token as everywhere. Over TCP that is the token of ``client.json``, made at the first start with mode 0600, or one that
@@ -30,7 +31,7 @@ from typing import ClassVar
 from aiohttp import web
 
 from ..engine import errors
-from . import answers, limits, principals, private_files, reach, sessions, token_store
+from . import answers, front, limits, principals, private_files, reach, sessions, token_store
 
 PUBLIC = principals.PUBLIC
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -57,7 +58,7 @@ class TooManyAttempts(errors.Unauthenticated):
 class Access:
     """Recognises who sent a request and decides whether they may.
 
-    ``secure``: browsers come through https only. ``behind_proxy``: the address of a sender is what the proxy says."""
+    ``secure``: browsers come through https only."""
 
     def __init__(
         self,
@@ -66,9 +67,9 @@ class Access:
         people: sessions.Sessions,
         subjects: reach.Subjects,
         attempts: limits.Attempts,
+        front_: front.Front,
         *,
         secure: bool,
-        behind_proxy: bool,
     ) -> None:
         self._token_sha256 = hashlib.sha256(token.encode()).digest()
         self._tokens = tokens
@@ -76,7 +77,8 @@ class Access:
         self.subjects = subjects
         self._attempts = attempts
         self._secure = secure
-        self._behind_proxy = behind_proxy
+        self._front = front_
+        self._told_secret = secrets.token_urlsafe(32)
         self._present: dict[str, set[asyncio.Transport]] = {}
 
     async def check(self, request: web.Request, scope: str, touches: reach.Reach) -> principals.Principal:
@@ -98,11 +100,26 @@ class Access:
             return principals.ADMIN
         scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":  # a proxy's own Basic is none of our business
-            return await self._person(request)
+            told = self._front.told(request)
+            return await self._person(request) if told is None else await self._by_proxy(request, told)
         found = self._holder(secret.strip())
         if found is None:
             self._failed(request)
         return found
+
+    async def _by_proxy(self, request: web.Request, told: principals.Principal) -> principals.Principal:
+        """Somebody whom a proxy recognised. It lets their browser through whoever made it ask, as a cookie would."""
+        await self._check_form(request, f"{self._told_secret}{told.name}")
+        return told
+
+    async def _check_form(self, request: web.Request, secret: str) -> None:
+        """Raise ``NotAllowed`` for a change that no page of ours asked for; forms made now carry ``secret``'s token."""
+        if request.method not in _SAFE_METHODS:
+            check_same_origin(request)
+            given = request.headers.get(FORM_HEADER) or (await answers.form_of(request)).get(FORM_FIELD, "")
+            if not sessions.is_form_token(secret, given):
+                raise errors.NotAllowed("the form's token is missing or wrong", hint="reload the page and try again")
+        request[FORM_TOKEN] = sessions.form_token(secret)
 
     def _failed(self, request: web.Request) -> None:
         """Count wrong credentials; raises ``TooManyAttempts`` from the eleventh on."""
@@ -125,13 +142,7 @@ class Access:
         session = self.session(request)
         if session is None:
             return None
-        cookie = request.cookies[self._cookie(request)]
-        if request.method not in _SAFE_METHODS:
-            check_same_origin(request)
-            given = request.headers.get(FORM_HEADER) or (await answers.form_of(request)).get(FORM_FIELD, "")
-            if not sessions.is_form_token(cookie, given):
-                raise errors.NotAllowed("the form's token is missing or wrong", hint="reload the page and try again")
-        request[FORM_TOKEN] = sessions.form_token(cookie)
+        await self._check_form(request, request.cookies[self._cookie(request)])
         return session.principal
 
     def session(self, request: web.Request) -> sessions.Session | None:
@@ -150,17 +161,21 @@ class Access:
                 "this token is wrong, was used before, or is not good any more",
                 hint="the token of client.json in the daemon's state directory works always",
             )
+        self.begin_session(request, response, principal)
+        return principal
+
+    def begin_session(self, request: web.Request, response: web.StreamResponse, who: principals.Principal) -> None:
+        """Put a new session's cookie into ``response``, instead of the one there may be."""
         self.log_out(request, response)
         response.set_cookie(
             self._cookie(request),
-            self._people.open(principal),
+            self._people.open(who),
             max_age=int(sessions.ABSOLUTE_S),
             path="/",
             secure=self._secure,
             httponly=True,
             samesite="Strict",
         )
-        return principal
 
     def log_out(self, request: web.Request, response: web.StreamResponse) -> None:
         """End the session, if there is one, here and in the browser, with what it still has open."""
@@ -213,14 +228,13 @@ class Access:
                 transport.abort()
 
     def origin(self, request: web.Request) -> str:
-        """Return where a request came from: an address, or "socket".
+        """Return where a request came from: an address, or "socket"."""
+        return "socket" if arrived_locally(request) else self._front.origin(request)
 
-        Behind a proxy it is the last address of ``X-Forwarded-For``, the one that the proxy itself put there."""
-        if arrived_locally(request):
-            return "socket"
-        forwarded = request.headers.getall("X-Forwarded-For", []) if self._behind_proxy else []
-        last = ",".join(forwarded).rpartition(",")[2].strip()
-        return last[:64] or request.remote or "unknown"
+    def check_host(self, request: web.Request) -> None:
+        """Raise ``Misdirected`` for a request over TCP under a name that is none of ours."""
+        if not arrived_locally(request):
+            self._front.check_host(request)
 
     def _cookie(self, request: web.Request) -> str:
         """Return the cookie's name. Browsers do not tell ports apart, and a machine may run several daemons."""

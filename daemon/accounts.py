@@ -18,7 +18,19 @@ import msgspec
 from aiohttp import web
 
 from ..engine import errors
-from . import access, answers, audit, operations, paging, principals, routes, shapes, token_store, written
+from . import (
+    access,
+    answers,
+    audit,
+    operations,
+    paging,
+    preconditions,
+    principals,
+    routes,
+    shapes,
+    token_store,
+    written,
+)
 from .operations import Operation
 from .reach import Reach
 
@@ -86,12 +98,15 @@ class Accounts:
             _valid_s(asked.valid) if asked.valid else None,
             request[routes.PRINCIPAL].name,
         )
+        shown = await self._view(token)
+        request[answers.CHANGE] = ("", preconditions.tag_of(shown).strip('"'))
         headers = {"Location": f"/api/v1/tokens/{token.id}", "Cache-Control": "no-store"}
-        return answers.json_answer({**await self._view(token), "token": secret}, status=201, headers=headers)
+        return answers.json_answer({**shown, "token": secret}, status=201, headers=headers)
 
     async def revoke_token(self, request: web.Request) -> web.Response:
         """Take it away; nothing is answered to it after this."""
-        await self._guard.revoke(request.match_info["name"])
+        gone = await self._guard.revoke(request.match_info["name"])
+        request[answers.CHANGE] = (preconditions.tag_of(await self._view(gone)).strip('"'), "")
         return web.Response(status=204)
 
     async def show_audit(self, request: web.Request) -> web.Response:

@@ -21,6 +21,8 @@ from ..engine import errors, values
 
 #: What a request is called in the log, the audit log and its answer.
 REQUEST_ID = web.RequestKey("request id", str)
+#: What was changed: hashes of it before and after, empty for what was not there. For the audit log.
+CHANGE = web.RequestKey("change", tuple[str, str])
 JSON = "application/json"
 PROBLEM = "application/problem+json"
 #: Longest a request may be kept waiting for an execution's end; a client that wants more asks again.
@@ -116,7 +118,9 @@ def _read_alike(body: bytes) -> None:
         value = json.loads(body.decode().strip() or "{}", object_pairs_hook=_once_each)
     except RecursionError:
         raise _too_deep() from None
-    except ValueError as error:  # and of Unicode
+    except json.JSONDecodeError as error:
+        raise errors.InvalidRequest(f"the body cannot be used: it is not valid JSON: {error}") from None
+    except ValueError as error:  # a key that stands twice, a number of too many digits, no UTF-8
         raise errors.InvalidRequest(f"the body cannot be used: {error}") from None
     level = _containers([value])
     for _ in range(DEPTH_MAX):

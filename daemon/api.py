@@ -148,8 +148,6 @@ class Api:
     async def show_execution(self, request: web.Request) -> web.Response:
         """Everything about one execution, as it is on disk; ``wait`` waits for its end first."""
         state = await self._work.wait(request.match_info["id"], answers.wait_s(request) or 0)
-        if not state.status.ended and not self._work.ledger.journal.stalled:
-            await self._work.ledger.journal.durable()
         return answers.json_answer(await views.for_people(self._work.ledger, state))
 
     async def cancel_execution(self, request: web.Request) -> web.Response:

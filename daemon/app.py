@@ -14,6 +14,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import structlog
 import uvloop
@@ -35,12 +36,14 @@ from . import (
     connections,
     entrance,
     exports,
+    front,
     health,
     limits,
     logs,
     message_pages,
     messages,
     metrics,
+    oidc,
     openapi,
     ownership,
     pages,
@@ -287,15 +290,7 @@ async def _live(settings: config.Configuration, *, accept_loss: bool) -> int:
         pruning_now_and_then = group.create_task(parts.pruner.run(), name="retention")
         subjects = reach.Subjects(synchroniser.flows, work, work.asking)
         door = entrance.Entrance(
-            settings.state_directory,
-            subjects,
-            SystemClock(),
-            entrance.Options(
-                private=settings.is_private,
-                secure=bool(settings.tls) or settings.listen_behind_proxy,
-                behind_proxy=settings.listen_behind_proxy,
-            ),
-            parts.figures,
+            settings.state_directory, subjects, SystemClock(), _stands(settings), parts.figures, lines.settled
         )
         keeping = group.create_task(door.run(), name="entrance")
         table = [*_front(settings, parts, archive, subjects, care), *door.table()]
@@ -330,6 +325,25 @@ async def _live(settings: config.Configuration, *, accept_loss: bool) -> int:
         watch_disk.cancel()
     log.info("daemon.stopped")
     return 0
+
+
+def _stands(settings: config.Configuration) -> entrance.Options:
+    """Return where the daemon stands, and who else lets people in."""
+    behind_proxy = settings.listen_behind_proxy
+    return entrance.Options(
+        private=settings.is_private,
+        secure=bool(settings.tls) or behind_proxy,
+        front=front.Front(settings.access_proxy, behind_proxy=behind_proxy, address=settings.listen_address),
+        provider=_provider(settings),
+    )
+
+
+def _provider(settings: config.Configuration) -> oidc.Provider | None:
+    if settings.access_oidc is None:
+        return None
+    file = settings.access_oidc.client_secret_file or settings.oidc_client_secret
+    secret = Path(file).read_text().strip() if file else ""
+    return oidc.Provider(settings.access_oidc, secret, SystemClock())
 
 
 @contextlib.asynccontextmanager
@@ -419,8 +433,8 @@ def _front(
         *messages.Messages(work.asking, subjects).table(),
         *authoring.Authoring(flows, synchroniser.authoring).table(),
         *hooks.table(),
-        *pages.Pages(work, archive, flows, synchroniser).table(),
-        *message_pages.MessagePages(work.asking).table(),
+        *pages.Pages(work, archive, flows, synchroniser, subjects).table(),
+        *message_pages.MessagePages(work.asking, subjects).table(),
     ]
 
 

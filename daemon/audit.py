@@ -1,9 +1,11 @@
 """The audit log: who did what, from where, and what came of it; refused calls too. ``audit.jsonl``, one object a line.
 
 Each line carries the sha256 of the line before it (``prev``), so a line that was changed, taken out or put in shows;
-``verify`` finds the first. Nothing in the API can change or shorten the file. A line is handed to the kernel before the
-answer goes out: it survives the daemon's death at any moment, and a loss of power but for the last second. While lines
-cannot be written, nothing that would have to stand here is let through.
+``verify`` finds the first. Nothing in the API can change or shorten the file. What is cut off at its end shows against
+the chain's head, which stands in the daemon's log once a day and at each stop.
+
+A line is handed to the kernel before the answer goes out: it survives the daemon's death at any moment, and a loss of
+power but for the last second. While lines cannot be written, nothing that would have to stand here is let through.
 
 Called by ``routes`` for every call that changes something or was refused; read by ``accounts`` and the command line.
 """
@@ -27,6 +29,7 @@ log = structlog.get_logger()
 FILE = "audit.jsonl"
 LIMIT_MAX = 1000
 _SYNC_S = 1.0
+_HEAD_S = 86400.0
 #: More than the longest line: names and paths are bounded by the request's head.
 _LINE_BYTES_MAX = 64 * 1024
 _READ_BYTES_MAX = 4 * 1024 * 1024
@@ -34,7 +37,8 @@ _READ_BYTES_MAX = 4 * 1024 * 1024
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One line. ``who`` is empty for somebody who was not recognised; ``what`` is method and route, ``target`` the path
-    without its query; ``origin`` is an address, or "socket"; ``made`` is what came of it, if that has an address."""
+    without its query; ``origin`` is an address, or "socket"; ``made`` is what came of it, if that has an address;
+    ``before`` and ``after`` are hashes of what was changed, empty for what was not there."""
 
     at: str
     who: str
@@ -46,6 +50,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     made: str = ""
     reason: str = ""
     request: str = ""
+    before: str = ""
+    after: str = ""
     prev: str = ""
 
 
@@ -105,15 +111,25 @@ class Audit:
         self._pending, self._dirty = b"", True
 
     async def run(self) -> None:
-        """Bring lines to the disk every second, until cancelled."""
+        """Bring lines to the disk every second, and tell the chain's head once a day, until cancelled."""
+        told_s = self._clock.monotonic()
         while True:
             await asyncio.sleep(_SYNC_S)
+            if self._clock.monotonic() - told_s >= _HEAD_S:
+                told_s = self._clock.monotonic()
+                self.tell_head()
             if self._dirty:
                 self._dirty = False
                 await asyncio.to_thread(os.fdatasync, self._descriptor)
 
+    def tell_head(self) -> None:
+        """Say in the daemon's log where the chain is, so that lines cut off at the end show against that."""
+        if self._head:
+            log.info("audit.head", sha256=self._head)
+
     def close(self) -> None:
         """Bring the rest to the disk."""
+        self.tell_head()
         with contextlib.suppress(OSError):
             os.fdatasync(self._descriptor)
         os.close(self._descriptor)
@@ -133,9 +149,11 @@ class Audit:
         return [msgspec.json.decode(line, type=Entry) for line in reversed(lines)], last - sum(map(len, lines))
 
 
-def verify(lines: Iterable[bytes]) -> tuple[int, str]:
-    """Return how many lines hold together from the first, and what is wrong with the next (empty: nothing is)."""
-    head, count = "", 0
+def verify(lines: Iterable[bytes], known_head: str = "") -> tuple[int, str]:
+    """Return how many lines hold together from the first, and what is wrong with the next (empty: nothing is).
+
+    ``known_head``: the sha256 of a line that was there once, and has to be there still."""
+    head, count, is_there = "", 0, not known_head
     for line in lines:
         try:
             entry = msgspec.json.decode(line, type=Entry)
@@ -146,7 +164,8 @@ def verify(lines: Iterable[bytes]) -> tuple[int, str]:
         if entry.prev != head:
             return count, "it does not follow the line before it: one was changed, taken out or put in"
         head, count = _digest(line[:-1]), count + 1
-    return count, ""
+        is_there = is_there or head == known_head
+    return count, "" if is_there else "lines are missing at the end: the one with that head is not there"
 
 
 def _digest(line: bytes) -> str:

@@ -110,7 +110,7 @@ class Authoring:
         assert flow is not None
         who = request[routes.PRINCIPAL].name
         await self._repository.rename_flow(flow.name, asked.name, author=who, message=asked.message)
-        return await self._published(asked.name, 200)
+        return await self._published(request, asked.name, 200)
 
     async def delete(self, request: web.Request) -> web.Response:
         """Remove its file."""
@@ -123,14 +123,15 @@ class Authoring:
 
     async def _saved(self, request: web.Request, name: str, script: str, message: str, *, status: int) -> web.Response:
         await self._repository.save_flow(name, script, author=request[routes.PRINCIPAL].name, message=message)
-        return await self._published(name, status)
+        return await self._published(request, name, status)
 
-    async def _published(self, name: str, status: int) -> web.Response:
+    async def _published(self, request: web.Request, name: str, status: int) -> web.Response:
         """Answer with the flow as the catalogue has it now; 202 if it has not got it yet."""
         is_there = await self._repository.published(PUBLICATION_S)
         flow = self._known(name)
         if not is_there or flow is None:
             return answers.json_answer({"name": name, "published": False}, status=202)
+        request[answers.CHANGE] = (request.get(answers.CHANGE, ("", ""))[0], api.flow_tag(flow).strip('"'))
         headers = {"ETag": api.flow_tag(flow), "Location": api.flow_address(flow)}
         return answers.json_answer(api.flow_view(flow), status=status, headers=headers)
 
@@ -143,5 +144,7 @@ class Authoring:
     def _guarded(self, request: web.Request, name: str) -> model.Flow | None:
         """Return the flow if there is one; raises ``PreconditionFailed`` if it is not what the sender says it is."""
         flow = self._known(name)
-        preconditions.check(request.headers, "" if flow is None else api.flow_tag(flow), f"flow {name!r}")
+        tag = "" if flow is None else api.flow_tag(flow)
+        preconditions.check(request.headers, tag, f"flow {name!r}")
+        request[answers.CHANGE] = (tag.strip('"'), "")
         return flow

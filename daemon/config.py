@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from ..engine import errors
+from . import front, oidc, written
 from . import setting_kinds as kinds
-from . import written
 
 ENV_PREFIX = "HEADRACE_"
 
@@ -97,6 +97,12 @@ class Configuration:
         kinds.YES_OR_NO,
         "a proxy that ends TLS stands in front; allows an address other machines can reach",
     )
+    access_oidc: oidc.Oidc | None = _setting(  # noqa: RUF009 - as above
+        "access.oidc", "", kinds.table(oidc.Oidc), "an OpenID provider that logs people in, and what its groups may do"
+    )
+    access_proxy: front.Proxy | None = _setting(  # noqa: RUF009 - as above
+        "access.proxy", "", kinds.table(front.Proxy), "the proxy in front, and the people it has recognised"
+    )
     run_max_running: int = _setting(
         "run.max_running", 32, kinds.count(1, 10_000), "flow processes at a time; more executions wait, QUEUED"
     )
@@ -154,6 +160,8 @@ class Configuration:
     origins: Mapping[str, str]
     #: The credential ``tls``: certificate chain and private key in one PEM file; empty if there is none.
     tls: str = ""
+    #: The credential ``oidc-client-secret`` likewise.
+    oidc_client_secret: str = ""
 
     @property
     def is_private(self) -> bool:
@@ -211,10 +219,13 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], files: Mapping
         except ValueError as error:
             problems.append(f"{row.key} = {_quoted(value)} {error} ({origin})")
     tls = _credential(environ, "tls")
+    secret = _credential(environ, "oidc-client-secret")
     problems += _contradictions(values, has_tls=bool(tls))
     if problems:
         raise _invalid(problems)
-    return Configuration(**values, origins={key: origin for key, (_, origin) in found.items()}, tls=tls)
+    return Configuration(
+        **values, origins={key: origin for key, (_, origin) in found.items()}, tls=tls, oidc_client_secret=secret
+    )
 
 
 def _credential(environ: Mapping[str, str], name: str) -> str:
@@ -273,6 +284,9 @@ def _contradictions(values: Mapping[str, Any], *, has_tls: bool) -> Iterator[str
             "keep it on 127.0.0.1, hand over a certificate as the credential `tls`, or put a proxy that ends TLS in "
             "front and set listen.behind_proxy = true"
         )
+
+    if values.get("access_proxy") is not None and not values.get("listen_behind_proxy", True):
+        yield "access.proxy tells of a proxy, and listen.behind_proxy says that there is none: set it to true"
 
 
 def _invalid(problems: list[str]) -> errors.ConfigurationInvalid:

@@ -8,10 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from ..engine import ports
-from . import access, accounts, audit, limits, login, metrics, private_files, reach, routes, sessions, token_store
+from . import (
+    access,
+    accounts,
+    audit,
+    front,
+    limits,
+    login,
+    metrics,
+    oidc,
+    private_files,
+    reach,
+    routes,
+    sessions,
+    token_store,
+)
 
 #: Refused calls of one address that are written down within five minutes.
 _REFUSALS_MAX = 30
@@ -26,7 +41,8 @@ class Options:
 
     private: bool = True
     secure: bool = False
-    behind_proxy: bool = False
+    front: front.Front
+    provider: oidc.Provider | None = None
 
 
 class Entrance:
@@ -39,9 +55,11 @@ class Entrance:
         clock: ports.Clock,
         options: Options,
         figures: metrics.Metrics,
+        settled: Callable[[], Awaitable[None]],
     ) -> None:
         self._state = state
         self._token = access.client_token(state)
+        self._provider, self._secure = options.provider, options.secure
         self._tokens = token_store.TokenStore.open(state / "tokens.json", clock)
         self._people = sessions.Sessions(clock)
         self._audit = audit.Audit.open(state / audit.FILE, clock)
@@ -51,16 +69,16 @@ class Entrance:
             self._people,
             subjects,
             limits.Attempts(clock),
+            options.front,
             secure=options.secure,
-            behind_proxy=options.behind_proxy,
         )
         rate = None if options.private else limits.Rate(clock, _REQUESTS_PER_S, _REQUESTS_AT_ONCE)
-        self.desk = routes.Desk(self.guard, self._audit, limits.Attempts(clock, _REFUSALS_MAX), rate, figures)
+        self.desk = routes.Desk(self.guard, self._audit, limits.Attempts(clock, _REFUSALS_MAX), rate, figures, settled)
 
     def table(self) -> list[routes.Route]:
         """Return the routes of the entrance itself."""
         return [
-            *login.Login(self.guard).table(),
+            *login.Login(self.guard, self._provider, secure=self._secure).table(),
             *accounts.Accounts(self._tokens, self.guard, self._audit).table(),
         ]
 
@@ -80,4 +98,6 @@ class Entrance:
     async def close(self) -> None:
         """Write down the rest."""
         await self._tokens.write_uses()
+        if self._provider is not None:
+            await self._provider.close()
         self._audit.close()

@@ -56,7 +56,8 @@ class Health:
             ("GET", "/readyz", access.PUBLIC, self.readyz, "whether it can take work, why not", free, ready),
             ("GET", "/metrics", "read", self.show_metrics, "figures for Prometheus", Reach.EVERYTHING, figures),
         ]
-        return [routes.Route(*row) for row in rows]
+        # whoever looks after the daemon asks it by an address
+        return [routes.Route(*row, named=False) for row in rows]
 
     def watch(self) -> None:
         """Have everything that is so now among the figures."""

@@ -19,7 +19,8 @@ from aiohttp import web
 from ..engine import errors, values
 from ..engine.running import asking
 from ..engine.state import forms, messages
-from . import access, answers, routes, templates
+from . import access, answers, reach, routes, templates
+from .reach import Reach
 
 #: Answered and withdrawn ones on the page of messages.
 _CLOSED_MAX = 50
@@ -42,22 +43,27 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
 class MessagePages:
     """The handlers."""
 
-    def __init__(self, questions: asking.Asking) -> None:
+    def __init__(self, questions: asking.Asking, subjects: reach.Subjects) -> None:
         self._asking = questions
+        self._subjects = subjects
 
     def table(self) -> list[routes.Route]:
         """Return the routes."""
         route, one = routes.Route, "/messages/{id}"
         return [
-            route("GET", "/messages", "read", self.list_messages, "the page of messages", page=True),
-            route("GET", one, "read", self.show_message, "the page of one message, with its form", page=True),
-            route("POST", one, "run", self.answer, "answer it from its page", page=True),
+            route("GET", "/messages", "read", self.list_messages, "the page of messages", Reach.FILTERED, page=True),
+            route("GET", one, "read", self.show_message, "the page of one message", Reach.MESSAGE, page=True),
+            route("POST", one, "run", self.answer, "answer it from its page", Reach.MESSAGE, page=True),
         ]
 
     async def list_messages(self, request: web.Request) -> web.Response:
         """What waits for an answer, and what lately did."""
-        pending = self._asking.all(pending=True)
-        closed = [message for message in self._asking.all() if not message.pending][:_CLOSED_MAX]
+        who, theirs = request[routes.PRINCIPAL], self._subjects.is_theirs
+        every = self._asking.all()
+        if who.limited:
+            every = [one for one in every if one.execution and await theirs(who, one.execution)]
+        pending = [message for message in every if message.pending]
+        closed = [message for message in every if not message.pending][:_CLOSED_MAX]
         return templates.page(request, "messages.html", pending=pending, closed=closed)
 
     async def show_message(self, request: web.Request) -> web.Response:

@@ -25,7 +25,8 @@ from ..engine import errors, events, ids, lifecycle, model, ports
 from ..engine.records import index, listing
 from ..engine.running import dispatcher
 from ..sync import loop as sync_loop
-from . import answers, api, chronicle, routes, templates, wording
+from . import answers, api, chronicle, reach, routes, templates, wording
+from .reach import Reach
 
 _FLOWS_MAX = 200  # on one page; a filter finds the others
 _RECENT = 10
@@ -53,7 +54,9 @@ class Pages:
         archive: index.Index,
         flows: ports.Flows,
         synchroniser: sync_loop.Synchroniser,
+        subjects: reach.Subjects,
     ) -> None:
+        self._subjects = subjects
         self._work = work
         self._archive = archive
         self._flows = flows
@@ -62,19 +65,23 @@ class Pages:
     def table(self) -> list[routes.Route]:
         """Return the routes."""
 
-        def row(method: str, path: str, handler: routes.Handler, summary: str) -> routes.Route:
-            return routes.Route(method, path, "read" if method == "GET" else "run", handler, summary, page=True)
+        def row(
+            method: str, path: str, handler: routes.Handler, summary: str, touches: Reach = Reach.EVERYTHING
+        ) -> routes.Route:
+            scope = "read" if method == "GET" else "run"
+            return routes.Route(method, path, scope, handler, summary, touches=touches, page=True)
 
+        one = "/executions/{id}"
         return [
-            row("GET", "/", self.home, "the page of flows"),
-            row("GET", "/flows/{name}", self.show_flow, "the page of one flow"),
-            row("POST", "/flows/{name}/run", self.run_flow, "run it from its page"),
-            row("GET", "/executions", self.list_executions, "the page of executions"),
-            row("GET", "/executions/{id}", self.show_execution, "the page of one execution"),
-            row("POST", "/executions/{id}/cancel", self.cancel_execution, "cancel it from its page"),
-            row("POST", "/executions/{id}/pause", self.pause_execution, "let it stand still, from its page"),
-            row("POST", "/executions/{id}/resume", self.resume_execution, "let it go on, from its page"),
-            row("POST", "/executions/{id}/restart", self.restart_execution, "let it begin anew, from its page"),
+            row("GET", "/", self.home, "the page of flows", Reach.FILTERED),
+            row("GET", "/flows/{name}", self.show_flow, "the page of one flow", Reach.FLOW),
+            row("POST", "/flows/{name}/run", self.run_flow, "run it from its page", Reach.FLOW),
+            row("GET", "/executions", self.list_executions, "the page of executions", Reach.FILTERED),
+            row("GET", one, self.show_execution, "the page of one execution", Reach.EXECUTION),
+            row("POST", one + "/cancel", self.cancel_execution, "cancel it from its page", Reach.EXECUTION),
+            row("POST", one + "/pause", self.pause_execution, "let it stand still, from its page", Reach.EXECUTION),
+            row("POST", one + "/resume", self.resume_execution, "let it go on, from its page", Reach.EXECUTION),
+            row("POST", one + "/restart", self.restart_execution, "let it begin anew, from its page", Reach.EXECUTION),
             row("GET", "/sync", self.show_sync, "the page of the source"),
             row("POST", "/sync", self.sync_now, "look for new commits from its page"),
         ]
@@ -84,9 +91,10 @@ class Pages:
     async def home(self, request: web.Request) -> web.Response:
         """Flows with how their latest run went, and the latest executions."""
         sought = request.query.get("q", "").strip()
-        flows = self._flows.current().flows
+        who = request[routes.PRINCIPAL]
+        flows = {name: flow for name, flow in self._flows.current().flows.items() if who.may_touch(name)}
         found = [flow for name, flow in sorted(flows.items()) if sought.lower() in name.lower()]
-        latest = (await self._archive.query(listing.Query(type="FLOW", limit=listing.LIMIT_MAX))).items
+        latest = await self._theirs(request, listing.Query(type="FLOW", limit=listing.LIMIT_MAX))
         return templates.page(
             request,
             "flows.html",
@@ -123,14 +131,14 @@ class Pages:
         self, request: web.Request, inputs: str, error: errors.HeadraceError | None = None
     ) -> web.Response:
         flow = self._flows.find(request.match_info["name"])
-        recent = await self._archive.query(listing.Query(flow=flow.name, limit=_RECENT))
+        recent = await self._theirs(request, listing.Query(flow=flow.name, limit=_RECENT))
         return templates.page(
             request,
             "flow.html",
             status=200 if error is None else error.http_status,
             flow=flow,
             sources=await asyncio.to_thread(self._sources, flow),
-            recent=recent.items,
+            recent=recent,
             inputs=inputs,
             error=error,
             key=ids.new_id(),
@@ -163,16 +171,17 @@ class Pages:
         """A page of executions, newest first."""
         given = multidict.MultiDict((key, value) for key, value in request.query.items() if value.strip())
         page = await self._archive.query(api.listing_query(given))
+        who = request[routes.PRINCIPAL]
         older = request.rel_url.with_query(given).update_query(cursor=page.cursor) if page.cursor else None
         return templates.page(
             request,
             "executions.html",
-            items=page.items,
+            items=[item for item in page.items if await self._subjects.is_theirs(who, item.id)],
             given=given,
             older=older,
             statuses=list(lifecycle.Status),
             types=listing.TYPES,
-            names=sorted(self._flows.current().flows)[:_FLOWS_MAX],
+            names=sorted(filter(who.may_touch, self._flows.current().flows))[:_FLOWS_MAX],
         )
 
     async def show_execution(self, request: web.Request) -> web.Response:
@@ -193,6 +202,12 @@ class Pages:
             can_restart=self._work.influence.can_restart(execution),
             reload_s=0 if still else 2 if len(record) < _LONG_RECORD else 10,
         )
+
+    async def _theirs(self, request: web.Request, query: listing.Query) -> list[listing.Summary]:
+        """The executions that a query finds, as far as whoever looks may see them."""
+        who = request[routes.PRINCIPAL]
+        found = (await self._archive.query(query)).items
+        return [one for one in found if await self._subjects.is_theirs(who, one.id)]
 
     async def cancel_execution(self, request: web.Request) -> web.Response:
         """Ask it to end and show it again; one that has ended meanwhile is simply shown."""

@@ -9,7 +9,7 @@ decides, and by handlers that show only what their sender may see.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -49,6 +49,32 @@ class Principal(msgspec.Struct, frozen=True):
 
 
 ADMIN = Principal("admin", frozenset(SCOPES))
+#: In a map of groups to roles: everybody who was recognised.
+EVERYBODY = "*"
+
+
+def check_roles(roles: Mapping[str, str], *, wanted: bool) -> None:
+    """Raise ``ValueError`` for a map of groups to roles that cannot be used, or is empty where one is ``wanted``."""
+    if wanted and not roles:
+        raise ValueError(
+            '`roles` is empty, so nobody would get in: write {operators = "operator"}, or {"*" = "viewer"}'
+        )
+    for group, role in roles.items():
+        try:
+            scopes_of([role])
+        except errors.InvalidRequest as error:
+            raise ValueError(f"in `roles`, {group!r}: {error.message}; {error.hint}") from None
+
+
+def of_groups(name: str, groups: Iterable[str], roles: Mapping[str, str]) -> Principal:
+    """Return somebody with what their groups give them together; raises ``NotAllowed`` if that is nothing."""
+    given = [roles[group] for group in (*groups, EVERYBODY) if group in roles]
+    if not given:
+        raise errors.NotAllowed(
+            f"{name!r} was recognised, and none of their groups has a role here",
+            hint="an administrator maps groups to roles in the daemon's configuration",
+        )
+    return Principal(name, frozenset(scopes_of(given)))
 
 
 def scopes_of(names: Iterable[str]) -> tuple[str, ...]:

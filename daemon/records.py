@@ -87,7 +87,7 @@ class Records:
                 is_new = await self._check(request, type_, name)
                 await self._keeper.save(type_, name, fields, _actor(request))
             await self._keeper.durable()
-            return _tagged(await self._keeper.show(type_, name), status=201 if is_new else 200)
+            return await self._saved(request, type_, name, is_new=is_new)
 
         async def delete(request: web.Request) -> web.Response:
             return await self._delete(request, type_, request.match_info["name"])
@@ -112,10 +112,15 @@ class Records:
     async def _check(self, request: web.Request, type_: str, name: str) -> bool:
         """Refuse a change by somebody who saw something else; returns whether the record is new. Under the lock."""
         is_new = not self._keeper.exists(type_, name)
-        if "If-Match" in request.headers or "If-None-Match" in request.headers:
-            tag = "" if is_new else preconditions.tag_of(await self._keeper.show(type_, name))
-            preconditions.check(request.headers, tag, f"{type_} {name!r}")
+        tag = "" if is_new else preconditions.tag_of(await self._keeper.show(type_, name))
+        preconditions.check(request.headers, tag, f"{type_} {name!r}")
+        request[answers.CHANGE] = (tag.strip('"'), "")
         return is_new
+
+    async def _saved(self, request: web.Request, type_: str, name: str, *, is_new: bool) -> web.Response:
+        answer = _tagged(await self._keeper.show(type_, name), status=201 if is_new else 200)
+        request[answers.CHANGE] = (request[answers.CHANGE][0], answer.headers["ETag"].strip('"'))
+        return answer
 
     async def _delete(self, request: web.Request, type_: str, name: str) -> web.Response:
         async with self._changing:
@@ -147,7 +152,7 @@ class Records:
             is_new = await self._check(request, "file", path)
             await self._keeper.write_file(path, content, _actor(request))
         await self._keeper.durable()
-        return _tagged(await self._keeper.show("file", path), status=201 if is_new else 200)
+        return await self._saved(request, "file", path, is_new=is_new)
 
     async def delete_file(self, request: web.Request) -> web.Response:
         """Delete it."""

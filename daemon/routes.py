@@ -41,8 +41,9 @@ class Route:
 
     ``page``: it is made for people in a browser, who are sent to the login rather than refused. ``touches``: what those
     who are limited to some flows must be allowed to touch. ``audited``: it stands in the audit log; what changes
-    something does unless it is public. ``counted``: how often an address may ask is limited. ``tells``: what programs
-    learn of it from the description of the API; those of pages tell nothing.
+    something does unless it is public. ``counted``: how often an address may ask is limited. ``named``: it is there
+    under the daemon's own names only. ``tells``: what programs learn of it from the description of the API; those of
+    pages tell nothing.
     """
 
     method: str
@@ -55,6 +56,7 @@ class Route:
     page: bool = False
     audited: bool | None = None
     counted: bool = True
+    named: bool = True
 
     def __post_init__(self) -> None:
         """Refuse a route of which nobody said who may use it."""
@@ -74,7 +76,9 @@ class MethodNotAllowed(errors.InvalidRequest):
 
 
 class Desk:
-    """Meets every request: asks the guard, calls the handler, answers, writes it down."""
+    """Meets every request: asks the guard, calls the handler, answers, writes it down.
+
+    ``settled`` returns when what has happened so far is on disk: no answer tells of anything that could be lost yet."""
 
     def __init__(
         self,
@@ -83,8 +87,10 @@ class Desk:
         refusals: limits.Attempts,
         rate: limits.Rate | None,
         figures: metrics.Metrics,
+        settled: Callable[[], Awaitable[None]],
     ) -> None:
         self._guard = guard
+        self._settled = settled
         self._audit = book
         self._refusals = refusals  # how many of an address are written down
         self._rate = rate  # None: everybody is of this machine
@@ -134,11 +140,16 @@ class Desk:
             wait_s = self._rate.wait_s(limits.network(self._guard.origin(request)))
             if wait_s > 0:
                 raise limits.TooManyRequests("come from this address", wait_s)
+        if route.named:
+            self._guard.check_host(request)
         if route.scope == access.PUBLIC:
             return await route.handler(request)
         principal = await self._guard.check(request, route.scope, route.touches)
         with self._guard.present(principal, request):
-            return await route.handler(request)
+            response = await route.handler(request)
+            if not response.prepared:
+                await self._settled()
+            return response
 
     def _write(self, route: Route, request: web.Request, status: int, **fields: str) -> None:
         """Write down what changes something, and whoever was refused, as long as they are not refused all the time."""
@@ -151,6 +162,7 @@ class Desk:
             if self._refusals.wait_s(address) > 0:
                 return
             self._refusals.count(address)
+        before, after = request.get(answers.CHANGE, ("", ""))
         self._audit.write(
             who=who.name if who else "",
             token=who.keys[0] if who and who.keys else "",
@@ -159,6 +171,8 @@ class Desk:
             origin=self._guard.origin(request),
             status=status,
             request=request[answers.REQUEST_ID],
+            before=before,
+            after=after,
             **fields,
         )
 

@@ -134,11 +134,14 @@ def revoke(client: Client, names: tuple[str, ...]) -> None:
 @options.reaches_daemon
 @click.option("--limit", type=click.IntRange(1, audit_log.LIMIT_MAX), default=50, help="How many lines.")
 @click.option("--verify", "file", metavar="FILE", default="", help="Check that no line of an audit.jsonl was touched.")
+@click.option(
+    "--head", metavar="SHA256", default="", help="With --verify: this head of the daemon's log must be there."
+)
 @options.as_json
-def audit(client: Client, *, limit: int, file: str, as_json: bool) -> int:
+def audit(client: Client, *, limit: int, file: str, head: str, as_json: bool) -> int:
     """Show who did what, newest first; refused calls too."""
     if file:
-        return _verify(Path(file))
+        return _verify(Path(file), head)
     found = client.audit(limit)
     if as_json:
         render.json_object({"items": found})
@@ -159,10 +162,10 @@ def audit(client: Client, *, limit: int, file: str, as_json: bool) -> int:
     return 0
 
 
-def _verify(path: Path) -> int:
+def _verify(path: Path, head: str) -> int:
     try:
         with path.open("rb") as lines:
-            count, problem = audit_log.verify(lines)
+            count, problem = audit_log.verify(lines, head)
     except OSError as error:
         raise click.UsageError(f"--verify: {path} cannot be read: {error.strerror}") from error
     if problem:

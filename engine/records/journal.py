@@ -193,6 +193,11 @@ class Journal:
             self._hurry()
             await waiter
 
+    async def settled(self) -> None:
+        """The same for somebody who only looks: a disk that takes nothing now is not waited for."""
+        if not self._stalled:
+            await self.durable()
+
     async def submit(self, event: events.AnyEvent) -> str:
         """Append and return its time when durable. Raises ``NotAccepting`` when the disk is full; see ``ports``."""
         if reason := self._stalled or self.scarce:

@@ -5,6 +5,7 @@ import json
 import resource
 
 import pytest
+from structlog import testing
 
 from headrace.daemon import audit
 from headrace.engine import errors
@@ -67,6 +68,22 @@ def test_a_line_that_was_torn_is_dropped_and_the_chain_goes_on(path):
     path.write_bytes(path.read_bytes() + b'{"at":"20')
     filled(path, 1).close()
     assert verified(path) == (3, "")
+
+
+def test_lines_cut_off_at_the_end_show_against_a_head_that_was_told(path):
+    with testing.capture_logs() as told:
+        filled(path, 5).close()
+    (head,) = (line["sha256"] for line in told if line["event"] == "audit.head")
+    whole = path.read_bytes().splitlines(keepends=True)
+    for kept in range(5):
+        path.write_bytes(b"".join(whole[:kept]))
+        assert verified(path) == (kept, "")
+        with path.open("rb") as lines:
+            assert "missing at the end" in audit.verify(lines, head)[1]
+    path.write_bytes(b"".join(whole))
+    filled(path, 2).close()
+    with path.open("rb") as lines:
+        assert audit.verify(lines, head) == (7, "")
 
 
 def test_the_latest_are_shown_newest_first(path):

@@ -16,6 +16,7 @@ from headrace.daemon import (
     connections,
     deliveries,
     entrance,
+    front,
     limits,
     preconditions,
     routes,
@@ -156,6 +157,7 @@ def test_titles_and_statuses_of_errors_are_those_of_the_code():
         answers.TooSlow,
         answers.UnsupportedBody,
         routes.MethodNotAllowed,
+        front.Misdirected,
         errors.SourceUnavailable,
     )
     assert rows == {(str(kind.http_status), answers.title_of(kind)) for kind in kinds}

@@ -145,6 +145,42 @@ def test_somebody_limited_to_flows_sees_what_those_flows_did_and_nothing_else(da
     assert (theirs.status, theirs.json["detail"]) == (404, unknown.json["detail"].replace("nope", "other/two"))
 
 
+def test_somebody_limited_to_flows_sees_the_same_in_a_browser(daemon, tokens):
+    parent, alone = daemon.run("mine/one")["id"], daemon.run("other/two")["id"]
+    asks = daemon.client.run("mine/asks")["id"]
+    (message,) = until(lambda: daemon.client.messages(pending=True), "it asks")
+    mine, stranger = (Browser(daemon.url).logged_in(tokens[name]) for name in ("mine", "stranger"))
+    for page in ("/", "/executions"):
+        assert parent in mine.get(page) and alone not in mine.get(page)
+        assert "mine/one" not in stranger.get(page)
+    assert mine.send(f"/executions/{parent}")[0] == mine.send("/flows/mine%2Fone")[0] == 200
+    assert mine.send(f"/executions/{alone}")[0] == mine.send("/flows/other%2Ftwo")[0] == 404
+    assert message["id"] in mine.get("/messages") and message["id"] not in stranger.get("/messages")
+    assert mine.send(f"/messages/{message['id']}")[0] == 200
+    assert stranger.send(f"/messages/{message['id']}")[0] == 404
+    assert mine.send("/sync")[0] == 403
+    daemon.client.answer(message["id"], {"string": "over"})
+    assert daemon.client.wait(asks, 20)["status"] == "ENDED_SUCCESS"
+
+
+def test_what_was_changed_stands_in_the_audit_log_as_hashes(daemon, tokens):
+    admin, path = tokens["administrator"], "/api/v1/settings/hashed"
+    tags = [ask(daemon, "PUT", path, admin, body={"value": n}).headers["etag"].strip('"') for n in (1, 2)]
+    assert ask(daemon, "DELETE", path, admin).status == 204
+    lines = [one for one in daemon.client.audit(limit=20) if one["target"] == path]
+    assert [(one["before"], one["after"]) for one in reversed(lines)] == [("", tags[0]), tuple(tags), (tags[1], "")]
+    made = daemon.client.create_token("hashed", ["viewer"])
+    daemon.client.revoke_token("hashed")
+    gone, created = (one for one in daemon.client.audit(limit=2))
+    assert created["after"] and gone["before"] and not created["before"] and not gone["after"]
+    assert made["token"] not in str((gone, created))
+    before = daemon.client.flow_with_tag("mine/one")[1]
+    daemon.client.save_flow("mine/one", "def handler(system, this):\n    this.flow('other/two')\n    # more\n")
+    after = daemon.client.flow_with_tag("mine/one")[1]
+    (line,) = daemon.client.audit(limit=1)
+    assert (line["before"], line["after"]) == (before.strip('"'), after.strip('"'))
+
+
 def test_somebody_limited_to_flows_runs_those_and_no_others_by_whatever_name(daemon, tokens):
     mine = tokens["mine"]
     other = daemon.client.flow("other/two")["id"]
@@ -183,7 +219,9 @@ def open_stream(daemon, path, token):
     """Begin to read an event stream; returns its socket when the first event has come."""
     host, port = daemon.url.removeprefix("http://").split(":")
     connection = socket.create_connection((host, int(port)), 20)
-    head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nAccept: text/event-stream\r\n\r\n"
+    head = (
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nAccept: text/event-stream\r\n\r\n"
+    )
     connection.sendall(head.encode())
     seen = b""
     while b"id: " not in seen:
@@ -371,7 +409,7 @@ def ask_raw(daemon, path, token):
     connection = _OPEN.get(daemon.url)
     if connection is None:
         connection = _OPEN[daemon.url] = socket.create_connection((host, int(port)), 20)
-    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
     answer = b""
     while b"\r\n\r\n" not in answer:
         answer += received(connection)

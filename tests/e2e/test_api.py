@@ -188,7 +188,7 @@ def read_stream(daemon, path, after, count):
     host, port = daemon.url.removeprefix("http://").split(":")
     found = []
     with socket.create_connection((host, int(port)), 20) as connection:
-        request = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {daemon.token()}\r\n"
+        request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {daemon.token()}\r\n"
         request += f"Accept: text/event-stream\r\nLast-Event-ID: {after}\r\nConnection: close\r\n\r\n"
         connection.sendall(request.encode())
         kind = ""
@@ -229,7 +229,9 @@ def test_a_slow_reader_of_a_stream_does_not_hold_others_up(daemon):
     execution = daemon.client.run("steps", {"steps": 5})["id"]
     host, port = daemon.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), 20) as idle:
-        request = f"GET /api/v1/executions/{execution}/events HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n"
+        request = (
+            f"GET /api/v1/executions/{execution}/events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n"
+        )
         idle.sendall(f"{request}Authorization: Bearer {daemon.token()}\r\n\r\n".encode())
         assert daemon.client.wait(execution)["status"] == "ENDED_SUCCESS"
 

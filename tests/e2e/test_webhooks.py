@@ -120,7 +120,7 @@ def test_an_unknown_webhook_a_wrong_key_and_a_missing_secret_look_the_same(hooks
         hooks.raw("POST", "/webhook/github", {}, JSON),
     ]
     assert {status for status, _, _ in answers} == {401}
-    assert len({json.dumps(body) for _, body, _ in answers}) == 1
+    assert len({json.dumps(body | {"request": ""}) for _, body, _ in answers}) == 1
 
 
 def test_other_methods_broken_json_and_large_bodies_are_refused(hooks):

@@ -31,9 +31,10 @@ class Forms(html.parser.HTMLParser):
 class Browser:
     """Talks to one daemon."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *handlers: urllib.request.BaseHandler) -> None:
         self.url = url
-        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
+        cookies = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
+        self._opener = urllib.request.build_opener(cookies, *handlers)
 
     def logged_in(self, token: str) -> Browser:
         """Log in and return the browser."""

@@ -9,7 +9,7 @@ import json
 import types
 from typing import Any, NamedTuple
 
-from headrace.daemon import app, config, entrance, metrics, openapi, routes
+from headrace.daemon import app, config, entrance, front, metrics, openapi, routes, written
 from tests.support.clocks import Clock
 
 _ADDRESSES = (f"127.{a}.{b}.{c}" for a in range(1, 255) for b in range(255) for c in range(1, 255))
@@ -67,7 +67,14 @@ def table(tmp_path: Any) -> list[routes.Route]:
         figures=metrics.Metrics(),
     )
     settings = config.load({"source.url": "/flows"}, {}, {})
-    door = entrance.Entrance(tmp_path, nothing, Clock(), entrance.Options(), metrics.Metrics())
+    door = entrance.Entrance(
+        tmp_path,
+        nothing,
+        Clock(),
+        entrance.Options(front=front.Front(None, behind_proxy=False, address=written.Address("127.0.0.1", 0))),
+        metrics.Metrics(),
+        nothing,
+    )
     return openapi.described([*app._front(settings, parts, nothing, nothing, nothing), *door.table()])
 
 
