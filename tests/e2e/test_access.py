@@ -205,7 +205,7 @@ def test_somebody_limited_to_flows_answers_what_those_ask(daemon, tokens):
     assert ask(daemon, "GET", path, tokens["stranger"]).status == 404
     assert ask(daemon, "GET", "/api/v1/messages", tokens["stranger"]).json["items"] == []
     assert ask(daemon, "POST", path + "/response", tokens["stranger"], body={"reason": "x"}).status == 404
-    assert [one["id"] for one in ask(daemon, "GET", "/api/v1/messages", tokens["mine"]).json["items"]] == [
+    assert [one["id"] for one in ask(daemon, "GET", "/api/v1/messages?pending=true", tokens["mine"]).json["items"]] == [
         message["id"]
     ]
     assert ask(daemon, "POST", path + "/response", tokens["mine"], body={"string": "x"}).status == 200
