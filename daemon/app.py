@@ -47,6 +47,7 @@ from . import (
     openapi,
     ownership,
     pages,
+    pushes,
     reach,
     records,
     retention,
@@ -327,6 +328,12 @@ async def _live(settings: config.Configuration, *, accept_loss: bool) -> int:
     return 0
 
 
+def _push_secret(settings: config.Configuration) -> str:
+    """Return the secret of the forge's events, empty if there is none."""
+    file = settings.source_push.secret_file if settings.source_push else settings.push_secret
+    return Path(file).read_text().strip() if file else ""
+
+
 def _stands(settings: config.Configuration) -> entrance.Options:
     """Return where the daemon stands, and who else lets people in."""
     behind_proxy = settings.listen_behind_proxy
@@ -433,6 +440,7 @@ def _front(
         *messages.Messages(work.asking, subjects).table(),
         *authoring.Authoring(flows, synchroniser.authoring).table(),
         *hooks.table(),
+        *pushes.Pushes(synchroniser, _push_secret(settings), settings.source_ref).table(),
         *pages.Pages(work, archive, flows, synchroniser, subjects).table(),
         *message_pages.MessagePages(work.asking, subjects).table(),
     ]

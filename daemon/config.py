@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine import errors
-from . import front, oidc, written
+from . import front, oidc, pushes, written
 from . import setting_kinds as kinds
 
 ENV_PREFIX = "HEADRACE_"
@@ -81,6 +81,9 @@ class Configuration:
         True,
         kinds.YES_OR_NO,
         "people and flows may change flows: each change becomes a commit of the source",
+    )
+    source_push: pushes.Push | None = _setting(  # noqa: RUF009 - as below
+        "source.push", "", kinds.table(pushes.Push), "a forge's push events are believed, signed with this secret"
     )
     source_folders: Mapping[str, str] = _setting(
         "source.folders",
@@ -162,6 +165,8 @@ class Configuration:
     tls: str = ""
     #: The credential ``oidc-client-secret`` likewise.
     oidc_client_secret: str = ""
+    #: The credential ``push-secret`` likewise.
+    push_secret: str = ""
 
     @property
     def is_private(self) -> bool:
@@ -219,13 +224,15 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], files: Mapping
         except ValueError as error:
             problems.append(f"{row.key} = {_quoted(value)} {error} ({origin})")
     tls = _credential(environ, "tls")
-    secret = _credential(environ, "oidc-client-secret")
+    secrets: dict[str, Any] = {
+        "oidc_client_secret": _credential(environ, "oidc-client-secret"),
+        "push_secret": _credential(environ, "push-secret"),
+    }
     problems += _contradictions(values, has_tls=bool(tls))
     if problems:
         raise _invalid(problems)
-    return Configuration(
-        **values, origins={key: origin for key, (_, origin) in found.items()}, tls=tls, oidc_client_secret=secret
-    )
+    origins = {key: origin for key, (_, origin) in found.items()}
+    return Configuration(**values, origins=origins, tls=tls, **secrets)
 
 
 def _credential(environ: Mapping[str, str], name: str) -> str:

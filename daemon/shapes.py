@@ -247,6 +247,13 @@ class Readiness(msgspec.Struct, kw_only=True):
     notices: list[str]
 
 
+class Pushed(msgspec.Struct, kw_only=True):
+    """What became of a forge's event; ``reason`` says why it was ignored."""
+
+    status: Literal["accepted", "ignored"]
+    reason: str
+
+
 class Problem(msgspec.Struct, kw_only=True):
     """An error (RFC 9457)."""
 

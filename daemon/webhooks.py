@@ -9,6 +9,7 @@ the execution it made, and runs nothing. What the flow gets is ``deliveries``' b
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +34,8 @@ DELIVERIES_AT_ONCE = 5000
 #: This address says "call" after the name, and only then the path.
 _OLD_PREFIX = "/api/latest/webhook/"
 _OLD_CALL = "call"
+#: Who asks before sending: CloudEvents, HTTP 1.1 Web Hooks, section 4. What they then send is verified as ever.
+_ORIGIN = re.compile(r"[A-Za-z0-9.:/_-]{1,255}")
 #: Folders that the name of a webhook may have in an address that leaves its slashes as they are.
 _FOLDERS_MAX = 8
 _REFUSED = errors.Unauthenticated("there is no such webhook, or the credentials are wrong")
@@ -68,7 +71,11 @@ class Webhooks:
         ]
 
     async def call(self, request: web.Request) -> web.Response:
-        """Take one delivery."""
+        """Take one delivery; or say that its sender may send some, which is asked before of everybody alike."""
+        asked_by = request.headers.get("WebHook-Request-Origin", "") if request.method == "OPTIONS" else ""
+        if _ORIGIN.fullmatch(asked_by):
+            rate = f"{DELIVERIES_PER_S * 60:.0f}"
+            return web.Response(headers={"WebHook-Allowed-Origin": asked_by, "WebHook-Allowed-Rate": rate})
         body = await answers.body_of(request, BODY_BYTES_MAX)
         try:
             hook, delivery, said = await self._verified(request, body)

@@ -42,7 +42,7 @@ FLOORS = {
 QUARANTINE = {
     "aiohttp": r"daemon\.(access|accounts|answers|api|async_client|authoring|connections|health|login|message_pages)"
     r"|daemon\.(messages|openapi|pages|paging|records|retention|routes|runs|server|stream|templates|webhooks)"
-    r"|daemon\.(exports|front|oidc)|tasks\.(rest|vault).*",
+    r"|daemon\.(exports|front|oidc|pushes)|tasks\.(rest|vault).*",
     "jinja2": r"daemon\.templates",
     "prometheus_client": r"daemon\.metrics",
     "jsonschema_rs": r"engine\.state\.schemas",
