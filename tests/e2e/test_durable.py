@@ -13,8 +13,12 @@ import pytest
 from tests.support.daemons import processes_matching, until
 from tests.support.world import World
 
-#: Many kinds of calls in a row, every effect of which can be counted afterwards.
+#: Many kinds of calls in a row, every effect of which can be counted afterwards. It asks for the stricter replay.
 BUSY = """
+# /// script
+# [tool.headrace]
+# strict_replay = true
+# ///
 def handler(system, this, inputs):
     world = inputs['world']
     this.log('begins', number=0)
