@@ -28,12 +28,13 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
         self.log = state.parent / f"{state.name}.log"
         self.environment: dict[str, str] = {}
+        self.program: tuple[str, ...] = ("-m", "headrace")
 
     def start(self, *wrapper: str, wait: bool = True) -> Daemon:
         """Start it, under ``wrapper`` (strace, say) if one is given."""
         command = [
             *wrapper,
-            *(sys.executable, "-m", "headrace", "up", str(self.source)),
+            *(sys.executable, *self.program, "up", str(self.source)),
             *("--state", str(self.state), "--listen", "127.0.0.1:0", *self.options),
         ]
         environment = {**os.environ, "HEADRACE_LOG__FORMAT": "json", **self.environment}
