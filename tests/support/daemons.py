@@ -28,6 +28,7 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
         self.log = state.parent / f"{state.name}.log"
         self.environment: dict[str, str] = {}
+        self.descriptors: tuple[int, ...] = ()  # that it inherits
         self.program: tuple[str, ...] = ("-m", "headrace")
 
     def start(self, *wrapper: str, wait: bool = True) -> Daemon:
@@ -39,7 +40,7 @@ class Daemon:
         ]
         environment = {**os.environ, "HEADRACE_LOG__FORMAT": "json", **self.environment}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, pass_fds=self.descriptors)
         if wait:
             self.until_ready()
         return self
