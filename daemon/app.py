@@ -420,7 +420,7 @@ def _front(
         archive,
         folder / "records",
         blobs.Blobs(folder / "blobs"),
-        lambda commit: flows.snapshot(commit),
+        lambda commit: synchroniser.sources(commit),
         settings.identity_workspace,
         settings.identity_environment,
     )
