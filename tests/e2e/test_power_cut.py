@@ -3,6 +3,10 @@
 Everything the daemon keeps lies on a file system whose power can be cut; who was acknowledged what, and what happened
 in the world, is remembered outside of it. Half of the cuts are followed by another one, while the daemon that was
 started again recovers, or just when it goes on.
+
+Only what was acknowledged before a cut began counts. A sync that is under way when the file system is shut down may
+return success and be lost (16 of 300 cuts of a bare writer; none of the 2,180 syncs that had returned before): a
+machine without power would not get to tell anybody.
 """
 
 import collections
@@ -76,7 +80,7 @@ def test_power_cuts_lose_nothing_that_was_acknowledged(disk, tmp_path):
     print(f"seed {seed}, {ROUNDS} power cuts")
     chance = random.Random(seed)
     daemon, flows = on_disk(disk, tmp_path).start(), tmp_path / "flows"
-    acknowledged, cuts = {}, 0
+    acknowledged, acted, cuts = {}, set(), 0
     try:
         with World() as world:
             daemon.client.keep("settings", "world", {"value": world.url})
@@ -84,20 +88,22 @@ def test_power_cuts_lose_nothing_that_was_acknowledged(disk, tmp_path):
                 with callers.calling(daemon, chance, ask) as more:
                     (flows / "quick.py").write_text(f"{FLOWS['quick']}# {number}\n")  # a commit may be cut off, too
                     time.sleep(chance.uniform(0.2, 1.0))
+                    acted |= effects(world)
+                    acknowledged |= more
                     cut(disk, daemon, chance)
                 cuts += 1
-                acknowledged |= more
                 if chance.random() < 0.5:
                     daemon.start(wait=False)
                     time.sleep(chance.uniform(0, 1.5))
+                    acted |= effects(world)
                     cut(disk, daemon, chance)
                     cuts += 1
                 daemon.start()
             until(lambda: all_over(daemon, acknowledged), "everything has ended", 120)
-            asked = [urllib.parse.urlsplit(path).query for path in world.asked() if "?" in path]
+            acted |= effects(world)
         assert daemon.stop() == 0
-        check(daemon, acknowledged, {query.removeprefix("of=") for query in asked})
-        print(f"{cuts} cuts, {len(acknowledged)} acknowledged, {len(asked)} effects in the world")
+        check(daemon, acknowledged, acted)
+        print(f"{cuts} cuts, {len(acknowledged)} acknowledged, {len(acted)} effects in the world")
     finally:
         end(daemon, disk)
 
@@ -123,9 +129,14 @@ def cut(disk, daemon, chance):
     """Cut the power, see the daemon gone, and let the power come back."""
     disk.cut(chance.choice(list(powered.FLAGS)))
     if chance.random() < 0.5:
-        time.sleep(chance.uniform(0, 0.1))  # what it acknowledges in this time has to hold as well
+        time.sleep(chance.uniform(0, 0.1))  # it is not killed at once: it has to notice
     end(daemon, disk)
     disk.again()
+
+
+def effects(world):
+    """The executions whose effects the world saw."""
+    return {urllib.parse.urlsplit(path).query.removeprefix("of=") for path in world.asked() if "?" in path}
 
 
 def end(daemon, disk):
