@@ -22,7 +22,7 @@ def handler(system, this):
         this.log(word)
     first = next(iter(words))
     system.setting(first, value=hash(first))
-    this.sleep(1)
+    this.sleep(2)
     return [*words, hash(first)]
 """
 

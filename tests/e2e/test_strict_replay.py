@@ -25,10 +25,10 @@ def daemon(tmp_path, make_daemon):
     flows = tmp_path / "flows"
     flows.mkdir()
     (flows / "leaf.py").write_text("def handler(system, this, inputs):\n    pass\n")
-    (flows / "naps.py").write_text("def handler(system, this, inputs):\n    this.sleep(3)\n")
+    (flows / "naps.py").write_text("def handler(system, this, inputs):\n    this.sleep(6)\n")
     for name, call in {**CALLS, "hidden": HIDDEN, "same": SAME}.items():
-        (flows / f"{name}.py").write_text(f"{STRICT}{HEAD}    {call}\n    this.sleep(3)\n    return again\n")
-    (flows / "lenient.py").write_text(f"{HEAD}    {CALLS['child']}\n    this.sleep(3)\n    return again\n")
+        (flows / f"{name}.py").write_text(f"{STRICT}{HEAD}    {call}\n    this.sleep(6)\n    return again\n")
+    (flows / "lenient.py").write_text(f"{HEAD}    {CALLS['child']}\n    this.sleep(6)\n    return again\n")
     return make_daemon(flows)
 
 
