@@ -54,6 +54,7 @@ from . import (
     routes,
     runs,
     server,
+    service_manager,
     stream,
     webhooks,
 )
@@ -153,14 +154,14 @@ class Unfinished:
                 self.loose[event.execution] = loose  # its last call is the same
 
 
-def run(settings: config.Configuration, *, accept_loss: bool = False) -> int:
-    """Run the daemon until it is told to stop and return the process's exit code.
+def run(settings: config.Configuration, manager: service_manager.ServiceManager, *, accept_loss: bool = False) -> int:
+    """Run the daemon until it is told to stop and return the process's exit code; ``manager`` hears how it is.
 
     ``accept_loss``: begin even if the records hold less than once was on disk."""
     logs.configure(settings.log_format, settings.log_level)
     try:
         with ownership.locked(settings.state_directory):
-            return uvloop.run(_live(settings, accept_loss=accept_loss))
+            return uvloop.run(_live(settings, manager, accept_loss=accept_loss))
     except errors.HeadraceError as error:
         return _failed(error)
     except BaseExceptionGroup as group:  # a helper died; what is not an error of ours is a defect and shown whole
@@ -264,12 +265,13 @@ def _encrypted(source: sync_source.Source, flows: ports.Flows, name: str) -> byt
         raise errors.NotFound(f"there is no secrets/{name} in the repository: {error.strerror}") from None
 
 
-async def _live(settings: config.Configuration, *, accept_loss: bool) -> int:
+async def _live(settings: config.Configuration, manager: service_manager.ServiceManager, *, accept_loss: bool) -> int:
     """Start everything, wait for the signal to stop, stop everything."""
     began = time.monotonic()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    manager.begin()
     async with (
         _records(settings, accept_loss=accept_loss) as (lines, archive, unfinished, care),
         asyncio.TaskGroup() as group,
@@ -296,20 +298,18 @@ async def _live(settings: config.Configuration, *, accept_loss: bool) -> int:
         keeping = group.create_task(door.run(), name="entrance")
         table = [*_front(settings, parts, archive, subjects, care), *door.table()]
         http = server.Server(openapi.described(table), door.desk, _patience(settings))
-        url = await http.start(settings.listen_address, settings.state_directory / "daemon.sock", settings.tls)
-        log.info(
-            "daemon.ready",
-            url=url,
-            source=source.name,
-            version=__version__,
-            unfinished=count,
-            duration_s=round(time.monotonic() - began, 3),
+        url = await http.start(
+            settings.listen_address, settings.state_directory / "daemon.sock", settings.tls, manager.sockets
         )
+        took_s = round(time.monotonic() - began, 3)
+        log.info("daemon.ready", url=url, source=source.name, version=__version__, unfinished=count, duration_s=took_s)
         _greet(url, door.announce(url), settings)
+        manager.ready(f"listens on {url}", lines.pulse)
 
         await stop.wait()
 
         log.info("daemon.stopping", running=work.unfinished)
+        manager.stopping("lets what runs come to its end")
         parts.hub.close()
         await work.stop(settings.run_stop_grace_s)
         await http.stop()
@@ -324,6 +324,7 @@ async def _live(settings: config.Configuration, *, accept_loss: bool) -> int:
         lines.append(events.DaemonStopped(reason="asked to stop"))
         care.rest()
         watch_disk.cancel()
+        manager.close()
     log.info("daemon.stopped")
     return 0
 
@@ -426,7 +427,7 @@ def _front(
         archive,
         folder / "records",
         blobs.Blobs(folder / "blobs"),
-        lambda commit: flows.snapshot(commit),
+        lambda commit: synchroniser.sources(commit),
         settings.identity_workspace,
         settings.identity_environment,
     )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import os
 import resource
+import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import aiohttp.http_parser
@@ -40,46 +42,51 @@ class Server:
         self._listening: list[asyncio.Server] = []
         self._socket: Path | None = None
 
-    async def start(self, address: written.Address, socket: Path, tls: str = "") -> str:
+    async def start(
+        self, address: written.Address, local: Path, tls: str = "", given: Sequence[socket.socket] = ()
+    ) -> str:
         """Listen on both and return the URL; ``tls`` is the file with certificate and key, empty for plain HTTP.
 
-        Raises ``ConfigurationInvalid`` for an address that cannot be had and for a file that cannot be used."""
+        Sockets that were ``given`` listen already, and ``address`` is theirs. Raises ``ConfigurationInvalid`` for an
+        address that cannot be had and for a file that cannot be used."""
         context = _tls(tls) if tls else None
         await self._runner.setup()
         assert self._runner.server is not None
         door = connections.Door(self._runner.server, _within_descriptors(self._patience))
+        create = functools.partial(
+            asyncio.get_running_loop().create_server,
+            door,
+            ssl=context,
+            ssl_handshake_timeout=_HANDSHAKE_S if context else None,
+            backlog=_BACKLOG,
+        )
         try:
-            listening = await asyncio.get_running_loop().create_server(
-                door,
-                address.host,
-                address.port,
-                ssl=context,
-                ssl_handshake_timeout=_HANDSHAKE_S if context else None,
-                backlog=_BACKLOG,
-            )
+            for one in given:
+                self._listening.append(await create(sock=one))
+            if not given:
+                self._listening.append(await create(address.host, address.port))
         except OSError as error:
             raise errors.ConfigurationInvalid(
                 f"cannot listen on {address}: {error.strerror or error}", hint="choose another one with --listen"
             ) from error
-        self._listening.append(listening)
-        host, port = listening.sockets[0].getsockname()[:2]
-        await self._listen_locally(socket, door)
+        host, port = self._listening[0].sockets[0].getsockname()[:2]
+        await self._listen_locally(local, door)
         return f"{'https' if tls else 'http'}://{written.Address(host, port)}"
 
-    async def _listen_locally(self, socket: Path, door: connections.Factory) -> None:
+    async def _listen_locally(self, local: Path, door: connections.Factory) -> None:
         """Only the service's own user may open the socket; who connects is asked of the kernel besides."""
-        _remove(socket)  # a dead daemon's: the state directory's lock is ours
+        _remove(local)  # a dead daemon's: the state directory's lock is ours
         mask = os.umask(0o177)
-        folder = os.open(socket.parent, os.O_RDONLY | os.O_DIRECTORY)
+        folder = os.open(local.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            path = str(socket)
+            path = str(local)
             if len(path.encode()) > _SOCKET_PATH_MAX:
-                path = f"/proc/self/fd/{folder}/{socket.name}"
+                path = f"/proc/self/fd/{folder}/{local.name}"
             self._listening.append(await asyncio.get_running_loop().create_unix_server(door, path, backlog=_BACKLOG))
         finally:
             os.close(folder)
             os.umask(mask)
-        self._socket = socket
+        self._socket = local
 
     async def stop(self) -> None:
         """Close the listeners, and what is still connected when its requests are answered or the time is over."""
@@ -124,6 +131,6 @@ def _tls(file: str) -> ssl.SSLContext:
     return context
 
 
-def _remove(socket: Path) -> None:
+def _remove(local: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
-        socket.unlink()
+        local.unlink()

@@ -91,6 +91,7 @@ class ExecutionCreated(Event, frozen=True, tag="execution.created"):
     protect_outputs: tuple[str, ...] = ()
     retention_time_s: float | None = None
     on_interrupt: str = ""  # resume | restart | fail; empty: resume, or fail if it had an effect of its own
+    strict_replay: bool = False  # a replayed call that is given something else than recorded is a divergence
     traceparent: str = ""  # the trace it belongs to, as whoever started it said (W3C Trace Context)
 
 

@@ -103,6 +103,7 @@ class Execution:
     protect_outputs: tuple[str, ...]
     retention_time_s: float | None
     on_interrupt: str  # resume | restart | fail, or empty for what depends on ``effect``
+    strict_replay: bool
     traceparent: str = ""
     output: Output = None
     message: str = ""
@@ -162,6 +163,7 @@ class Execution:
             protect_outputs=event.protect_outputs,
             retention_time_s=event.retention_time_s,
             on_interrupt=event.on_interrupt,
+            strict_replay=event.strict_replay,
             traceparent=event.traceparent,
         )
 
@@ -392,6 +394,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reuse: bool = True
     webhook: Webhook | None = None
     on_interrupt: str = ""  # resume | restart | fail; empty: whichever its effects allow
+    strict_replay: bool = False  # what calls are given counts in a replay, too
     retention_s: float | None = None  # how long an execution is kept after its end; None: as long as all others
     retention_count: int = 0  # how many ended executions are kept; 0: any number
 

@@ -106,6 +106,22 @@ class Workshop:
             log.warning("sync.restore_failed", commit=last.commit, error=error.message)
         return Candidate(commit=last.commit, ref=last.ref, manifest=manifest) if manifest else None
 
+    def sources(self, commit: str) -> list[tuple[str, bytes]]:
+        """Return the Python files of a commit that was published once, by path; none if they are nowhere any more.
+
+        The mirror has them for as long as the branch does, or longer. May be called from any thread."""
+        top = snapshot.folder_of(self.snapshots, git.checked_sha(commit))
+        with contextlib.suppress(FileNotFoundError):
+            if top.is_dir():
+                return [(path.relative_to(top).as_posix(), path.read_bytes()) for path in sorted(top.rglob("*.py"))]
+        try:
+            files = [entry for entry in tree.plan(self._mirror.entries(commit)).files if entry.path.endswith(".py")]
+            contents = self._mirror.blobs([entry.blob for entry in files])
+            return list(zip((entry.path for entry in files), contents, strict=True))
+        except (MirrorDamaged, tree.TreeRefused, git.GitFailed) as error:
+            log.warning("sync.sources_lost", commit=commit, error=error.message)
+            return []
+
     def apply(self, edit: edits.Edit, note: edits.Note) -> str:
         """Have ``edit`` in the source and return its commit, if it is one. Raises what ``ports.Authoring`` says."""
         try:

@@ -112,6 +112,10 @@ class Synchroniser:
         finally:
             await self._write_back.close()
 
+    def sources(self, commit: str) -> list[tuple[str, bytes]]:
+        """Return the Python files of a commit by path, also of one whose snapshot is gone (blocking); see there."""
+        return self._workshop.sources(commit)
+
     @property
     def authoring(self) -> ports.Authoring:
         """What changes flows in the source."""

@@ -95,6 +95,7 @@ def _block(values: Mapping[str, Any], flow_name: str, *, dependencies: bool) -> 
             reuse=values.get("reuse", True),
             webhook=hook,
             on_interrupt=values.get("on_interrupt", ""),
+            strict_replay=values.get("strict_replay", False),
             retention_s=retention.get("keep"),
             retention_count=retention.get("count", 0),
         ),
@@ -154,7 +155,7 @@ def _retention(value: object) -> dict[str, Any]:
     return _retention_fields(value) if isinstance(value, dict) else {"keep": duration_s(value)}
 
 
-_ACTED_ON = frozenset({"description", "timeout", "reuse", "webhook", "on_interrupt", "retention"})
+_ACTED_ON = frozenset({"description", "timeout", "reuse", "webhook", "on_interrupt", "retention", "strict_replay"})
 _KEYS: dict[str, Callable[[object], Any]] = {
     "description": shapes.text,
     "timeout": duration_s,

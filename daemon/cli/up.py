@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ...engine import errors
-from .. import config
+from .. import config, service_manager
 from . import options, render
 
 
@@ -33,12 +33,13 @@ def up(
     """Run the daemon here, in the foreground.
 
     SOURCE is where flows come from: a directory, a working tree or a git URL."""
+    manager = service_manager.ServiceManager(os.environ)
     before = click.get_current_context().find_object(options.Target) or options.Target()
     given = {
         "source.url": source,
         "source.ref": ref,
         "state.directory": state or before.state or None,
-        "listen.address": listen,
+        "listen.address": manager.address or listen,
     }
     flags = {key: value for key, value in given.items() if value is not None}
     configuration = config.load(flags, os.environ, _read_file(file))
@@ -48,7 +49,7 @@ def up(
     # The marked place for the daemon itself: no other verb pays for importing it.
     from .. import app
 
-    return app.run(configuration, accept_loss=accept_loss)
+    return app.run(configuration, manager, accept_loss=accept_loss)
 
 
 def _read_file(named: str | None) -> dict[str, str]:

@@ -198,6 +198,12 @@ class Journal:
         if not self._stalled:
             await self.durable()
 
+    async def pulse(self) -> None:
+        """Return when the writer has come round: it is not stuck in the disk. Never returns if it is gone for good."""
+        beat = self._loop.create_future()
+        self._jobs.put(lambda: self._back(_ring, beat))
+        await beat
+
     async def submit(self, event: events.AnyEvent) -> str:
         """Append and return its time when durable. Raises ``NotAccepting`` when the disk is full; see ``ports``."""
         if reason := self._stalled or self.scarce:
@@ -390,6 +396,11 @@ def _open_tail(directory: Path, clock: ports.Clock, recovered: recovery.Recovere
     except tail.DiskRefused as refusal:
         log.warning("journal.stalled", reason=str(refusal), retry_s=RETRY_S)  # the first flush tries again
     return end, position
+
+
+def _ring(beat: asyncio.Future[None]) -> None:
+    if not beat.done():
+        beat.set_result(None)
 
 
 def _recorded(entries: list[_Entry], before: Position, lengths: list[int]) -> list[events.Recorded]:

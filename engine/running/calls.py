@@ -63,6 +63,8 @@ class Calls:
         Raises ``Diverged`` for a replayed call that is not the recorded one, ``Hibernated`` and ``Interrupted`` when
         nobody is to be answered any more."""
         recorded = run.recorded(call.call, call.kind, call.target, call.where)
+        if recorded is not None and run.strict is not None:
+            await run.strict.compare(call, recorded)
         if recorded is not None and recorded.ended:
             answer = await self._recalled(run, call, recorded)
         else:

@@ -116,6 +116,7 @@ class ChildCalls:
             timeout_s=flow.metadata.timeout_s,
             reuse=flow.metadata.reuse,
             on_interrupt=flow.metadata.on_interrupt,
+            strict_replay=flow.metadata.strict_replay,
             **held.twins("inputs"),
             **_descent(run, call, args, flow.metadata.retention_s),
         )

@@ -10,7 +10,7 @@ import msgspec
 from .. import errors, events, model
 from ..lifecycle import Status
 from ..records import exports
-from . import history
+from . import given, history
 
 #: The message of an execution that was cancelled and whose handler left after it was told.
 CANCELLED = "cancelled"
@@ -30,10 +30,8 @@ class Exported:
             raise errors.InvalidRequest(f"the export of {export.header.execution} does not hold its own record")
         self.state = state
         self.history = history.of(recorded)
-        begins = max((n for n, r in enumerate(recorded) if isinstance(r.event, events.ExecutionRestarted)), default=0)
-        self.lines = [line.event for line in recorded[begins:]]
-        #: The event that tells what each call was given, by number.
-        self.said = {call: event for event in self.lines if (call := _tells_of(event))}
+        self.given = given.Given(state.id, recorded, self.history, self)
+        self.lines = self.given.lines
         self.end = next((event for event in self.lines if isinstance(event, events.ExecutionEnded)), None)
 
     @property
@@ -74,22 +72,3 @@ class Exported:
         if state is None:
             raise errors.NotFound(f"execution {execution}, whose record had been deleted when this was exported")
         return state
-
-    async def child(self, number: int) -> events.ExecutionCreated | None:
-        """Return the creation of the child that a call made, if its record was exported."""
-        entry = self.history.find(number)
-        for recorded in await self.events_of(entry.children[0]) if entry is not None and entry.children else ():
-            event = recorded.event
-            if isinstance(event, events.ExecutionCreated) and event.parent_call == number:
-                return event if event.parent == self.state.id else None
-        return None
-
-
-def _tells_of(event: events.AnyEvent) -> int:
-    """Return the number of the call whose arguments an event tells, 0 if it tells none."""
-    match event:
-        case events.CallStarted() | events.LogWritten() | events.WebhookAnswered():
-            return event.call
-        case events.CallEnded() | events.ExecutionSaved() if event.kind:
-            return event.call
-    return 0

@@ -32,7 +32,7 @@ class Extracts:
     archive: live.Archive
     records: Path  # the folder of the journal
     blobs: blobs.Blobs
-    snapshot: Callable[[str], Path]  # of a commit
+    sources: Callable[[str], Iterable[tuple[str, bytes]]]  # the Python files of a commit by path; blocking
     workspace: str = ""
     environment: str = ""
 
@@ -64,8 +64,9 @@ class Extracts:
                 environment=self.environment,
             )
         )
-        for path, content in await asyncio.to_thread(self._sources, state):
-            yield exports.source_line(path, content)
+        for path, content in await asyncio.to_thread(lambda: list(self.sources(state.commit) if state.commit else ())):
+            if len(content) <= _SOURCE_BYTES_MAX:
+                yield exports.source_line(path, content)
         told = [line for id_ in await self._told_of(own, state) for line in await self._tellable(id_)]
         needed = dict.fromkeys([*_blobs(own, ()), *_blobs(told, _UNSAID)])
         for blob in needed:
@@ -81,15 +82,6 @@ class Extracts:
             return line
         event = msgspec.json.encode(recorded.event)
         return b'{"seq":%d,"at":"%b",%b\n' % (recorded.seq, recorded.at.encode(), event[1:])
-
-    def _sources(self, state: model.Execution) -> list[tuple[str, bytes]]:
-        """The Python files of the commit it runs on, by path; none if its snapshot was cleaned away."""
-        if not state.commit:
-            return []
-        top = self.snapshot(state.commit)
-        files = (path for path in sorted(top.rglob("*.py")) if path.is_file())
-        small = (path for path in files if path.stat().st_size <= _SOURCE_BYTES_MAX)
-        return [(path.relative_to(top).as_posix(), path.read_bytes()) for path in small]
 
     async def _told_of(self, own: list[events.Recorded], state: model.Execution) -> list[str]:
         """The executions whose ends this one's answers tell."""
@@ -127,4 +119,10 @@ def from_files(state: Path) -> tuple[Extracts, shelf.Shelf]:
     """Return what makes exports from a state directory that no daemon works in now, and its records."""
     records, snapshots = shelf.Shelf(state / "records"), state / "snapshots"
     store = blobs.Blobs(state / "blobs")
-    return Extracts(records, state / "records", store, lambda commit: snapshots / commit), records
+    return Extracts(records, state / "records", store, lambda commit: _below(snapshots / commit)), records
+
+
+def _below(top: Path) -> Iterable[tuple[str, bytes]]:
+    """The Python files of a snapshot, by path; none if it was cleaned away."""
+    files = (path for path in sorted(top.rglob("*.py")) if path.is_file())
+    return ((path.relative_to(top).as_posix(), path.read_bytes()) for path in files)

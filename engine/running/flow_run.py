@@ -17,7 +17,7 @@ import structlog
 from .. import errors, events, model, ports, values
 from ..lifecycle import Status
 from ..workers import flow_process, processes, protocol
-from . import contents, failures, history, live, output, reads, slots, views, waits
+from . import contents, failures, history, live, output, reads, slots, strict, views, waits
 
 log = structlog.get_logger()
 
@@ -62,6 +62,7 @@ class FlowRun:
         self.saved_flows: set[str] = set()  # by the handler: it means those it saved when it runs them
         self.history = history.History()
         self.history_bytes = 0
+        self.strict: strict.Strict | None = None  # compares what replayed calls are given, too
         self.warned = False  # that the history grows long
         self.reads = reads.Reads()
         self.continuation: model.Value | None = None  # the inputs of the next generation, if there is to be one
@@ -102,7 +103,10 @@ class FlowRun:
         if self.state.parent or again:  # one from outside is durable already
             await self._around.ledger.journal.durable()
         if again:
-            self.history = history.of(await self._around.ledger.events_of(self.state.id), self.live.loose)
+            recorded = await self._around.ledger.events_of(self.state.id)
+            self.history = history.of(recorded, self.live.loose)
+            if self.state.strict_replay:
+                self.strict = strict.Strict(self.state.id, recorded, self.history, self._around.ledger)
         self.live.loose = ()
         frame = await self._frame()
         self._returning = False
@@ -388,7 +392,9 @@ class FlowRun:
     # -- what it writes ---------------------------------------------------------------------------------------------
 
     async def _take_log(self, said: protocol.Log) -> None:
-        if said.call and self.recorded(said.call, history.LOG) is not None:
+        if said.call and (recorded := self.recorded(said.call, history.LOG)) is not None:
+            if self.strict is not None:
+                await self.strict.compare(said, recorded)
             self._replayed = said.call
             return
         if not said.call and self.replaying:

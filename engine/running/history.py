@@ -146,16 +146,22 @@ def of(recorded: Iterable[events.Recorded], loose: Sequence[Loose] = ()) -> Hist
 
 
 def divergence(
-    number: int, recorded: Entry | None, kind: str = "", target: str = "", where: str = ""
+    number: int,
+    recorded: Entry | None,
+    kind: str = "",
+    target: str = "",
+    where: str = "",
+    given: tuple[str, str] = ("", ""),
 ) -> events.Divergence:
-    """Return both sides of a replay that is not like the record, for people."""
+    """Return both sides of a replay that is not like the record, for people; ``given``: what the call was given."""
+    entry = recorded if recorded is not None else Entry(number, "")
     return events.Divergence(
         call=number,
-        recorded_kind=recorded.kind if recorded is not None else "",
-        recorded_target=recorded.target if recorded is not None else "",
-        recorded_where=recorded.where if recorded is not None else "",
+        recorded_kind=entry.kind,
+        recorded_target=f"{entry.target} {given[0]}".strip(),
+        recorded_where=entry.where,
         attempted_kind=kind[:100],
-        attempted_target=target[:1024],
+        attempted_target=f"{target[:1024]} {given[1]}".strip(),
         attempted_where=where[:1024],
     )
 

@@ -1,7 +1,8 @@
 """Whether a replayed handler gives its calls what the record says it gave, as far as the record tells.
 
 A record does not keep everything (the inputs of a child are in the child's own), and what was masked in it is like
-anything. Used offline, where differing arguments are noted and count only if asked for; live replays pass them over.
+anything. Offline, differing arguments are noted and count only if asked for; after a crash they are passed over, but
+for flows that ask for it (``strict``).
 """
 
 from __future__ import annotations
@@ -10,22 +11,26 @@ from typing import Any
 
 import msgspec
 
-from .. import events, model, values
+from .. import events, values
 from ..state import masks, protection
 from ..workers import protocol
-from .exported import Exported
+from .given import Given
 
 #: Both sides, as JSON values; None where nothing is known to differ.
 Difference = tuple[Any, Any] | None
 _CHARACTERS_MAX = 2_000
 
 
+def has_mark(text: str) -> bool:
+    """Return whether something in a recorded text is hidden."""
+    return masks.MARKER in text or protection.MARKER in text
+
+
 def like(recorded: Any, attempted: Any) -> bool:
     """Return whether a value can be the recorded one; what is masked in that can stand for any."""
     match recorded:
         case str():
-            masked = masks.MARKER in recorded or protection.MARKER in recorded
-            return masked or (isinstance(attempted, str) and recorded == attempted)
+            return has_mark(recorded) or (isinstance(attempted, str) and recorded == attempted)
         case dict():
             same = isinstance(attempted, dict) and recorded.keys() == attempted.keys()
             return same and all(like(value, attempted[key]) for key, value in recorded.items())
@@ -35,35 +40,35 @@ def like(recorded: Any, attempted: Any) -> bool:
     return bool(recorded == attempted) and isinstance(recorded, bool) == isinstance(attempted, bool)
 
 
-async def of_log(record: Exported, said: protocol.Log) -> Difference:
+async def of_log(record: Given, said: protocol.Log) -> Difference:
     """Compare what is logged."""
     event = record.said.get(said.call)
     if not isinstance(event, events.LogWritten):
         return None
     recorded = [
-        await _value(record, event.args, event.args_blob),
-        await _value(record, event.kwargs, event.kwargs_blob),
+        await record.value(event.args, event.args_blob),
+        await record.value(event.kwargs, event.kwargs_blob),
     ]
     return _difference(recorded, [values.decode(said.args), values.decode(said.kwargs)])
 
 
-async def of_call(record: Exported, call: protocol.Call) -> Difference:
+async def of_call(record: Given, call: protocol.Call) -> Difference:
     """Compare what a call is given."""
     event = record.said.get(call.call)
     attempted = values.decode(call.args)
     if event is None or not isinstance(attempted, dict):
         return None
     if call.kind == "continue_as_new" and isinstance(event, events.CallEnded):
-        return _difference(await _value(record, event.result, event.result_blob), attempted.get("inputs"))
+        return _difference(await record.value(event.result, event.result_blob), attempted.get("inputs"))
     if (child := await record.child(call.call)) is not None:
-        return _difference(await _value(record, child.inputs, child.inputs_blob), attempted.get("inputs"))
+        return _difference(await record.value(child.inputs, child.inputs_blob), attempted.get("inputs"))
     match event:
         case events.CallStarted() | events.CallEnded():
-            return _of_arguments(await _value(record, event.args, event.args_blob), attempted)
+            return _of_arguments(await record.value(event.args, event.args_blob), attempted)
         case events.ExecutionSaved():
             return await _of_saved(record, event, call.kind, attempted)
         case events.WebhookAnswered():
-            recorded = [event.status, event.headers, await _value(record, event.body, event.body_blob)]
+            recorded = [event.status, event.headers, await record.value(event.body, event.body_blob)]
             return _difference(recorded, [attempted.get(field) for field in ("status", "headers", "body")])
     return None
 
@@ -82,9 +87,9 @@ def _of_arguments(recorded: Any, attempted: dict[str, Any]) -> Difference:
     return _difference(known, given)
 
 
-async def _of_saved(record: Exported, event: events.ExecutionSaved, kind: str, attempted: dict[str, Any]) -> Difference:
+async def _of_saved(record: Given, event: events.ExecutionSaved, kind: str, attempted: dict[str, Any]) -> Difference:
     keys: dict[str, Any] = {key: values.decode(raw) for key, raw in event.output_keys.items()}
-    keys |= {key: await _value(record, msgspec.UNSET, blob) for key, blob in event.output_key_blobs.items()}
+    keys |= {key: await record.value(msgspec.UNSET, blob) for key, blob in event.output_key_blobs.items()}
     if kind == "set_output":
         return _difference(keys, attempted.get("keys"))
     if kind == "append_output":
@@ -95,7 +100,7 @@ async def _of_saved(record: Exported, event: events.ExecutionSaved, kind: str, a
     recorded: dict[str, Any] = {name: text for name, text in told.items() if text is not None and name in fields}
     given: dict[str, Any] = {name: _text(fields[name]) for name in recorded}
     if "output_value" in fields and (event.output is not msgspec.UNSET or event.output_blob is not None):
-        recorded["output_value"] = await _value(record, event.output, event.output_blob)
+        recorded["output_value"] = await record.value(event.output, event.output_blob)
         output = fields["output_value"]
         given["output_value"] = (
             {key: value for key, value in output.items() if key != "logging"} if isinstance(output, dict) else output
@@ -106,12 +111,6 @@ async def _of_saved(record: Exported, event: events.ExecutionSaved, kind: str, a
 def _text(value: Any) -> str:
     text = value if isinstance(value, str) else values.encode(value).decode()
     return values.shortened(text, values.TEXT_CHARACTERS_MAX)
-
-
-async def _value(record: Exported, raw: msgspec.Raw | msgspec.UnsetType, blob: events.Blob | None) -> Any:
-    if raw is msgspec.UNSET and blob is None:
-        return None
-    return values.decode(await record.shown(model.value(raw, blob)))
 
 
 def _difference(recorded: Any, attempted: Any) -> Difference:

@@ -122,6 +122,7 @@ class Reception:
             "timeout_s": flow.metadata.timeout_s,
             "reuse": flow.metadata.reuse,
             "on_interrupt": flow.metadata.on_interrupt,
+            "strict_replay": flow.metadata.strict_replay,
             "retention_time_s": flow.metadata.retention_s,
         }
 

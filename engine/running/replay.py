@@ -193,7 +193,7 @@ class _Replay:
         if not entry.ended:
             self._go_further(f"{_said(call)} had no answer yet: {self._why_cut_off()}")
             return self._refusal(call)
-        self._note(call.call, call.kind, call.target, call.where, await likeness.of_call(self._record, call))
+        self._note(call.call, call.kind, call.target, call.where, await likeness.of_call(self._record.given, call))
         return self._refusal(call) if self._decided else await self._recalled(call, entry)
 
     async def _recalled(self, call: protocol.Call, entry: history.Entry) -> bytes:
@@ -221,7 +221,7 @@ class _Replay:
             return
         entry = self._history.find(said.call)
         if entry is not None and entry.kind == history.LOG:
-            self._note(said.call, history.LOG, "", "", await likeness.of_log(self._record, said))
+            self._note(said.call, history.LOG, "", "", await likeness.of_log(self._record.given, said))
         elif said.call > self._history.last and not self._record.own_end:
             pass  # nobody answers a line: the next call tells that this is further than the record
         elif not self._record.state.cancel_requested:
@@ -339,14 +339,7 @@ class _Replay:
         self._outcome.notes.append(Note(call, kind, target, where, recorded, attempted))
         if self._options.strict:
             entry = self._history.find(call)
-            shown = history.divergence(call, entry, kind, target, where)
-            self._diverge(
-                msgspec.structs.replace(
-                    shown,
-                    recorded_target=f"{shown.recorded_target} {recorded}".strip(),
-                    attempted_target=f"{shown.attempted_target} {attempted}".strip(),
-                )
-            )
+            self._diverge(history.divergence(call, entry, kind, target, where, given=(recorded, attempted)))
 
     def _between(
         self, number: int, entry: history.Entry | None, kind: str, target: str, where: str = ""

@@ -13,8 +13,12 @@ import pytest
 from tests.support.daemons import processes_matching, until
 from tests.support.world import World
 
-#: Many kinds of calls in a row, every effect of which can be counted afterwards.
+#: Many kinds of calls in a row, every effect of which can be counted afterwards. It asks for the stricter replay.
 BUSY = """
+# /// script
+# [tool.headrace]
+# strict_replay = true
+# ///
 def handler(system, this, inputs):
     world = inputs['world']
     this.log('begins', number=0)
@@ -214,13 +218,13 @@ def test_a_cancel_reaches_the_handler_of_an_execution_that_has_no_process(daemon
 def test_a_pause_and_a_resume_of_one_that_has_no_process(daemon):
     daemon.environment["HEADRACE_RUN__HIBERNATE_AFTER"] = "0.05s"
     daemon.start()
-    flow(daemon, "naps", "def handler(system, this):\n    this.sleep(2)\n    return 'up'\n")
+    flow(daemon, "naps", "def handler(system, this):\n    this.sleep(4)\n    return 'up'\n")
     execution = daemon.client.run("naps")["id"]
     until(lambda: daemon.record(execution)[-1]["event"] == "execution.hibernated", "it hibernates")
     assert daemon.client.pause(execution)["status"] == "PAUSED"
     daemon.kill()
     daemon.start()
-    time.sleep(2)
+    time.sleep(4)
     assert daemon.client.execution(execution)["status"] == "PAUSED"
     daemon.client.resume(execution)
     assert daemon.client.wait(execution, 20)["output_value"] == "up"

@@ -5,13 +5,12 @@ import json
 import os
 import random
 import sqlite3
-import threading
 import time
-import urllib.error
 
 import pytest
 
 from headrace.engine.records import recovery
+from tests.support import callers
 from tests.support.daemons import processes_matching, until
 
 ROUNDS = int(os.environ.get("HEADRACE_KILLS", "30"))
@@ -28,34 +27,14 @@ FLOWS = {
 }
 
 
-class Caller(threading.Thread):
-    """Asks for runs as fast as it can and remembers what was acknowledged."""
-
-    def __init__(self, daemon, seed, acknowledged):
-        super().__init__(daemon=True)
-        self.daemon_under_test = daemon
-        self.random = random.Random(seed)
-        self.acknowledged = acknowledged
-        self.over = threading.Event()
-
-    def run(self):
-        n = 0
-        while not self.over.is_set():
-            n += 1
-            flow = self.random.choice(["quick", "quick", "waits", "parent", "fails"])
-            key = f"{self.name}-{n}"
-            body = {"inputs": {"n": n} if flow != "fails" else {}}
-            try:
-                header = {"Authorization": f"Bearer {self.daemon_under_test.token()}", "Idempotency-Key": key}
-                path = f"/api/v1/flows/{flow}/run"
-                status, answer, _ = self.daemon_under_test.raw("POST", path, body, header)
-                if status == 202:
-                    self.acknowledged[answer["id"]] = (flow, key, path, body)
-            except (OSError, KeyError, ValueError, urllib.error.URLError):
-                time.sleep(0.02)
+def ask(chance, n, key):
+    """Some run of some flow."""
+    flow = chance.choice(["quick", "quick", "waits", "parent", "fails"])
+    inputs = {"n": n} if flow != "fails" else {}
+    return callers.Request(flow, f"/api/v1/flows/{flow}/run", {"inputs": inputs}, {"Idempotency-Key": key})
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(600 + 10 * ROUNDS)
 def test_kill_9_under_load_loses_nothing_that_was_acknowledged(tmp_path, make_daemon):
     seed = int(os.environ.get("HEADRACE_SEED", str(random.randrange(10**6))))
     print(f"seed {seed}, {ROUNDS} kills")
@@ -65,24 +44,15 @@ def test_kill_9_under_load_loses_nothing_that_was_acknowledged(tmp_path, make_da
     for name, text in FLOWS.items():
         (flows / name).write_text(text)
     daemon = make_daemon(flows)
-    acknowledged = {}
     daemon.start()
-    callers = [Caller(daemon, chance.random(), acknowledged) for _ in range(4)]
-    for caller in callers:
-        caller.start()
-    for _ in range(ROUNDS):
-        time.sleep(chance.uniform(0.05, 0.4))
-        daemon.kill()
-        daemon.start()
-    for caller in callers:
-        caller.over.set()
-    for caller in callers:
-        caller.join()
-    repeated = chance.sample(sorted(acknowledged), min(20, len(acknowledged)))
-    header = {"Authorization": f"Bearer {daemon.token()}"}
-    for execution in repeated:  # the same key still means the same execution
-        _, key, path, body = acknowledged[execution]
-        assert daemon.raw("POST", path, body, header | {"Idempotency-Key": key})[1]["id"] == execution
+    with callers.calling(daemon, chance, ask) as acknowledged:
+        for _ in range(ROUNDS):
+            time.sleep(chance.uniform(0.05, 0.4))
+            daemon.kill()
+            daemon.start()
+    for execution in chance.sample(sorted(acknowledged), min(20, len(acknowledged))):
+        answer = callers.send(daemon, acknowledged[execution])[1]
+        assert answer["id"] == execution, "the same key still means the same execution"
 
     until(lambda: not [e for e in unfinished(daemon) if e], "everything has ended", 90)
     assert daemon.stop() == 0

@@ -30,7 +30,7 @@ def api(daemon, path):
     return answer
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(300 + 20 * ROUNDS)
 def test_kill_9_leaves_records_that_agree_with_what_flows_were_told(tmp_path, make_daemon):
     seed = int(os.environ.get("HEADRACE_SEED", str(random.randrange(10**6))))
     chance = random.Random(seed)

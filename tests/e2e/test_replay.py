@@ -215,6 +215,20 @@ def test_an_exported_file_is_all_it_takes(daemon, workshop, write, tmp_path):
     assert list((tmp_path / "home").iterdir()) == []
 
 
+def test_what_ran_on_files_that_were_cleaned_away_is_exported_all_the_same(daemon, workshop, write, tmp_path):
+    workshop.write("inside/word.py", "WORD = 'before'\n")
+    text = "from inside.word import WORD\n\ndef handler(system, this):\n    this.log(WORD)\n    return WORD\n"
+    ended = daemon.run(write("worded", text))
+    workshop.write("inside/word.py", "WORD = 'after'\n")
+    daemon.client.sync()
+    commit = ended["commit"]
+    assert commit != daemon.run("worded")["commit"]
+    top = daemon.state / "snapshots" / commit
+    top.rename(tmp_path / "cleaned away")
+    file = export(daemon, ended["id"], tmp_path / "it.jsonl")
+    assert outcome(file)["verdict"] == "same"
+
+
 def test_the_verb_exports_what_the_route_does(daemon, tmp_path):
     one, other = daemon.run("parent")["id"], daemon.run("large")["id"]
     file = tmp_path / "both.jsonl"

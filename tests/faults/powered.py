@@ -13,6 +13,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import structlog
@@ -57,8 +58,16 @@ class Disk:
             os.close(fd)
 
     def again(self) -> None:
-        """Power is back."""
-        self._do("umount", str(self.path))
+        """Power is back. Whoever still looks at a file is waited for."""
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                self._do("umount", str(self.path))
+                break
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
         self.mount()
 
     def close(self) -> None:

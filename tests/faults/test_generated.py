@@ -24,6 +24,7 @@ _LEAF = (
     "def handler(system, this, inputs):\n    this.log('leaf')\n    this.sleep(0.02)\n    return {'n': inputs['n']}\n"
 )
 _FAILS = "def handler(system, this):\n    raise ValueError('no luck')\n"
+_STRICT = "# /// script\n# [tool.headrace]\n# strict_replay = true\n# ///\n"
 _NUMBERED = ("call.started", "execution.saved", "log.written", "webhook.answered")
 
 
@@ -36,7 +37,7 @@ def test_generated_flows_that_are_killed_at_random(tmp_path: Path, suite: Suite)
     (flows / "fails.py").write_text(_FAILS)
     count = len(suite.times(60))
     for number in range(count):
-        (flows / f"generated {number}.py").write_text(author.flow())
+        (flows / f"generated {number}.py").write_text(_STRICT + author.flow())
     daemon = Daemon(tmp_path / "s", flows).start()
     try:
         executions = [daemon.client.run(f"generated {number}")["id"] for number in range(count)]

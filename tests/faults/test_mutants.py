@@ -114,7 +114,7 @@ MUTANTS = {
 }
 
 
-RECORDS_NEED = (("engine",), ("tests/engine/records", "tests/golden"))
+RECORDS_NEED = (("engine", "daemon", "sync", "tasks"), ("tests/engine/records", "tests/golden", "tests/support"))
 
 
 def copied(folder: Path, mutant: Mutant, need: tuple[tuple[str, ...], tuple[str, ...]] = RECORDS_NEED) -> None:

@@ -18,7 +18,7 @@ from tests.faults.test_mutants import Mutant, copied
 
 pytestmark = pytest.mark.timeout(900)
 
-_PURE, _E2E = "tests/engine/running/test_history.py", "tests/e2e/test_durable.py"
+_TESTS = ("tests/engine/running/test_history.py", "tests/e2e/test_durable.py", "tests/e2e/test_strict_replay.py")
 
 _NEED = (("engine", "daemon", "sync", "tasks"), ("tests/engine/running", "tests/e2e", "tests/support"))
 
@@ -26,6 +26,12 @@ _NEED = (("engine", "daemon", "sync", "tasks"), ("tests/engine/running", "tests/
 MUTANTS = {
     "a replay is not compared with the record": Mutant(
         "engine/running/flow_run", "        if entry is None or not entry.is_like(", "        if entry is None and (", "stands_still_and_says"
+    ),
+    "what calls are given never counts": Mutant(
+        "engine/running/strict", "        if differs is not None:\n", "        if False:\n", "given_counts"
+    ),
+    "what is hidden in the record is shown in what differs": Mutant(
+        "engine/running/strict", "likeness.shown(_veiled(*differs))", "likeness.shown(differs[1])", "given_counts"
     ),
     "a handler that left early is believed": Mutant(
         "engine/running/history", "        return next((entry for n in range(number + 1, self.last + 1)", "        return next((entry for n in range(0)", "gap"
@@ -95,7 +101,7 @@ def test_the_tests_of_durability_notice(tmp_path: Path, suite: Suite, name: str)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
     with suite.attempt(name):
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "--timeout=100", "-p", "no:cacheprovider", _PURE, _E2E,
+            [sys.executable, "-m", "pytest", "-q", "-x", "--timeout=100", "-p", "no:cacheprovider", *_TESTS,
              "-k", mutant.tests],
             cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=600,
         )  # fmt: skip

@@ -28,17 +28,19 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
         self.log = state.parent / f"{state.name}.log"
         self.environment: dict[str, str] = {}
+        self.descriptors: tuple[int, ...] = ()  # that it inherits
+        self.program: tuple[str, ...] = ("-m", "headrace")
 
     def start(self, *wrapper: str, wait: bool = True) -> Daemon:
         """Start it, under ``wrapper`` (strace, say) if one is given."""
         command = [
             *wrapper,
-            *(sys.executable, "-m", "headrace", "up", str(self.source)),
+            *(sys.executable, *self.program, "up", str(self.source)),
             *("--state", str(self.state), "--listen", "127.0.0.1:0", *self.options),
         ]
         environment = {**os.environ, "HEADRACE_LOG__FORMAT": "json", **self.environment}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, pass_fds=self.descriptors)
         if wait:
             self.until_ready()
         return self

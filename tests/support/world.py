@@ -59,3 +59,7 @@ class World:
     def count(self, path: str) -> int:
         """How often ``path`` was asked for, with its query or without."""
         return self._counts[path]
+
+    def asked(self) -> list[str]:
+        """All that was ever asked for, paths with their queries."""
+        return list(self._counts)

@@ -108,6 +108,12 @@ def test_what_becomes_of_it_when_it_is_cut_off_is_said_in_its_metadata(what):
     assert settings("reuse = true").metadata.on_interrupt == ""
 
 
+def test_a_flow_may_ask_for_a_stricter_replay():
+    block = settings("strict_replay = true")
+    assert (block.metadata.strict_replay, block.warnings) == (True, ())
+    assert not settings("reuse = true").metadata.strict_replay
+
+
 @pytest.mark.parametrize(
     ("line", "key"),
     [
