@@ -22,7 +22,18 @@ import uvloop
 from .. import __version__
 from ..engine import errors, events, ids, model, ports
 from ..engine.records import blobs, index, journal, places, segments, sweeping
-from ..engine.running import carrying, contents, dispatcher, extract, history, kept, live, pruning
+from ..engine.running import (
+    carrying,
+    contents,
+    dispatcher,
+    expectations,
+    extract,
+    history,
+    kept,
+    live,
+    pruning,
+    schedules,
+)
 from ..engine.state import age, masks, sealed, secrets
 from ..engine.workers import processes
 from ..sync import loop as sync_loop
@@ -105,6 +116,7 @@ class Unfinished:
         match recorded.event:
             case events.ExecutionCreated() as event:
                 self.executions[event.execution] = model.Execution.created(event, recorded.at)
+                self.kept.ticks.ran(event)
             case events.ExecutionEnded() as event:
                 self.executions.pop(event.execution, None)
                 self.loose.pop(event.execution, None)
@@ -191,6 +203,7 @@ class Parts:
     vaults: vault_client.Client
     figures: metrics.Metrics
     pruner: pruning.Pruner
+    timetable: schedules.Schedules
 
 
 def _assemble(
@@ -249,7 +262,20 @@ def _assemble(
         SystemClock(),
         settings.records_keep_s,
     )
-    return Parts(source, synchroniser, tasks, work, stream.Hub(lines), vaults, figures, pruner)
+    timetable = _timetable(lines, ledger, found.kept, work, flows)
+    synchroniser.flows.watchers += [work.lanes.reconsider, timetable.nudge]
+    return Parts(source, synchroniser, tasks, work, stream.Hub(lines), vaults, figures, pruner, timetable)
+
+
+def _timetable(
+    lines: journal.Journal, ledger: live.Ledger, state: kept.Kept, work: dispatcher.Dispatcher, flows: ports.Flows
+) -> schedules.Schedules:
+    """The schedules, with what tells them of changes."""
+    clock = SystemClock()
+    expected = expectations.Expectations(ledger, state.ticks, flows, work.load, work.sequels.tell_late, clock)
+    timetable = schedules.Schedules(lines, state.ticks, flows, work.keeper, work.submit, expected, clock)
+    work.keeper.watchers.append(timetable.nudge)
+    return timetable
 
 
 def _encrypted(source: sync_source.Source, flows: ports.Flows, name: str) -> bytes:
@@ -281,13 +307,15 @@ async def _live(settings: config.Configuration, *, accept_loss: bool) -> int:
         parts = _assemble(settings, lines, archive, unfinished, pool)
         source, synchroniser, work = parts.source, parts.synchroniser, parts.work
         await synchroniser.start(unfinished.published.get(source.name))
-        started = events.DaemonStarted(version=__version__, pid=os.getpid(), unfinished=len(unfinished.executions))
-        lines.append(started)
-        work.start(group, list(unfinished.executions.values()), unfinished.loose, unfinished.unreadable)
         count = len(unfinished.executions)
+        lines.append(events.DaemonStarted(version=__version__, pid=os.getpid(), unfinished=count))
+        work.start(group, list(unfinished.executions.values()), unfinished.loose, unfinished.unreadable)
         unfinished.executions.clear()  # they are the dispatcher's now
-        syncing = group.create_task(synchroniser.run(), name="sync")
-        pruning_now_and_then = group.create_task(parts.pruner.run(), name="retention")
+        ticking = group.create_task(parts.timetable.run(), name="schedules")
+        chores = [
+            group.create_task(synchroniser.run(), name="sync"),
+            group.create_task(parts.pruner.run(), name="retention"),
+        ]
         subjects = reach.Subjects(synchroniser.flows, work, work.asking)
         door = entrance.Entrance(
             settings.state_directory, subjects, SystemClock(), _stands(settings), parts.figures, lines.settled
@@ -310,12 +338,13 @@ async def _live(settings: config.Configuration, *, accept_loss: bool) -> int:
 
         log.info("daemon.stopping", running=work.unfinished)
         parts.hub.close()
+        ticking.cancel()
         await work.stop(settings.run_stop_grace_s)
         await http.stop()
         keeping.cancel()
         await door.close()
-        syncing.cancel()
-        pruning_now_and_then.cancel()
+        for chore in chores:
+            chore.cancel()
         await parts.tasks.aclose()
         await parts.vaults.aclose()
         watch_pool.cancel()

@@ -97,6 +97,7 @@ class Ledger:
         self._archive = archive
         self._live: dict[str, Live] = {}
         self._recent: OrderedDict[str, model.Execution] = OrderedDict()
+        self.at_end: Callable[[Live], None] = lambda _: None  # told of each end, in the batch that holds it
 
     def __iter__(self) -> Iterator[Live]:
         return iter(list(self._live.values()))
@@ -148,6 +149,7 @@ class Ledger:
             for watcher in live.watchers:
                 watcher(live.state)
             live.watchers.clear()
+            self.at_end(live)
 
     async def settle(self, live: Live) -> None:
         """Wait until the end of ``live`` is durable, then let it go and tell the outside."""
