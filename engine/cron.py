@@ -34,6 +34,23 @@ _HASHED = ((0, 59), (0, 23), (1, 28), (1, 12), (0, 6))
 _H = re.compile(r"H(?:\((\d{1,2})-(\d{1,2})\))?(?:/(\d{1,2}))?", re.IGNORECASE)
 _FIELDS = ("minute", "hour", "day of the month", "month", "day of the week")
 
+#: The clocks of all other places move by whole hours.
+_HALF_HOURS = frozenset({"Australia/Lord_Howe", "Australia/LHI"})
+
+
+class _MinuteByMinute(cronsim.CronSim):
+    """Goes to a lone minute step by step: its own jump passes over one that half an hour of autumn brings back."""
+
+    def advance_minute(self) -> bool:
+        if self.dt.minute in self.minutes:
+            return False
+        self.dt = self.dt.replace(second=0)
+        while self.dt.minute not in self.minutes:
+            self.tick(seconds=60)
+            if self.dt.minute in (0, 30):  # the hour may be another one
+                break
+        return True
+
 
 class Invalid(ValueError):
     """A cron expression or a zone that cannot be meant, in words that follow its name."""
@@ -64,7 +81,8 @@ class Cron:
     def since(self, moment: float) -> Iterator[float]:
         """Yield the moments after ``moment`` at which it is due, each later than the one before, without an end."""
         last = moment
-        for due in cronsim.CronSim(self._expanded, datetime.datetime.fromtimestamp(moment, self.zone)):
+        kind = _MinuteByMinute if getattr(self.zone, "key", "") in _HALF_HOURS else cronsim.CronSim
+        for due in kind(self._expanded, datetime.datetime.fromtimestamp(moment, self.zone)):
             found = due.timestamp()
             if found > last:  # a time that the autumn switch repeats is told for its first pass, which may be over
                 last = found

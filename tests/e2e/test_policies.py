@@ -87,7 +87,9 @@ def test_skip_reject_and_replace(workshop, flow):
     skip = flow('concurrency = {limit = 1, when_full = "skip"}')
     first = daemon.client.run(skip, {"hold": True})
     skipped = daemon.run(skip)
-    assert (skipped["status"], skipped["reason"]) == ("ENDED_CANCELLED", "skipped") and first["id"] in skipped["message"]
+    assert (skipped["status"], skipped["reason"]) == ("ENDED_CANCELLED", "skipped") and first["id"] in skipped[
+        "message"
+    ]
     release(daemon, first)
 
     reject = flow('concurrency = {limit = 1, when_full = "reject"}')
