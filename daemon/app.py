@@ -42,6 +42,7 @@ from ..tasks import definition, egress, registry, vault_client
 from . import (
     api,
     authoring,
+    bulk,
     caretaker,
     config,
     connections,
@@ -65,6 +66,7 @@ from . import (
     runs,
     server,
     stream,
+    timetable,
     webhooks,
 )
 
@@ -203,7 +205,7 @@ class Parts:
     vaults: vault_client.Client
     figures: metrics.Metrics
     pruner: pruning.Pruner
-    timetable: schedules.Schedules
+    schedules: schedules.Schedules
 
 
 def _assemble(
@@ -262,20 +264,20 @@ def _assemble(
         SystemClock(),
         settings.records_keep_s,
     )
-    timetable = _timetable(lines, ledger, found.kept, work, flows)
-    synchroniser.flows.watchers += [work.lanes.reconsider, timetable.nudge]
-    return Parts(source, synchroniser, tasks, work, stream.Hub(lines), vaults, figures, pruner, timetable)
+    ticking = _schedules(lines, ledger, found.kept, work, flows)
+    synchroniser.flows.watchers += [work.lanes.reconsider, ticking.nudge]
+    return Parts(source, synchroniser, tasks, work, stream.Hub(lines), vaults, figures, pruner, ticking)
 
 
-def _timetable(
+def _schedules(
     lines: journal.Journal, ledger: live.Ledger, state: kept.Kept, work: dispatcher.Dispatcher, flows: ports.Flows
 ) -> schedules.Schedules:
     """The schedules, with what tells them of changes."""
     clock = SystemClock()
     expected = expectations.Expectations(ledger, state.ticks, flows, work.load, work.sequels.tell_late, clock)
-    timetable = schedules.Schedules(lines, state.ticks, flows, work.keeper, work.submit, expected, clock)
-    work.keeper.watchers.append(timetable.nudge)
-    return timetable
+    ticking = schedules.Schedules(lines, state.ticks, flows, work.keeper, work.submit, expected, clock)
+    work.keeper.watchers.append(ticking.nudge)
+    return ticking
 
 
 def _encrypted(source: sync_source.Source, flows: ports.Flows, name: str) -> bytes:
@@ -311,11 +313,7 @@ async def _live(settings: config.Configuration, *, accept_loss: bool) -> int:
         lines.append(events.DaemonStarted(version=__version__, pid=os.getpid(), unfinished=count))
         work.start(group, list(unfinished.executions.values()), unfinished.loose, unfinished.unreadable)
         unfinished.executions.clear()  # they are the dispatcher's now
-        ticking = group.create_task(parts.timetable.run(), name="schedules")
-        chores = [
-            group.create_task(synchroniser.run(), name="sync"),
-            group.create_task(parts.pruner.run(), name="retention"),
-        ]
+        ticking, *chores = _begin(group, parts)
         subjects = reach.Subjects(synchroniser.flows, work, work.asking)
         door = entrance.Entrance(
             settings.state_directory, subjects, SystemClock(), _stands(settings), parts.figures, lines.settled
@@ -373,6 +371,15 @@ def _provider(settings: config.Configuration) -> oidc.Provider | None:
     file = settings.access_oidc.client_secret_file or settings.oidc_client_secret
     secret = Path(file).read_text().strip() if file else ""
     return oidc.Provider(settings.access_oidc, secret, SystemClock())
+
+
+def _begin(group: asyncio.TaskGroup, parts: Parts) -> list[asyncio.Task[None]]:
+    """Begin what goes on by itself, the schedules first."""
+    return [
+        group.create_task(parts.schedules.run(), name="schedules"),
+        group.create_task(parts.synchroniser.run(), name="sync"),
+        group.create_task(parts.pruner.run(), name="retention"),
+    ]
 
 
 @contextlib.asynccontextmanager
@@ -443,6 +450,7 @@ def _front(
     interface = api.Api(work, archive, flows, parts.tasks, synchroniser, parts.hub, subjects)
     vitals = health.Health(settings.state_directory, work, archive, flows, synchroniser, parts.figures, care.notices)
     vitals.watch()
+    again = runs.Runs(work, subjects)
     folder = settings.state_directory
     extracts = extract.Extracts(
         archive,
@@ -455,7 +463,9 @@ def _front(
     return [
         *vitals.table(),
         *interface.table(),
-        *runs.Runs(work, subjects).table(),
+        *again.table(),
+        *bulk.Bulk(work, archive, flows, subjects, again).table(),
+        *timetable.Timetable(parts.schedules).table(),
         *exports.Exports(extracts).table(),
         *records.Records(work.keeper, work.locking).table(),
         *retention.Retention(parts.pruner).table(),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import functools
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 
@@ -109,7 +108,7 @@ class Dispatcher:
         self._task_slots = slots.Slots(TASKS_RUNNING_MAX, self._admit_tasks)
         self.lanes = lanes.Lanes(ledger, outside.flows, self)
         self._reception = reception.Reception(ledger, archive, outside.flows, new_id, self._enqueue, self.lanes)
-        self.sequels = sequels.Sequels(outside.flows, clock, new_id, functools.partial(self.start_child, prepared=None))
+        self.sequels = sequels.Sequels(outside.flows, clock, new_id, self._start_sequel)
         ledger.at_end = self.sequels.follow
         self._delayed = waits.Deadlines(clock)
         self._group: asyncio.TaskGroup | None = None
@@ -262,6 +261,17 @@ class Dispatcher:
         self.ledger.journal.append(events.ExecutionDeleted(execution=state.id, by=by))
         await self.ledger.journal.durable()
 
+    async def acknowledge(self, execution: str, by: str) -> model.Execution:
+        """Say that somebody saw that it failed, durably; raises ``NotFound``, and ``Conflict`` if it did not."""
+        state = await self.wait(execution, 0)
+        if state.status is not Status.ENDED_ERROR:
+            raise errors.Conflict(f"execution {execution} has not failed")
+        if not state.acknowledged:
+            event = events.ExecutionAcknowledged(execution=execution, by=by)
+            state.apply(event, self.ledger.journal.append(event))
+        await self.ledger.journal.durable()
+        return state
+
     async def page(self, query: listing.Query) -> listing.Page:
         """List executions, newest first, as they are now: for flows, which may ask for what they did a moment ago."""
         if not self.ledger.journal.stalled:
@@ -305,6 +315,10 @@ class Dispatcher:
             self._enqueue(subject)
         self._join_parent(subject)
         return subject
+
+    def _start_sequel(self, event: events.ExecutionCreated) -> None:
+        """Record an execution together with the end that it follows, and let it run when its time has come."""
+        self._enqueue(self.ledger.create(event, joined=True))
 
     async def start_created(self, subject: live.Live, by: str) -> None:
         """Let an execution run that was only created; ``by`` is the execution that says so."""

@@ -127,10 +127,11 @@ class Ledger:
         live = self._live[state.id] = Live(state)
         return live
 
-    def create(self, event: events.ExecutionCreated) -> Live:
-        """Record a new execution and take it up."""
+    def create(self, event: events.ExecutionCreated, *, joined: bool = False) -> Live:
+        """Record a new execution and take it up; ``joined`` to what was recorded this moment (``ports.Journal``)."""
         event = self.contents.masks.event(event)
-        return self.add(model.Execution.created(event, self.journal.append(event)))
+        at = self.journal.append(event, joined=True) if joined else self.journal.append(event)
+        return self.add(model.Execution.created(event, at))
 
     async def submit(self, event: events.ExecutionCreated) -> Live:
         """The same for a request from outside: durable on return, or refused with ``NotAccepting``."""

@@ -44,6 +44,8 @@ _LONG_S = 3600.0
 #: Requests made at once; they share the disk's writes.
 _AT_ONCE = 100
 
+_NOBODY = "nobody was there for it in time"
+
 Submit = Callable[[model.Submission], Awaitable[reception.Accepted]]
 
 
@@ -190,7 +192,7 @@ class Schedules:
             if tick not in runs:
                 passed.append(tick)
                 continue
-            self._pass(entry, passed, "the daemon was not there for it", more)
+            self._pass(entry, passed, _NOBODY, more)
             passed, more = [], False
             try:
                 await self._fire(entry, tick, late=now - tick > ON_TIME_S)
@@ -203,7 +205,7 @@ class Schedules:
                 raise
             except errors.HeadraceError as error:
                 self._pass(entry, [tick], error.message)
-        self._pass(entry, passed, "the daemon was not there for it", more)
+        self._pass(entry, passed, _NOBODY, more)
         self._expected.missed(entry, [tick for tick in missed if tick not in runs], now)
         self._plan(key, again)
 
