@@ -6,11 +6,13 @@ for the route table.
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiohttp import web
 
 from ..engine import errors
 from ..engine.running import schedules
-from . import answers, operations, routes, shapes
+from . import operations, paging, routes, shapes
 from .reach import Reach
 
 _TICKS_MAX = 100
@@ -27,15 +29,20 @@ class Timetable:
 
     def table(self) -> list[routes.Route]:
         """Return the routes."""
-        tells = operations.Operation(gives=shapes.Items[shapes.Scheduled], query=(_COUNT,))
+        tells = operations.Operation(gives=shapes.Page[shapes.Scheduled], query=(_COUNT, *paging.PARAMETERS))
         summary = "every schedule, of flows and records, and when it is due next"
         return [routes.Route("GET", "/api/v1/timetable", "read", self.show, summary, Reach.FILTERED, tells)]
 
     async def show(self, request: web.Request) -> web.Response:
-        """All schedules, as far as their flows are the sender's."""
+        """A page of all schedules, as far as their flows are the sender's."""
         count = request.query.get("count", "5")
         if not count.isascii() or not count.isdecimal() or not 1 <= int(count) <= _TICKS_MAX:
             raise errors.InvalidRequest(f"count={count[:100]} is not a number from 1 to {_TICKS_MAX}")
         who = request[routes.PRINCIPAL]
         found = await self._known.timetable(int(count))
-        return answers.json_answer({"items": [one for one in found if who.may_touch(one["flow_name"])]})
+        theirs = [one for one in found if who.may_touch(one["flow_name"])]
+
+        async def shown(one: dict[str, Any]) -> dict[str, Any]:
+            return one
+
+        return await paging.answer(request, theirs, lambda one: (one["flow_name"], one["name"], one["id"]), shown)

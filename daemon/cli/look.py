@@ -115,13 +115,13 @@ def show(client: Client, execution: str, *, as_json: bool) -> None:
         ("attempt", str(found["attempt"]) if found["attempt"] > 1 else ""),
         ("generation", str(found["generation"]) if found["generation"] > 1 else ""),
         ("choose", _choices(found)),
-        ("due", render.exact(found["due"] or None)),
+        ("due", render.exact(found.get("due") or None)),
         ("retry", _retry(found)),
-        ("not before", render.exact(found["not_before"]) if found["status"] == "QUEUED" else ""),
-        ("told of", found["follows"]),
-        ("priority", str(found["priority"] or "")),
-        ("tags", ", ".join(found["tags"])),
-        ("acknowledged", "yes" if found["acknowledged"] else ""),
+        ("not before", render.exact(found.get("not_before")) if found["status"] == "QUEUED" else ""),
+        ("told of", found.get("follows", "")),
+        ("priority", str(found.get("priority") or "")),
+        ("tags", ", ".join(found.get("tags", ()))),
+        ("acknowledged", "yes" if found.get("acknowledged") else ""),
     ])  # fmt: skip
     if found["waiting_for"]:
         render.heading("Waiting for")
@@ -138,7 +138,7 @@ def show(client: Client, execution: str, *, as_json: bool) -> None:
 
 
 def _retry(found: JSON) -> str:
-    return f"number {found['retry']}, of {found['retry_of']}" if found["retry"] else ""
+    return f"number {found['retry']}, of {found['retry_of']}" if found.get("retry") else ""
 
 
 def _choices(found: JSON) -> str:

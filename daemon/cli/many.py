@@ -42,8 +42,8 @@ def chosen_by_filter(function: _F) -> _F:
             click.option("--status", multiple=True, type=look.StatusName(), metavar="STATUS"),
             click.option("--failed", is_flag=True, help="The same as --status error."),
             click.option("--unacknowledged", is_flag=True, help="Failed, and nobody said that they know."),
-            click.option("--since", default="", type=options.Since(), metavar="TIME", help="2h, 7d, or a date."),
-            click.option("--until", default="", type=options.Since(), metavar="TIME"),
+            click.option("--since", default=None, type=options.Since(), metavar="TIME", help="2h, 7d, or a date."),
+            click.option("--until", default=None, type=options.Since(), metavar="TIME"),
             click.option("--dry-run", is_flag=True, help="Only list them."),
             click.option("--yes", is_flag=True, help="Do not ask."),
         ]
