@@ -83,10 +83,7 @@ def _schedule(value: object) -> dict[str, Any]:
     if "cron" not in given:
         raise shapes.Wrong('has no cron; write {cron = "30 2 * * *"}')
     if "inputs" in given:
-        try:
-            given["inputs"] = msgspec.Raw(msgspec.json.encode(given["inputs"]))
-        except (TypeError, ValueError):
-            raise shapes.Wrong("has a value that JSON does not know", "inputs") from None
+        given["inputs"] = msgspec.Raw(msgspec.json.encode(given["inputs"]))
     return given
 
 

@@ -280,3 +280,26 @@ def test_failures_are_acknowledged_run_again_and_cancelled_by_a_filter(workshop,
         daemon.client.acknowledge(again[0])
     with pytest.raises(clients.errors.HeadraceError, match="either"):
         bulk("cancel")
+
+
+# -- across a kill ---------------------------------------------------------------------------------------------------
+
+
+def test_a_retry_keeps_its_time_and_a_queue_its_order_through_a_kill(workshop, flow):
+    daemon = workshop.daemon
+    tried = flow('retry = {attempts = 2, delay = "2s"}\non_failure = "told"')
+    queued = flow("concurrency = {limit = 1}")
+    waiting = [daemon.client.run(queued, {"hold": n == 0, "n": n}) for n in range(4)]
+    until(lambda: status(daemon, waiting[0]) == "WAITING", "the first runs")
+    daemon.run(tried, fails=True)
+    again = daemon.client.execution(until(lambda: of(daemon, tried, status="QUEUED"), "it waits")[0]["id"])
+    daemon.kill()
+    daemon.start()
+    assert status(daemon, waiting[1]) == "QUEUED" and status(daemon, waiting[0]) == "WAITING"
+    ended = daemon.client.wait(again["id"], 20)
+    assert ended["started_at"] > again["not_before"] and ended["retry"] == 1
+    until(lambda: len(notices(daemon, tried)) == 1, "somebody is told")
+    release(daemon, waiting[0])
+    last = [daemon.client.wait(one["id"], 20) for one in waiting]
+    assert [one["started_at"] for one in last] == sorted(one["started_at"] for one in last)
+    assert len(of(daemon, tried)) == 2 and len(notices(daemon, tried)) == 1

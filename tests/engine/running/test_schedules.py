@@ -9,7 +9,7 @@ import pytest
 from headrace.engine import cron, events, model, policy, scheduled
 from headrace.engine.running import keeper, schedules
 from headrace.engine.state import ticks
-from tests.engine.running import timetables
+from tests.engine.running import archives, timetables
 from tests.engine.running.timetables import flow, opened
 from tests.support.clocks import Clock
 
@@ -240,6 +240,28 @@ async def test_killed_at_any_moment_each_tick_is_dealt_with_once(tmp_path, seed)
                 break
             expected += 1
     assert len(ran) + sum(count for *_, count in missed) == expected
+
+
+async def test_it_goes_on_where_it_was_when_the_segments_that_said_so_are_gone(tmp_path):
+    async with archives.opened(tmp_path) as archive:
+        clock = archive.clock
+        archive.say(scheduled.ScheduleArmed(schedule="s", after=at(clock.now), name="n", cron="@daily", timezone="UTC"))
+        archive.say(scheduled.ScheduleArmed(schedule="gone", after=at(clock.now)))
+        archive.say(scheduled.ScheduleDisarmed(schedule="gone"))
+        last = at(clock.now + 7)
+        terms = policy.Terms(schedule="s", due=last)
+        archive.state.ticks.moved("s", last)
+        await archive.run("tick", terms=terms)
+        for number in range(100):
+            await archive.run(f"e{number}")
+        clock.now += 3 * archives.KEEP_S
+        done = await archive.pruner.prune()
+        assert done.segments, "something went"
+        before = msgspec.structs.asdict(archive.state.ticks.carried("s"))
+    assert not [line for line in archive.segments() if line == "00000001.jsonl"]
+    async with archives.opened(tmp_path) as again:
+        assert msgspec.structs.asdict(again.state.ticks.carried("s")) == before and before["after"] == last
+        assert "gone" not in again.state.ticks.positions
 
 
 async def test_how_far_a_schedule_is_outlives_the_segments_that_said_so():
