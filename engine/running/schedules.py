@@ -82,6 +82,7 @@ class Schedules:
         self._heap: list[tuple[float, str]] = []  # when to look at which schedule
         self._seen: model.Catalogue | None = None
         self._stale = True  # records may have changed
+        self._looked = 0.0  # when, by the wall clock
         self._nudge = asyncio.Event()
         self._turn = asyncio.Lock()
 
@@ -103,8 +104,10 @@ class Schedules:
     async def look(self) -> float | None:
         """Deal with every tick that is due by now; returns after how many seconds to look again, None: not at all."""
         async with self._turn:
-            await self._adopt()
             now = self._clock.time()
+            self._stale = self._stale or now < self._looked - _BACK_S
+            self._looked = now
+            await self._adopt()
             due: list[str] = []
             while self._heap and self._heap[0][0] <= now:
                 _, key = heapq.heappop(self._heap)
@@ -178,9 +181,6 @@ class Schedules:
         """Deal with the ticks of one schedule up to ``now``, in their order, and plan the next."""
         entry = self._entries[key]
         position = self._ticks.positions[key]
-        if position.after > now + _BACK_S:  # the clock was set back
-            self._arm(key, entry, now)
-            return
         if now - position.after > _LONG_S:
             missed, more = await asyncio.to_thread(_ticks_between, entry.cron, position.after, now)
         else:

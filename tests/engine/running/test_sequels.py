@@ -113,13 +113,13 @@ async def test_what_follows_is_durable_with_the_end_or_neither_is(office):
     """Also where the batch is full right behind the end."""
     seen = []
     office.table.archive.journal.subscribe(lambda batch: seen.append([line.event for line in batch]))
-    for number in range(3):
-        filler = events.LogWritten(execution="x", text="x" * (journal.BATCH_BYTES_MAX // 2 - 100 * number))
-        for _ in range(2):
-            office.ledger.journal.append(filler)
+    half = journal.BATCH_BYTES_MAX // 2
+    for number in range(20):  # somewhere in between the end is the last line that has room
+        office.ledger.journal.append(events.LogWritten(execution="x", text="x" * half))
+        office.ledger.journal.append(events.LogWritten(execution="x", text="x" * (half - 60 * number)))
         office.run(execution=f"e{number}")
-    await office.ledger.journal.durable()
-    assert len(seen) > 1
+        await office.ledger.journal.durable()
+    assert len(seen) >= 20
     for batch in seen:
         for before, after in itertools.pairwise([*batch, None]):
             if isinstance(before, events.ExecutionEnded):
