@@ -38,8 +38,18 @@ _FIELDS = ("minute", "hour", "day of the month", "month", "day of the week")
 _HALF_HOURS = frozenset({"Australia/Lord_Howe", "Australia/LHI"})
 
 
-class _MinuteByMinute(cronsim.CronSim):
-    """Goes to a lone minute step by step: its own jump passes over one that half an hour of autumn brings back."""
+class _InHalfHours(cronsim.CronSim):
+    """Goes step by step where the clock may move by half an hour: its own steps, of an hour, pass over that."""
+
+    def advance_hour(self) -> bool:
+        if self.dt.hour in self.hours:
+            return False
+        self.dt = self.dt.replace(minute=0, second=0)
+        while self.dt.hour not in self.hours:
+            self.tick(seconds=1800)
+            if (self.dt.hour, self.dt.minute) == (0, 0):  # the day is another one
+                break
+        return True
 
     def advance_minute(self) -> bool:
         if self.dt.minute in self.minutes:
@@ -81,7 +91,7 @@ class Cron:
     def since(self, moment: float) -> Iterator[float]:
         """Yield the moments after ``moment`` at which it is due, each later than the one before, without an end."""
         last = moment
-        kind = _MinuteByMinute if getattr(self.zone, "key", "") in _HALF_HOURS else cronsim.CronSim
+        kind = _InHalfHours if getattr(self.zone, "key", "") in _HALF_HOURS else cronsim.CronSim
         for due in kind(self._expanded, datetime.datetime.fromtimestamp(moment, self.zone)):
             found = due.timestamp()
             if found > last:  # a time that the autumn switch repeats is told for its first pass, which may be over
