@@ -289,7 +289,7 @@ class Client:
 
     def timetable(self, count: int = 5) -> list[JSON]:
         """Return every schedule with its next ``count`` ticks."""
-        return _items(self._json("GET", "/timetable", query=[("count", str(count))]))
+        return self._every("/timetable", [("count", str(count))])
 
     def openapi(self) -> JSON:
         """Return the description of the API (OpenAPI 3.1)."""
