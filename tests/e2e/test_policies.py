@@ -240,9 +240,10 @@ def test_what_was_missed_is_made_up_for_and_stands_in_the_record(workshop, flow)
     daemon.stop()
     shift_clock(daemon, workshop.clock, float((workshop.clock / "shift").read_text()) + 3600)
     daemon.start()
-    until(lambda: len(of(daemon, name, status="ENDED_SUCCESS")) == 2, "the latest two run")
+    until(lambda: len(of(daemon, name, status="ENDED_SUCCESS")) >= 2, "the latest ones run")
+    until(lambda: not of(daemon, name, status="QUEUED"), "all have run")
     (missed,) = [one for one in daemon.lines() if one["event"] == "ticks.missed" and one["name"] == name]
-    assert missed["count"] == 4
+    assert 6 <= missed["count"] + len(of(daemon, name)) <= 7, "all ticks of an hour are one or the other"
     workshop.flow(name, HANDLER)
 
 
