@@ -1,5 +1,8 @@
 """What an operator says about a flow comes about: how many run at a time, what follows an end, when it runs itself."""
 
+import json
+import subprocess
+import sys
 import textwrap
 import time
 
@@ -281,6 +284,33 @@ def test_failures_are_acknowledged_run_again_and_cancelled_by_a_filter(workshop,
         daemon.client.acknowledge(again[0])
     with pytest.raises(clients.errors.HeadraceError, match="either"):
         bulk("cancel")
+
+
+def test_the_command_line_shows_schedules_and_acts_on_what_a_filter_finds(workshop, flow):
+    daemon, name = workshop.daemon, flow('schedule = {cron = "0 4 1 1 *", timezone = "Europe/Vienna"}')
+
+    def headrace(*args):
+        command = [sys.executable, "-m", "headrace", "--state", str(daemon.state), *args]
+        done = subprocess.run(command, input=b"", capture_output=True)
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    listed = headrace("schedules")[1]
+    assert "Europe/Vienna" in listed and "-01-01 04:00+01:00" in listed and "-01-01 03:00" in listed
+    failed = [daemon.run(name, fails=True)["id"] for _ in range(2)]
+    chosen = ("--failed", "--since", "1h", "--flow", name)
+    status_, out, err = headrace("acknowledge", *chosen)
+    assert status_ == 2 and "--yes" in err, "nobody is there to be asked"
+    assert all(one in headrace("acknowledge", *chosen, "--dry-run")[1] for one in failed)
+    assert failed[0] in headrace("executions", "--unacknowledged")[1]
+    assert headrace("acknowledge", *chosen, "--yes")[0] == 0
+    assert failed[0] not in headrace("executions", "--unacknowledged")[1]
+    status_, out, err = headrace("rerun", *chosen, "fails:=false", "--yes", "--json")
+    again = [one["rerun"] for one in json.loads(out)["items"]]
+    assert (status_, len(again)) == (0, 2)
+    assert {daemon.client.wait(one, 20)["status"] for one in again} == {"ENDED_SUCCESS"}
+    assert headrace("cancel", "--flow", name)[2].strip() == "no execution is like that"
+    assert headrace("cancel")[0] == 2 and headrace("rerun")[0] == 2
+    assert "acknowledged  yes" in headrace("show", failed[0])[1]
 
 
 # -- across a kill ---------------------------------------------------------------------------------------------------
