@@ -67,11 +67,12 @@ class Lanes:
         self._flows = flows
         self._executions = executions
         self._lanes: dict[str, _Lane] = {}
+        self._waiting: set[str] = set()
 
     @property
     def waiting(self) -> int:
         """How many wait for a place."""
-        return sum(len(lane.waiting) for lane in self._lanes.values())
+        return len(self._waiting)
 
     def holds(self, subject: live.Live) -> bool:
         """Return whether it is inside its lane, or needs none."""
@@ -100,7 +101,7 @@ class Lanes:
         lane = self._lanes.get(said.lane)
         if lane is not None:
             lane.coming.discard(event_id)
-            self._tidy(said.lane, lane)
+            self._let_in(said.lane, lane)
 
     def take_up(self, subject: live.Live) -> None:
         """It was inside when an earlier daemon left it."""
@@ -125,6 +126,7 @@ class Lanes:
             self._executions.end(subject, Status.ENDED_CANCELLED, text, "skipped")
         else:
             lane.waiting.append(subject)
+            self._waiting.add(state.id)
             subject.watchers.append(self._gave_up)
             if state.terms.when_full == "replace":
                 self._replace(lane, subject, limit)
@@ -164,11 +166,10 @@ class Lanes:
         self._let_in(state.terms.lane, lane)
 
     def _gave_up(self, state: model.Execution) -> None:
-        """It has ended while it waited, or went in before."""
-        lane = self._lanes.get(state.terms.lane)
-        if lane is not None and any(one.state is state for one in lane.waiting):
-            lane.waiting = deque(one for one in lane.waiting if one.state is not state)
-            self._let_in(state.terms.lane, lane)
+        """It has ended while it waited, or went in before. Its place in line is passed over when it comes up."""
+        if state.id in self._waiting:
+            self._waiting.discard(state.id)
+            self._let_in(state.terms.lane, self._lanes[state.terms.lane])
 
     def reconsider(self) -> None:
         """Limits may have changed: let those in that may go in now. Nobody inside has to leave."""
@@ -178,12 +179,15 @@ class Lanes:
     def _let_in(self, name: str, lane: _Lane) -> None:
         while lane.waiting:
             state = lane.waiting[0].state
+            if state.status.ended:
+                lane.waiting.popleft()
+                continue
             limit = self._limit(name, state.flow_id, state.flow_name)
             if limit is not None and len(lane.inside) + len(lane.coming) >= limit:
                 break
             subject = lane.waiting.popleft()
-            if not subject.state.status.ended:
-                self._enter(lane, subject)
+            self._waiting.discard(state.id)
+            self._enter(lane, subject)
         self._tidy(name, lane)
 
     def _tidy(self, name: str, lane: _Lane) -> None:
