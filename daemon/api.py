@@ -29,9 +29,13 @@ _FILTERS = (
     operations.Parameter("since", {"type": "string", "format": "date-time"}, "those created from that time"),
     operations.Parameter("until", {"type": "string", "format": "date-time"}, "those created before that time"),
     operations.Parameter("q", {"type": "string"}, "those with that text in their name or message"),
+    operations.Parameter("tag", {"type": "string"}, "those of flows that have that tag now"),
+    operations.Parameter("acknowledged", {"type": "boolean"}, "those that failed and nobody acknowledged, or others"),
     operations.LIMIT,
     operations.CURSOR,
 )
+
+_TAG = operations.Parameter("tag", {"type": "string"}, "those that have that tag")
 
 
 class Api:
@@ -66,7 +70,7 @@ class Api:
 
     def _of_flows(self, v1: str) -> list[routes.Route]:
         route, one = routes.Route, shapes.FlowWithScript
-        listed = Operation(gives=shapes.Page[shapes.Flow], query=paging.PARAMETERS)
+        listed = Operation(gives=shapes.Page[shapes.Flow], query=(_TAG, *paging.PARAMETERS))
         return [
             route("GET", f"{v1}/flows", "read", self.list_flows, "the catalogue", Reach.FILTERED, listed),
             route(
@@ -114,8 +118,9 @@ class Api:
 
     async def list_flows(self, request: web.Request) -> web.Response:
         """All flows by name, as far as they are the sender's."""
-        who = request[routes.PRINCIPAL]
-        theirs = [flow for name, flow in self._flows.current().flows.items() if who.may_touch(name)]
+        who, tag = request[routes.PRINCIPAL], request.query.get("tag", "")
+        flows = self._flows.current().flows.values()
+        theirs = [one for one in flows if who.may_touch(one.name) and (not tag or tag in one.metadata.policies.tags)]
 
         async def show(flow: model.Flow) -> dict[str, Any]:
             return flow_view(flow)
@@ -140,7 +145,7 @@ class Api:
 
     async def list_executions(self, request: web.Request) -> web.Response:
         """A page of executions; ``next`` and the ``Link`` header lead on."""
-        page = await self._archive.query(listing_query(request.query))
+        page = await self._archive.query(listing_query(request.query, self._flows.current()))
         who = request[routes.PRINCIPAL]
         items = [views.summary(item) for item in page.items if await self._subjects.is_theirs(who, item.id)]
         return paging.linked(request, items, page.cursor)
@@ -268,12 +273,18 @@ def flow_view(flow: model.Flow) -> dict[str, Any]:
         "webhook": None if hook is None else {"name": hook.name, "auth": hook.auth, "methods": hook.methods},
         "description": flow.metadata.description,
         "timeout_s": flow.metadata.timeout_s,
+        "policies": flow.metadata.policies,
     }
 
 
-def listing_query(given: multidict.MultiMapping[str]) -> listing.Query:
+def tagged(current: model.Catalogue, tag: str) -> tuple[str, ...]:
+    """Return the names of the flows that have a tag."""
+    return tuple(sorted(flow.name for flow in current.flows.values() if tag in flow.metadata.policies.tags))
+
+
+def listing_query(given: multidict.MultiMapping[str], current: model.Catalogue) -> listing.Query:
     """Read the filters of a listing; raises ``InvalidRequest`` for one that is not known."""
-    known = {"flow", "status", "type", "parent", "since", "until", "q", "limit", "cursor"}
+    known = {"flow", "status", "type", "parent", "since", "until", "q", "limit", "cursor", "tag", "acknowledged"}
     if unknown := given.keys() - known:
         raise errors.InvalidRequest(f"{', '.join(sorted(unknown))}: no such filter", hint=f"there are {sorted(known)}")
     return listing.Query(
@@ -284,9 +295,17 @@ def listing_query(given: multidict.MultiMapping[str]) -> listing.Query:
         since=_moment(given.get("since", "")),
         until=_moment(given.get("until", "")),
         q=given.get("q", ""),
+        flows=tagged(current, given["tag"]) if given.get("tag") else None,
+        acknowledged=_flag("acknowledged", given.get("acknowledged", "")),
         limit=paging.limit_of(given, 50, listing.LIMIT_MAX),
         cursor=given.get("cursor", ""),
     )
+
+
+def _flag(name: str, text: str) -> bool | None:
+    if text not in ("", "true", "false"):
+        raise errors.InvalidRequest(f"{name} is true or false, not {text[:100]!r}")
+    return text == "true" if text else None
 
 
 def _moment(text: str) -> str:

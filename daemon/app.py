@@ -14,7 +14,6 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import structlog
 import uvloop
@@ -22,7 +21,18 @@ import uvloop
 from .. import __version__
 from ..engine import errors, events, ids, model, ports
 from ..engine.records import blobs, index, journal, places, segments, sweeping
-from ..engine.running import carrying, contents, dispatcher, extract, history, kept, live, pruning
+from ..engine.running import (
+    carrying,
+    contents,
+    dispatcher,
+    expectations,
+    extract,
+    history,
+    kept,
+    live,
+    pruning,
+    schedules,
+)
 from ..engine.state import age, masks, sealed, secrets
 from ..engine.workers import processes
 from ..sync import loop as sync_loop
@@ -31,19 +41,17 @@ from ..tasks import definition, egress, registry, vault_client
 from . import (
     api,
     authoring,
+    bulk,
     caretaker,
     config,
-    connections,
     entrance,
     exports,
-    front,
     health,
     limits,
     logs,
     message_pages,
     messages,
     metrics,
-    oidc,
     openapi,
     ownership,
     pages,
@@ -56,6 +64,8 @@ from . import (
     server,
     service_manager,
     stream,
+    surroundings,
+    timetable,
     webhooks,
 )
 
@@ -107,6 +117,7 @@ class Unfinished:
         match recorded.event:
             case events.ExecutionCreated() as event:
                 self.executions[event.execution] = model.Execution.created(event, recorded.at)
+                self.kept.ticks.ran(event)
             case events.ExecutionEnded() as event:
                 self.executions.pop(event.execution, None)
                 self.loose.pop(event.execution, None)
@@ -193,6 +204,7 @@ class Parts:
     vaults: vault_client.Client
     figures: metrics.Metrics
     pruner: pruning.Pruner
+    schedules: schedules.Schedules
 
 
 def _assemble(
@@ -203,7 +215,7 @@ def _assemble(
     pool: processes.Processes,
 ) -> Parts:
     """Put the rooms together; nothing is started yet."""
-    source = _source(settings)
+    source = surroundings.source(settings)
     outside = egress.Egress(deny_private=settings.tasks_public_only)
     tasks = registry.installed(definition.Settings(egress=outside))
     vaults = vault_client.Client()
@@ -251,7 +263,20 @@ def _assemble(
         SystemClock(),
         settings.records_keep_s,
     )
-    return Parts(source, synchroniser, tasks, work, stream.Hub(lines), vaults, figures, pruner)
+    ticking = _schedules(lines, ledger, found.kept, work, flows)
+    synchroniser.flows.watchers += [work.lanes.reconsider, ticking.nudge]
+    return Parts(source, synchroniser, tasks, work, stream.Hub(lines), vaults, figures, pruner, ticking)
+
+
+def _schedules(
+    lines: journal.Journal, ledger: live.Ledger, state: kept.Kept, work: dispatcher.Dispatcher, flows: ports.Flows
+) -> schedules.Schedules:
+    """The schedules, with what tells them of changes."""
+    clock = SystemClock()
+    expected = expectations.Expectations(ledger, state.ticks, flows, work.load, work.sequels.tell_late, clock)
+    ticking = schedules.Schedules(lines, state.ticks, flows, work.keeper, work.submit, expected, clock)
+    work.keeper.watchers.append(ticking.nudge)
+    return ticking
 
 
 def _encrypted(source: sync_source.Source, flows: ports.Flows, name: str) -> bytes:
@@ -284,20 +309,23 @@ async def _live(settings: config.Configuration, manager: service_manager.Service
         parts = _assemble(settings, lines, archive, unfinished, pool)
         source, synchroniser, work = parts.source, parts.synchroniser, parts.work
         await synchroniser.start(unfinished.published.get(source.name))
-        started = events.DaemonStarted(version=__version__, pid=os.getpid(), unfinished=len(unfinished.executions))
-        lines.append(started)
-        work.start(group, list(unfinished.executions.values()), unfinished.loose, unfinished.unreadable)
         count = len(unfinished.executions)
+        lines.append(events.DaemonStarted(version=__version__, pid=os.getpid(), unfinished=count))
+        work.start(group, list(unfinished.executions.values()), unfinished.loose, unfinished.unreadable)
         unfinished.executions.clear()  # they are the dispatcher's now
-        syncing = group.create_task(synchroniser.run(), name="sync")
-        pruning_now_and_then = group.create_task(parts.pruner.run(), name="retention")
+        ticking, *chores = _begin(group, parts)
         subjects = reach.Subjects(synchroniser.flows, work, work.asking)
         door = entrance.Entrance(
-            settings.state_directory, subjects, SystemClock(), _stands(settings), parts.figures, lines.settled
+            settings.state_directory,
+            subjects,
+            SystemClock(),
+            surroundings.stands(settings, SystemClock()),
+            parts.figures,
+            lines.settled,
         )
         keeping = group.create_task(door.run(), name="entrance")
         table = [*_front(settings, parts, archive, subjects, care), *door.table()]
-        http = server.Server(openapi.described(table), door.desk, _patience(settings))
+        http = server.Server(openapi.described(table), door.desk, surroundings.patience(settings))
         url = await http.start(
             settings.listen_address, settings.state_directory / "daemon.sock", settings.tls, manager.sockets
         )
@@ -311,12 +339,13 @@ async def _live(settings: config.Configuration, manager: service_manager.Service
         log.info("daemon.stopping", running=work.unfinished)
         manager.stopping("lets what runs come to its end")
         parts.hub.close()
+        ticking.cancel()
         await work.stop(settings.run_stop_grace_s)
         await http.stop()
         keeping.cancel()
         await door.close()
-        syncing.cancel()
-        pruning_now_and_then.cancel()
+        for chore in chores:
+            chore.cancel()
         await parts.tasks.aclose()
         await parts.vaults.aclose()
         watch_pool.cancel()
@@ -329,29 +358,13 @@ async def _live(settings: config.Configuration, manager: service_manager.Service
     return 0
 
 
-def _push_secret(settings: config.Configuration) -> str:
-    """Return the secret of the forge's events, empty if there is none."""
-    file = settings.source_push.secret_file if settings.source_push else settings.push_secret
-    return Path(file).read_text().strip() if file else ""
-
-
-def _stands(settings: config.Configuration) -> entrance.Options:
-    """Return where the daemon stands, and who else lets people in."""
-    behind_proxy = settings.listen_behind_proxy
-    return entrance.Options(
-        private=settings.is_private,
-        secure=bool(settings.tls) or behind_proxy,
-        front=front.Front(settings.access_proxy, behind_proxy=behind_proxy, address=settings.listen_address),
-        provider=_provider(settings),
-    )
-
-
-def _provider(settings: config.Configuration) -> oidc.Provider | None:
-    if settings.access_oidc is None:
-        return None
-    file = settings.access_oidc.client_secret_file or settings.oidc_client_secret
-    secret = Path(file).read_text().strip() if file else ""
-    return oidc.Provider(settings.access_oidc, secret, SystemClock())
+def _begin(group: asyncio.TaskGroup, parts: Parts) -> list[asyncio.Task[None]]:
+    """Begin what goes on by itself, the schedules first."""
+    return [
+        group.create_task(parts.schedules.run(), name="schedules"),
+        group.create_task(parts.synchroniser.run(), name="sync"),
+        group.create_task(parts.pruner.run(), name="retention"),
+    ]
 
 
 @contextlib.asynccontextmanager
@@ -392,22 +405,6 @@ async def _raise_when_done(
     raise await failure
 
 
-def _source(settings: config.Configuration) -> sync_source.Source:
-    return sync_source.parse(
-        settings.source_url,
-        ref="" if settings.source_ref == "HEAD" else settings.source_ref,
-        path=settings.source_path,
-        poll_s=settings.source_poll_s or float(10 * 365 * 86400),
-        policy=settings.source_policy,
-        ssh_key=settings.source_ssh_key,
-        known_hosts=settings.source_known_hosts,
-        token_file=settings.source_token_file,
-        user=settings.source_user,
-        write_back=settings.source_write_back,
-        folders=settings.source_folders,
-    )
-
-
 def _front(
     settings: config.Configuration,
     parts: Parts,
@@ -422,6 +419,7 @@ def _front(
     interface = api.Api(work, archive, flows, parts.tasks, synchroniser, parts.hub, subjects)
     vitals = health.Health(settings.state_directory, work, archive, flows, synchroniser, parts.figures, care.notices)
     vitals.watch()
+    again = runs.Runs(work, subjects)
     folder = settings.state_directory
     extracts = extract.Extracts(
         archive,
@@ -434,22 +432,19 @@ def _front(
     return [
         *vitals.table(),
         *interface.table(),
-        *runs.Runs(work, subjects).table(),
+        *again.table(),
+        *bulk.Bulk(work, archive, flows, subjects, again).table(),
+        *timetable.Timetable(parts.schedules).table(),
         *exports.Exports(extracts).table(),
         *records.Records(work.keeper, work.locking).table(),
         *retention.Retention(parts.pruner).table(),
         *messages.Messages(work.asking, subjects).table(),
         *authoring.Authoring(flows, synchroniser.authoring).table(),
         *hooks.table(),
-        *pushes.Pushes(synchroniser, _push_secret(settings), settings.source_ref).table(),
+        *pushes.Pushes(synchroniser, surroundings.push_secret(settings), settings.source_ref).table(),
         *pages.Pages(work, archive, flows, synchroniser, subjects).table(),
         *message_pages.MessagePages(work.asking, subjects).table(),
     ]
-
-
-def _patience(settings: config.Configuration) -> connections.Patience:
-    """Behind a proxy everybody comes from one address: counting by address is the proxy's business there."""
-    return connections.Patience(per_address=0 if settings.is_private or settings.listen_behind_proxy else 100)
 
 
 def _greet(url: str, link: str, settings: config.Configuration) -> None:

@@ -112,9 +112,9 @@ class Client:
             token = theirs.get("token", "")
         return cls(endpoint, token or known.tokens.get(str(endpoint), ""))
 
-    def flows(self) -> list[JSON]:
-        """Return the catalogue."""
-        return self._every("/flows")
+    def flows(self, tag: str = "") -> list[JSON]:
+        """Return the catalogue; with ``tag`` the flows that have it."""
+        return self._every("/flows", [("tag", tag)] if tag else [])
 
     def flow(self, name: str) -> JSON:
         """Return one flow with its script."""
@@ -276,6 +276,20 @@ class Client:
         It runs the latest version of its flow, or the one that it ran."""
         body: JSON = {"inputs": dict(inputs or {}), "version": "same" if same_commit else "latest"}
         return self._json("POST", f"/executions/{_segment(execution_id)}/rerun", body=body)
+
+    def acknowledge(self, execution_id: str) -> JSON:
+        """Say that somebody saw that it failed, and return it; raises ``Conflict`` if it did not."""
+        return self._json("POST", f"/executions/{_segment(execution_id)}/acknowledge")
+
+    def bulk(self, action: str, **said: Any) -> JSON:
+        """Do ``rerun``, ``cancel`` or ``acknowledge`` to many: those in ``executions``, or that ``filter`` finds.
+
+        Returns ``items``, each with its ``rerun`` or its ``error``, and ``more``; see docs/http.md."""
+        return self._json("POST", "/executions/bulk", body={"action": action, **said})
+
+    def timetable(self, count: int = 5) -> list[JSON]:
+        """Return every schedule with its next ``count`` ticks."""
+        return self._every("/timetable", [("count", str(count))])
 
     def openapi(self) -> JSON:
         """Return the description of the API (OpenAPI 3.1)."""

@@ -170,7 +170,7 @@ class Pages:
     async def list_executions(self, request: web.Request) -> web.Response:
         """A page of executions, newest first."""
         given = multidict.MultiDict((key, value) for key, value in request.query.items() if value.strip())
-        page = await self._archive.query(api.listing_query(given))
+        page = await self._archive.query(api.listing_query(given, self._flows.current()))
         who = request[routes.PRINCIPAL]
         older = request.rel_url.with_query(given).update_query(cursor=page.cursor) if page.cursor else None
         return templates.page(

@@ -125,6 +125,12 @@ class Runs:
         body = await answers.json_of(request, BODY_BYTES_MAX)
         asked = answers.decoded(body, RerunRequest)
         before = await self._work.load(request.match_info["id"])
+        return await self._run(request, await self.wanted_again(request, before, asked), before.id, body)
+
+    async def wanted_again(
+        self, request: web.Request, before: model.Execution, asked: RerunRequest
+    ) -> model.Submission:
+        """Return the run that repeats ``before``; raises ``Conflict`` where there is none, ``NotAllowed``."""
         if before.type == "TASK":
             raise errors.Conflict("a task cannot be run again alone", hint="rerun the flow that asked for it")
         script = ""
@@ -133,7 +139,7 @@ class Runs:
             script = values.decode(await self._work.ledger.contents.true(before.script))
         elif not before.flow_id:
             raise errors.Conflict(f"execution {before.id} has no flow")
-        wanted = model.Submission(
+        return model.Submission(
             flow="" if script else self._flow_of(request, before),
             script=script,
             commit=before.commit if asked.version == "same" else "",
@@ -144,7 +150,6 @@ class Runs:
             protect_inputs=before.protect_inputs,
             protect_outputs=before.protect_outputs,
         )
-        return await self._run(request, wanted, before.id, body)
 
     def _flow_of(self, request: web.Request, before: model.Execution) -> str:
         """The flow may have another name by now, and who may see the old execution need not be allowed to run it."""

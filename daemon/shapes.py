@@ -74,6 +74,15 @@ class Execution(Summary, kw_only=True):
     error: events.Failure | None
     effect: dict[str, Any] | None
     waiting_for: list[Wait]
+    schedule: str
+    due: str
+    retry: int
+    retry_of: str
+    not_before: str | None
+    follows: str
+    priority: int
+    tags: list[str]
+    acknowledged: bool
 
 
 class RunBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -120,6 +129,7 @@ class Flow(msgspec.Struct, kw_only=True):
     webhook: FlowWebhook | None
     description: str
     timeout_s: float | None
+    policies: dict[str, Any]
 
 
 class FlowWithScript(Flow, kw_only=True):
@@ -146,6 +156,47 @@ class Record(msgspec.Struct, kw_only=True):
     created_by: str
     modified_by: str
     is_declared: bool
+
+
+class Tick(msgspec.Struct, kw_only=True):
+    """When a schedule is due: as UTC, and in its own zone."""
+
+    utc: str
+    local: str
+
+
+class Scheduled(msgspec.Struct, kw_only=True):
+    """A schedule, of a flow or a record; ``missed``: so many ticks since the last one that ran."""
+
+    id: str
+    name: str
+    flow_name: str
+    source: Literal["flow", "record"]
+    cron: str
+    explained: str
+    timezone: str
+    is_enabled: bool
+    catchup: str
+    overlap: str
+    problem: str
+    missed: int
+    next: list[Tick]
+
+
+class BulkItem(msgspec.Struct, kw_only=True):
+    """One of many executions, and what came of what was to be done: the new one, or why it could not be done."""
+
+    id: str
+    rerun: str | msgspec.UnsetType = msgspec.UNSET
+    error: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Bulk(msgspec.Struct, kw_only=True):
+    """What was done, or would be; ``more``: the filter finds others."""
+
+    items: list[BulkItem]
+    more: bool
+    dry_run: bool
 
 
 class LockWait(msgspec.Struct, kw_only=True):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import msgspec
 
+from . import policy, scheduled
 from .carried import (
     CarriedLine as CarriedLine,
 )
@@ -93,6 +94,7 @@ class ExecutionCreated(Event, frozen=True, tag="execution.created"):
     on_interrupt: str = ""  # resume | restart | fail; empty: resume, or fail if it had an effect of its own
     strict_replay: bool = False  # a replayed call that is given something else than recorded is a divergence
     traceparent: str = ""  # the trace it belongs to, as whoever started it said (W3C Trace Context)
+    terms: policy.Terms = policy.Terms()  # what was decided about it when it was made
 
 
 class ExecutionQueued(Event, frozen=True, tag="execution.queued"):
@@ -119,6 +121,13 @@ class CancelRequested(Event, frozen=True, tag="cancel.requested"):
 
 class ExecutionDeleted(Event, frozen=True, tag="execution.deleted"):
     """An ended execution is not to be listed or shown any more; its lines go when their segment does."""
+
+    execution: str
+    by: str = ""
+
+
+class ExecutionAcknowledged(Event, frozen=True, tag="execution.acknowledged"):
+    """Somebody has seen that it failed: it is not among those any more that somebody should look at."""
 
     execution: str
     by: str = ""
@@ -442,12 +451,14 @@ ExecutionEvent = (
     | ExecutionRestarted
     | ExecutionEnded
     | ExecutionDeleted
+    | ExecutionAcknowledged
 )
 RecordEvent = RecordSaved | RecordDeleted | RecordSuperseded | RecordCarried
 LockEvent = LockTaken | LockReleased | LockCarried
 MessageEvent = MessageCreated | MessageAnswered | MessageWithdrawn | MessageDeleted | MessageCarried
+ScheduleEvent = scheduled.ScheduleArmed | scheduled.ScheduleDisarmed | scheduled.TicksMissed | scheduled.ScheduleLate
 #: What flows keep and share, beside their own records.
-StateEvent = RecordEvent | LockEvent | MessageEvent
+StateEvent = RecordEvent | LockEvent | MessageEvent | ScheduleEvent
 DaemonEvent = CommitPublished | CommitRejected | DaemonStarted | DaemonStopped
 RetentionEvent = ExecutionsPruned | ExecutionCarried | KeyCarried | SegmentsDropped
 AnyEvent = ExecutionEvent | StateEvent | DaemonEvent | RetentionEvent

@@ -15,7 +15,7 @@ from typing import assert_never
 
 import msgspec
 
-from . import errors, events, values
+from . import errors, events, policy, values
 from .lifecycle import ENDING, Status, next_status
 
 
@@ -34,6 +34,7 @@ Output = Value | dict[str, Value] | None
 #: Logged values kept in memory for ``output_value['logging']``; a flow that logs more is read from its record.
 LOGGED_BYTES_MAX = 64 * 1024
 _NULL = msgspec.Raw(b"null")
+_NO_TERMS = policy.Terms()
 
 
 def value(raw: msgspec.Raw | msgspec.UnsetType, blob: events.Blob | None, sealed: str = "") -> Value:
@@ -105,6 +106,8 @@ class Execution:
     on_interrupt: str  # resume | restart | fail, or empty for what depends on ``effect``
     strict_replay: bool
     traceparent: str = ""
+    terms: policy.Terms = _NO_TERMS
+    acknowledged: bool = False  # somebody saw that it failed
     output: Output = None
     message: str = ""
     description: str = ""
@@ -165,6 +168,7 @@ class Execution:
             on_interrupt=event.on_interrupt,
             strict_replay=event.strict_replay,
             traceparent=event.traceparent,
+            terms=event.terms,
         )
 
     @classmethod
@@ -222,6 +226,8 @@ class Execution:
                 self.answer = event
             case events.ExecutionDeleted():
                 self.deleted = True
+            case events.ExecutionAcknowledged():
+                self.acknowledged = True
             case events.ExecutionEnded():
                 self._ended(event, at)
             case events.ExecutionCreated():
@@ -397,6 +403,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     strict_replay: bool = False  # what calls are given counts in a replay, too
     retention_s: float | None = None  # how long an execution is kept after its end; None: as long as all others
     retention_count: int = 0  # how many ended executions are kept; 0: any number
+    policies: policy.Policies = policy.Policies()
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -464,3 +471,4 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     protect_inputs: tuple[str, ...] = ()
     protect_outputs: tuple[str, ...] = ()
     traceparent: str = ""
+    terms: policy.Terms = _NO_TERMS  # what its sender decides: its schedule and tick, whose end it is told of

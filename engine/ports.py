@@ -36,10 +36,11 @@ class Journal(Protocol):
     def scarce(self) -> str:
         """Why requests from outside are refused although the disk takes records, in words; empty while they are not."""
 
-    def append(self, event: events.AnyEvent) -> str:
+    def append(self, event: events.AnyEvent, *, joined: bool = False) -> str:
         """Put ``event`` next in line and return its time.
 
-        It becomes durable later: a crash before that loses it and everything appended after it."""
+        It becomes durable later: a crash before that loses it and everything appended after it. One that is ``joined``
+        to what was appended before it in the same turn of the event loop becomes durable with that, or neither does."""
 
     async def durable(self) -> None:
         """Return when everything appended so far is on disk. Raises ``JournalFailed`` if it never will be."""

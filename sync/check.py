@@ -18,7 +18,7 @@ from ..engine import model
 from . import compile_flows, examination, metadata
 
 #: Verdicts found under other rules (an older version of this module or another Python) are found again.
-RULES = f"2/{sys.version_info[0]}.{sys.version_info[1]}"
+RULES = f"3/{sys.version_info[0]}.{sys.version_info[1]}"
 
 _FATAL_FILES_MAX = examination.FATAL_FILES_MAX
 _NEVER_FOLDERS = frozenset({"tests"})

@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
-from ..engine import model
-from . import documents, shapes, tree
+from ..engine import model, policy
+from . import documents, policies, shapes, tree
 from .places import Place, Places
 
 #: The catalogue and every manifest hold all declared values; files are read from the snapshot and do not count.
@@ -24,8 +24,6 @@ TOTAL_BYTES_MAX = 64 * 1024 * 1024
 
 Declared = Mapping[str, Mapping[str, model.Declared]]
 
-_CRON = re.compile(r"@[a-z]+|[\w*/,?#-]+(?:\s+[\w*/,?#-]+){4}")
-_ZONE = re.compile(r"[A-Za-z][\w+-]*(?:/[\w+-]+)*")
 _URL = re.compile(r"https?://[^\s/]+.*")
 _REFERENCE = re.compile(r"(vault\.secret\()?[^:()\s][^:()]*:[^()]+(?(1)\))")
 #: One secret, whose keys the connection's value refers to as ``vault.secret(key)``.
@@ -237,6 +235,16 @@ def _matching(pattern: re.Pattern[str], example: str) -> shapes.Check:
     return check
 
 
+def _checked(check: shapes.Check) -> shapes.Check:
+    """Return the check that lets a value through as it was written."""
+
+    def checked(value: object) -> object:
+        check(value)
+        return value
+
+    return checked
+
+
 _ALIASES = {"connector_type": "connection_type", "flow": "flow_name", "key": "secret"}
 _SECRET_KEYS = ("token", "secret_id")
 _webhook_fields = _record(
@@ -262,10 +270,12 @@ _SHAPES: dict[str, Callable[[object], dict[str, Any]]] = {
         ("flow_name", "cron"),
         flow_name=shapes.full_text,
         flow=shapes.full_text,
-        cron=_matching(_CRON, '"30 2 * * mon-fri"'),
-        timezone=_matching(_ZONE, "Europe/Vienna"),
+        cron=policies.cron_text,
+        timezone=policies.zone,
         input_value=shapes.table,
-        catchup=shapes.one_of("none", "last", "all"),
+        catchup=_checked(policies.catchup),
+        overlap=shapes.one_of(*policy.OVERLAP),
+        expect=_checked(policies.expect),
         is_enabled=shapes.flag,
     ),
     "vault_config": _record(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import hashlib
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -67,6 +68,7 @@ class Published:
         self._snapshots = snapshots
         self._current = model.Catalogue()
         self._recent: collections.OrderedDict[str, model.Catalogue] = collections.OrderedDict()
+        self.watchers: list[Callable[[], None]] = []  # told when another catalogue is published
 
     def current(self) -> model.Catalogue:
         """Return what is published now; an empty catalogue before the first commit."""
@@ -94,6 +96,8 @@ class Published:
         """Make ``current`` what everybody sees from now on."""
         self._remember(self._current)
         self._current = current
+        for told in self.watchers:
+            told()
 
     def _of(self, commit: str) -> model.Catalogue:
         if commit not in self._recent:

@@ -1,9 +1,9 @@
 """The inline-metadata block of a flow: what it may say, and what of that this version acts on. Pure.
 
-Owns: the table of keys with their types, durations, and the form of a webhook. Refuses: unknown keys, wrong types and
-secrets written out, each with its line and key, because a setting that is silently ignored is worse than none. Keys
-of the flow contract that this version does not act on are checked all the same and give a warning.
-Called by ``check`` with the block that ``compile_flows`` found.
+Owns: the table of keys with their types, and the form of a webhook; schedules, limits and the like are read by
+``policies``. Refuses: unknown keys, wrong types and secrets written out, each with its line and key, because a setting
+that is silently ignored is worse than none. Keys of the flow contract that this version does not act on are checked
+all the same and give a warning. Called by ``check`` with the block that ``compile_flows`` found.
 """
 
 from __future__ import annotations
@@ -15,12 +15,8 @@ import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..engine import errors, model
-from . import shapes
-
-_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?\s*(?:ms|s|min|m|h|d|w)\s*)+")
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d|w)")
+from ..engine import errors, model, policy
+from . import policies, shapes
 
 
 class MetadataInvalid(errors.HeadraceError):
@@ -63,31 +59,20 @@ def parse(block: str, *, first_line: int, flow_name: str) -> Block:
             if key not in _KEYS:
                 raise shapes.Wrong(f"is not a key of [tool.headrace]; there are {', '.join(sorted(_KEYS))}")
             values[key] = _KEYS[key](value)
+        key = ""
+        gathered = policies.gathered(values, flow_name)
     except shapes.Wrong as wrong:
-        whole = f"{key}.{wrong.key}" if wrong.key else key
+        whole = ".".join(filter(None, (key, wrong.key)))
         raise MetadataInvalid(f"{whole} {wrong.message}", line=first_line + _offset(block, whole), key=whole) from None
-    return _block(values, flow_name, dependencies=bool(table.get("dependencies")))
+    return _block(values, gathered, flow_name, dependencies=bool(table.get("dependencies")))
 
 
-def duration_s(value: object) -> float:
-    """Return the seconds that ``2h``, ``90s``, ``1h 30m`` or a plain number of seconds stands for."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        seconds = float(value)
-    elif isinstance(value, str) and _DURATION.fullmatch(value.strip()):
-        seconds = sum(float(number) * _UNITS_S[unit] for number, unit in _DURATION_PART.findall(value))
-    else:
-        raise shapes.Wrong(f'is {value!r}; write a duration such as "90s", "30 m" or "2h", or a number of seconds')
-    if not 0 < seconds < float("inf"):
-        raise shapes.Wrong(f"is {value!r}; it must be longer than nothing and finite")
-    return seconds
-
-
-def _block(values: Mapping[str, Any], flow_name: str, *, dependencies: bool) -> Block:
+def _block(values: Mapping[str, Any], gathered: policy.Policies, flow_name: str, *, dependencies: bool) -> Block:
     hook: model.Webhook | None = values.get("webhook")
     if hook is not None and not hook.name:
         hook = model.Webhook(name=flow_name, auth=hook.auth, secret=hook.secret, methods=hook.methods)
     retention: Mapping[str, Any] = values.get("retention", {})
-    idle = [key for key in values if key not in _ACTED_ON] + ["dependencies"] * dependencies
+    idle = [key for key in values if key in _IDLE] + ["dependencies"] * dependencies
     return Block(
         model.Metadata(
             description=values.get("description", ""),
@@ -98,6 +83,7 @@ def _block(values: Mapping[str, Any], flow_name: str, *, dependencies: bool) -> 
             strict_replay=values.get("strict_replay", False),
             retention_s=retention.get("keep"),
             retention_count=retention.get("count", 0),
+            policies=gathered,
         ),
         tuple(f"{key} is not acted on by this version" for key in idle),
     )
@@ -147,27 +133,23 @@ def _webhook(value: object) -> model.Webhook | None:
     )
 
 
-_retention_fields = shapes.fields(keep=duration_s, count=shapes.count)
+_retention_fields = shapes.fields(keep=policies.duration_s, count=shapes.count)
 
 
 def _retention(value: object) -> dict[str, Any]:
     """Read ``"7d"`` or ``{keep = "7d", count = 100}``, of which either may be left out."""
-    return _retention_fields(value) if isinstance(value, dict) else {"keep": duration_s(value)}
+    return _retention_fields(value) if isinstance(value, dict) else {"keep": policies.duration_s(value)}
 
 
-_ACTED_ON = frozenset({"description", "timeout", "reuse", "webhook", "on_interrupt", "retention", "strict_replay"})
+#: Checked, and nothing is done about it.
+_IDLE = frozenset({"input_schema", "resources", "worker"})
 _KEYS: dict[str, Callable[[object], Any]] = {
     "description": shapes.text,
-    "timeout": duration_s,
+    "timeout": policies.duration_s,
     "reuse": shapes.flag,
     "webhook": _webhook,
     "retention": _retention,
-    "schedule": shapes.text,
-    "timezone": shapes.text,
-    "catchup": shapes.one_of("none", "last", "all"),
-    "concurrency": shapes.fields(limit=shapes.count, when_full=shapes.one_of("queue", "skip", "replace")),
-    "retry": shapes.fields(attempts=shapes.count, delay=duration_s, factor=shapes.factor),
-    "on_failure": shapes.text,
+    **policies.KEYS,
     "on_interrupt": shapes.one_of("resume", "restart", "fail"),
     "input_schema": shapes.table,
     "strict_replay": shapes.flag,

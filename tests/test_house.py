@@ -19,13 +19,19 @@ TREES = {path: ast.parse(path.read_text(), str(path)) for path in FILES}
 TESTS = {path: ast.parse(path.read_text(), str(path)) for path in sorted((ROOT / "tests").rglob("*.py"))}
 
 #: What sync and tasks may see of the engine.
-SEAM = {"engine.errors", "engine.events", "engine.model", "engine.ports", "engine.values"}
+SEAM = {
+    *("engine.cron", "engine.errors", "engine.events", "engine.model", "engine.policy", "engine.ports"),
+    "engine.values",
+}
 #: Floors of the engine: a module imports its own floor's package or lower ones only.
 FLOORS = {
     "engine.guest": 0,
     "engine.errors": 0,
     "engine.ids": 0,
     "engine.traces": 0,
+    "engine.cron": 1,
+    "engine.policy": 1,
+    "engine.scheduled": 1,
     "engine.lifecycle": 1,
     "engine.event": 1,
     "engine.carried": 1,
@@ -42,7 +48,8 @@ FLOORS = {
 QUARANTINE = {
     "aiohttp": r"daemon\.(access|accounts|answers|api|async_client|authoring|connections|health|login|message_pages)"
     r"|daemon\.(messages|openapi|pages|paging|records|retention|routes|runs|server|stream|templates|webhooks)"
-    r"|daemon\.(exports|front|oidc|pushes)|tasks\.(rest|vault).*",
+    r"|daemon\.(bulk|exports|front|oidc|pushes|timetable)|tasks\.(rest|vault).*",
+    "cronsim": r"engine\.cron",
     "jinja2": r"daemon\.templates",
     "prometheus_client": r"daemon\.metrics",
     "jsonschema_rs": r"engine\.state\.schemas",

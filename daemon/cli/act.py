@@ -1,4 +1,5 @@
-"""The verbs that set executions going, and act on them: ``run``, ``rerun``, ``cancel``, ``pause``, ``resume``."""
+"""The verbs that set executions going, and act on them: ``run``, ``rerun``, ``cancel``, ``pause``, ``resume``,
+``acknowledge``."""
 
 from __future__ import annotations
 
@@ -7,13 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import click
 
 from ...engine import errors
 from ..client import ENDED, JSON, Client
-from . import arguments, look, options, render
+from . import arguments, look, many, options, render
 
 _TIMED_OUT = 124
 _INTERRUPTED = 130
@@ -64,29 +65,30 @@ def _see_through(client: Client, what: str, execution: JSON, given: _RunOptions,
 
 @click.command()
 @options.reaches_daemon
-@click.argument("execution", metavar="ID", shell_complete=options.complete_executions)
-@click.argument("pairs", metavar="[KEY=VALUE | KEY:=JSON]...", nargs=-1)
+@click.argument("words", metavar="[ID] [KEY=VALUE | KEY:=JSON]...", nargs=-1)
 @click.option("--latest/--same-commit", "latest", default=True, help="Which version of the flow; --latest unless said.")
 @click.option("--input", "document", default="", metavar="JSON|@FILE|-", help="Other inputs as one JSON object.")
 @click.option("--no-wait", is_flag=True, help="Print the new execution's id and leave.")
 @click.option("--follow", is_flag=True, help="Show its log (on stderr) while it runs.")
 @click.option("--timeout", "timeout_s", type=options.Seconds(), metavar="TIME", help="Stop waiting then: 30, 5m.")
+@many.chosen_by_filter
 @options.as_json
-def rerun(
-    client: Client,
-    execution: str,
-    pairs: tuple[str, ...],
-    *,
-    latest: bool,
-    as_json: bool,
-    **given: Unpack[_RunOptions],
-) -> int:
+def rerun(client: Client, words: tuple[str, ...], *, latest: bool, as_json: bool, **given: Any) -> int:
     """Run again what an execution ran, with its inputs but for those given, and print what it returned.
 
-    Exit status as that of `headrace run`."""
+    Exit status as that of `headrace run`. Without an ID, all that a filter finds are run again, and none is waited for:
+    `headrace rerun --failed --since 1d --flow F`."""
+    said = many.chosen(given)
+    pairs = words if said else words[1:]
     otherwise = {**arguments.document(given["document"]), **arguments.pairs(pairs)}
-    again = client.rerun(client.execution_id(execution), otherwise, same_commit=not latest)
-    return _see_through(client, again["name"], again, given, as_json=as_json)
+    if said:
+        version = "latest" if latest else "same"
+        return many.act(client, "rerun", said, as_json=as_json, inputs=otherwise, version=version)
+    if not words:
+        raise click.UsageError("give an ID, or a filter such as --failed --since 1d")
+    again = client.rerun(client.execution_id(words[0]), otherwise, same_commit=not latest)
+    chosen: _RunOptions = {key: given[key] for key in _RunOptions.__annotations__}  # type: ignore[assignment]
+    return _see_through(client, again["name"], again, chosen, as_json=as_json)
 
 
 def _wait(client: Client, execution: JSON, timeout_s: float | None) -> JSON:
@@ -144,13 +146,50 @@ def _executions_argument(function: Callable[..., int]) -> Callable[..., int]:
     return argument(function)
 
 
+_any_executions_argument = click.argument(
+    "executions", metavar="[ID]...", nargs=-1, shell_complete=options.complete_executions
+)
+
+
 @click.command()
 @options.reaches_daemon
-@_executions_argument
+@_any_executions_argument
+@many.chosen_by_filter
 @options.as_json
-def cancel(client: Client, executions: tuple[str, ...], *, as_json: bool) -> int:
-    """Have executions end. Each is asked for, even if another one cannot be cancelled."""
-    return _each(client, client.cancel, executions, "cancel asked for", as_json=as_json)
+def cancel(client: Client, executions: tuple[str, ...], *, as_json: bool, **given: Any) -> int:
+    """Have executions end. Each is asked for, even if another one cannot be cancelled.
+
+    Without an ID, all that a filter finds: `headrace cancel --flow F --status queued`."""
+    return _each_or_many(client, "cancel", client.cancel, executions, given, as_json=as_json)
+
+
+@click.command()
+@options.reaches_daemon
+@_any_executions_argument
+@many.chosen_by_filter
+@options.as_json
+def acknowledge(client: Client, executions: tuple[str, ...], *, as_json: bool, **given: Any) -> int:
+    """Say that you know of failed executions: `headrace executions --unacknowledged` lists them no more.
+
+    Without an ID, all that a filter finds: `headrace acknowledge --failed --since 1d`."""
+    return _each_or_many(client, "acknowledge", client.acknowledge, executions, given, as_json=as_json)
+
+
+def _each_or_many(
+    client: Client,
+    action: str,
+    ask: Callable[[str], JSON],
+    executions: tuple[str, ...],
+    given: dict[str, Any],
+    *,
+    as_json: bool,
+) -> int:
+    said = many.chosen(given)
+    if bool(said) == bool(executions):
+        raise click.UsageError("give IDs, or a filter such as --failed --since 1d, and not both")
+    if said:
+        return many.act(client, action, said, as_json=as_json)
+    return _each(client, ask, executions, many.DONE[action], as_json=as_json)
 
 
 @click.command()

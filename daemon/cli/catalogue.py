@@ -15,15 +15,20 @@ from . import options, render
 
 @click.command()
 @options.reaches_daemon
+@click.option("--tag", default="", help="Only flows that have this tag.")
 @options.as_json
-def flows(client: Client, *, as_json: bool) -> None:
+def flows(client: Client, *, tag: str, as_json: bool) -> None:
     """List the catalogue, and what is broken in it."""
-    found = client.flows()
+    found = client.flows(tag)
     if as_json:
         render.json_object({"items": found})
         return
     if not found:
-        render.say("there are no flows yet; `headrace sync --status` shows where they are looked for")
+        render.say(
+            f"no flow has the tag {tag}"
+            if tag
+            else "there are no flows yet; `headrace sync --status` shows where they are looked for"
+        )
         return
     rows = [
         (

@@ -19,10 +19,13 @@ _LEVEL_STYLES = {"DEBUG": "dim", "WARNING": "yellow", "ERROR": "red", "CRITICAL"
 execution_argument = click.argument("execution", metavar="ID", shell_complete=options.complete_executions)
 
 
-class _Status(click.ParamType[str]):
+class StatusName(click.ParamType[str]):
+    """A status, with or without what all ends have in common."""
+
     name = "status"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Read ``error``, ``ENDED_ERROR``, ``running``."""
         names = {name.removeprefix("ENDED_").lower(): name for name in _STATUSES}
         found = names.get(str(value).lower().removeprefix("ended_"))
         return found or self.fail(f"{value!r} is none of {', '.join(names)}", param, ctx)
@@ -30,8 +33,10 @@ class _Status(click.ParamType[str]):
 
 class _Filters(TypedDict):
     flow_name: str
+    tag: str
     statuses: tuple[str, ...]
     failed: bool
+    unacknowledged: bool
     since: str | None
     limit: int
 
@@ -39,8 +44,10 @@ class _Filters(TypedDict):
 @click.command()
 @options.reaches_daemon
 @click.option("--flow", "flow_name", default="", metavar="NAME", shell_complete=options.complete_flows)
-@click.option("--status", "statuses", multiple=True, type=_Status(), metavar="STATUS", help="May be given again.")
+@click.option("--status", "statuses", multiple=True, type=StatusName(), metavar="STATUS", help="May be given again.")
+@click.option("--tag", default="", help="Of flows that have this tag.")
 @click.option("--failed", is_flag=True, help="The same as --status error.")
+@click.option("--unacknowledged", is_flag=True, help="Failed, and nobody said that they know.")
 @click.option("--since", default=None, type=options.Since(), metavar="TIME", help="2h, 7d, or a date and time.")
 @click.option("--limit", default=25, show_default=True, type=click.IntRange(1, 10_000))
 @options.as_json
@@ -50,6 +57,8 @@ def executions(client: Client, *, as_json: bool, **given: Unpack[_Filters]) -> N
         "flow": given["flow_name"],
         "status": [*given["statuses"], *(["ENDED_ERROR"] if given["failed"] else [])],
         "since": given["since"] or "",
+        "tag": given["tag"],
+        "acknowledged": "false" if given["unacknowledged"] else "",
     }
     found = client.all_executions(limit=given["limit"], **filters)
     if as_json:
@@ -106,6 +115,13 @@ def show(client: Client, execution: str, *, as_json: bool) -> None:
         ("attempt", str(found["attempt"]) if found["attempt"] > 1 else ""),
         ("generation", str(found["generation"]) if found["generation"] > 1 else ""),
         ("choose", _choices(found)),
+        ("due", render.exact(found.get("due") or None)),
+        ("retry", _retry(found)),
+        ("not before", render.exact(found.get("not_before")) if found["status"] == "QUEUED" else ""),
+        ("told of", found.get("follows", "")),
+        ("priority", str(found.get("priority") or "")),
+        ("tags", ", ".join(found.get("tags", ()))),
+        ("acknowledged", "yes" if found.get("acknowledged") else ""),
     ])  # fmt: skip
     if found["waiting_for"]:
         render.heading("Waiting for")
@@ -119,6 +135,10 @@ def show(client: Client, execution: str, *, as_json: bool) -> None:
     if found["error"]:
         render.heading("Error")
         failure(found["error"], sys.stdout)
+
+
+def _retry(found: JSON) -> str:
+    return f"number {found['retry']}, of {found['retry_of']}" if found.get("retry") else ""
 
 
 def _choices(found: JSON) -> str:

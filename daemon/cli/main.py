@@ -37,6 +37,7 @@ _VERBS = {
     "pause": "act",
     "resume": "act",
     "rerun": "act",
+    "acknowledge": "act",
     "messages": "messages",
     "answer": "messages",
     "settings": "records",

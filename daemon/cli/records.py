@@ -39,7 +39,7 @@ def _group(plural: str, columns: tuple[str, ...], about: str) -> click.Group:
     def group(ctx: click.Context, *, url: str, state: str, as_json: bool) -> None:
         options.narrow(ctx, url, state)
         if ctx.invoked_subcommand is None:
-            ctx.invoke(list_, url="", state="", as_json=as_json)
+            ctx.invoke(group.commands["list"], url="", state="", as_json=as_json)
 
     @group.command(name="list", help=f"List all {plural.replace('_', ' ')}.")
     @options.reaches_daemon
@@ -113,10 +113,43 @@ def _yaml(text: str, what: str) -> Any:
 
 settings = _group("settings", ("value",), "The settings flows share.")
 connections = _group("connections", ("connection_type", "description"), "Where tasks connect to, and how.")
-schedules = _group("schedules", ("flow_name", "cron", "timezone", "is_enabled"), "When flows are to run.")
+schedules = _group("schedules", ("flow_name", "cron", "timezone", "is_enabled"), "When flows run by themselves.")
 webhooks = _group("webhooks", ("flow_name", "auth", "methods", "is_enabled"), "Who may call flows, and how.")
 vault_configs = _group("vault_configs", ("url", "engine_path", "is_enabled"), "The vaults secrets come from.")
 files = _group("files", ("size",), "The files flows keep.")
+
+
+@schedules.command(name="list")
+@options.reaches_daemon
+@options.as_json
+def list_schedules(client: Client, *, as_json: bool) -> None:
+    """List every schedule, of flows and records, with when it is due next: in its own zone, and as UTC."""
+    found = client.timetable()
+    if as_json:
+        render.json_object({"items": found})
+        return
+    if not found:
+        render.say("there are no schedules yet")
+        return
+    rows: list[tuple[render.Part, ...]] = [
+        (
+            (each["name"], "bold"),
+            each["flow_name"],
+            each["cron"],
+            each["timezone"],
+            *(_next_tick(each) if each["next"] else ("never" if each["is_enabled"] else "off", "")),
+            each["problem"] or (f"{each['missed']} missed" if each["missed"] else ""),
+        )
+        for each in found
+    ]
+    headings = ["NAME", "FLOW_NAME", "CRON", "TIMEZONE", "NEXT", "UTC", ""]
+    render.table(headings, rows, cut=["NAME", "FLOW_NAME", ""])
+
+
+def _next_tick(schedule: JSON) -> tuple[str, str]:
+    """Return when it is due next, in its zone and in UTC, to the minute."""
+    tick = schedule["next"][0]
+    return tick["local"][:16].replace("T", " ") + tick["local"][19:], tick["utc"][:16].replace("T", " ")
 
 
 @settings.command(name="set")

@@ -79,6 +79,7 @@ class FlowProcess:
             if not self._snapshot:
                 imports.serve_snapshot(frame["snapshot"])
                 self.stand_on(frame["snapshot"])
+                _limit_memory(frame.get("max_memory", 0))
             self.run(frame)
 
     def _before_child(self) -> None:
@@ -240,6 +241,16 @@ def _environment() -> dict[bytes, bytes]:
     which took half of a short execution's time in its process."""
     kept: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]
     return kept
+
+
+def _limit_memory(bytes_: int) -> None:
+    """Let an allocation beyond so many bytes fail, here and in each process started here: a ``MemoryError``.
+
+    ``RLIMIT_DATA`` counts what a process has for itself alone, not the libraries it shares with all others."""
+    if bytes_:
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        bytes_ = bytes_ if hard == resource.RLIM_INFINITY else min(bytes_, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (bytes_, bytes_))
 
 
 def _descriptors() -> set[str]:

@@ -46,6 +46,7 @@ class Contents:
     locks: int = 0
     sources: set[str] = dataclasses.field(default_factory=set)  # of which something was published
     keys: list[events.KeyCarried] = dataclasses.field(default_factory=list)
+    schedules: set[str] = dataclasses.field(default_factory=set)
     unknown: bool = False  # only a newer version can judge some of its lines
 
     def add(self, event: events.AnyEvent, seq: int, at: str, size: int) -> None:
@@ -54,6 +55,8 @@ class Contents:
             case events.ExecutionCreated():
                 self.begun.add(event.execution)
                 self.executions.setdefault(event.execution, {})[seq] = size
+                if event.terms.schedule:
+                    self.schedules.add(event.terms.schedule)
                 if event.key:
                     said = {"key": event.key, "execution": event.execution, "key_digest": event.key_digest}
                     self.keys.append(events.KeyCarried(**said, created_at=at))
@@ -69,6 +72,8 @@ class Contents:
                 self.records[event.type, event.name] = size
             case event if isinstance(event, events.LockEvent):
                 self.locks += size
+            case event if isinstance(event, events.ScheduleEvent):
+                self.schedules.add(event.schedule)
             case event if isinstance(event, events.MessageEvent):
                 self.messages[event.message] += size
             case event if isinstance(event, events.ExecutionEvent):

@@ -55,6 +55,7 @@ class _Entry(NamedTuple):
     at: str
     body: bytes
     waiter: asyncio.Future[None] | None  # of a request from outside, which may be refused
+    joined: bool = False  # in one batch with the entry before it
 
 
 class _Stamps:
@@ -147,11 +148,11 @@ class Journal:
         """Finish the open segment before the next line is written, however small it is."""
         self._seal_wanted = True
 
-    def append(self, event: events.AnyEvent) -> str:
+    def append(self, event: events.AnyEvent, *, joined: bool = False) -> str:
         """Put ``event`` next in line and return its time; see ``ports.Journal``. Raises ``TooLarge``."""
-        return self._append(event, None)
+        return self._append(event, None, joined=joined)
 
-    def _append(self, event: events.AnyEvent, waiter: asyncio.Future[None] | None) -> str:
+    def _append(self, event: events.AnyEvent, waiter: asyncio.Future[None] | None, *, joined: bool = False) -> str:
         if self._refusal is not None:
             raise self._refusal
         body = msgspec.json.encode(event)
@@ -164,7 +165,7 @@ class Journal:
             raise ValueError("a raw line break inside a value would tear the record")
         at = self._stamps.now()
         self._appended += 1
-        self._pending.append(_Entry(self._appended, event, at, body, waiter))
+        self._pending.append(_Entry(self._appended, event, at, body, waiter, joined))
         self._pending_bytes += len(body)
         if waiter is not None or self._pending_bytes > BATCH_BYTES_MAX:
             self._wanted = self._appended
@@ -256,7 +257,7 @@ class Journal:
         seq, crc, batch = position.seq, position.crc, position.seq + 1
         lines = []
         size = 0
-        while self._pending and size < BATCH_BYTES_MAX:
+        while self._pending and (size < BATCH_BYTES_MAX or self._pending[0].joined):
             entry = self._pending.popleft()
             seq += 1
             line, crc = segments.compose(seq, batch, entry.at.encode(), entry.body, crc)

@@ -32,12 +32,14 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     """What to list; an empty field does not filter. ``since`` is included, ``until`` is not (RFC 3339, UTC)."""
 
     flow: str = ""  # its name
+    flows: tuple[str, ...] | None = None  # one of these names; None: any
     status: tuple[str, ...] = ()
     type: str = ""
     parent: str = ""
     since: str = ""
     until: str = ""
     q: str = ""  # text in name or message
+    acknowledged: bool | None = None  # whether somebody saw that it failed
     limit: int = 50
     cursor: str = ""
 
@@ -78,6 +80,11 @@ def page(connection: sqlite3.Connection, query: Query) -> Page:
     """Answer ``query``. Raises ``InvalidRequest`` for a limit, status, type or cursor that cannot be."""
     _check(query)
     before = _decode_cursor(query.cursor) if query.cursor else None
+    if query.acknowledged is False:  # what nobody saw has an index of its own, and is what failed
+        failed = not query.status or Status.ENDED_ERROR in query.status
+        query = msgspec.structs.replace(query, status=(Status.ENDED_ERROR,), flows=query.flows if failed else ())
+    if query.flows is not None and not query.flows:
+        return Page([], "")
     if len(query.q) >= _TRIGRAM and not _is_short(connection, query):
         rows = _found(connection, query, before)
     else:
@@ -123,6 +130,8 @@ def _conditions(query: Query, before: tuple[str, int] | None) -> tuple[str, list
         if value:
             sql += f" AND {clause}"
             values.append(value)
+    if query.acknowledged is not None:
+        sql += f" AND acknowledged = {query.acknowledged:d}"
     if before is not None:
         sql += " AND (created_at, seq) < (?, ?)"
         values += before
@@ -135,12 +144,20 @@ def _walked(connection: sqlite3.Connection, query: Query, before: tuple[str, int
         sql += " AND (name LIKE ? ESCAPE '\\' OR message LIKE ? ESCAPE '\\')"
         values += [_like(query.q)] * 2
     order = " ORDER BY created_at DESC, seq DESC LIMIT ?"
-    by = "parent" if query.parent else "flow" if query.flow else "kind"
-    select = f"{tables.SELECT_ROW} INDEXED BY executions_by_{by} WHERE type = ? AND status = ?{sql}{order}"
-    pairs = itertools.product([query.type] if query.type else TYPES, dict.fromkeys(query.status) or Status)
+    by = "by_parent" if query.parent else "by_flow" if query.flow or query.flows else "by_kind"
+    is_failed = "status = ?"
+    if query.acknowledged is False and by == "by_kind":
+        by, is_failed = "open", "status = 'ENDED_ERROR' AND status = ?"
+    flow = " AND flow_name != '' AND flow_name = ?" if query.flows else ""
+    select = f"{tables.SELECT_ROW} INDEXED BY executions_{by} WHERE type = ? AND {is_failed}{flow}{sql}{order}"
+    triples = itertools.product(
+        [query.type] if query.type else ["FLOW"] if query.flows else TYPES,
+        dict.fromkeys(query.status) or Status,
+        [[name] for name in query.flows] if query.flows else [[]],
+    )
     walks = [
-        [Row(*row) for row in connection.execute(select, [type_, str(status), *values, query.limit + 1])]
-        for type_, status in pairs
+        [Row(*row) for row in connection.execute(select, [type_, str(status), *of, *values, query.limit + 1])]
+        for type_, status, of in triples
     ]
     newest_first = heapq.merge(*walks, key=lambda row: (row.created_at, row.seq), reverse=True)
     return list(itertools.islice(newest_first, query.limit + 1))
@@ -168,7 +185,8 @@ def _found(connection: sqlite3.Connection, query: Query, before: tuple[str, int]
     if before is not None:
         sql += " AND search.rowid < ?"
         values.append(before[1])
-    for column, wanted in (("type", (query.type,) if query.type else ()), ("status", query.status)):
+    types = (query.type,) if query.type else ()
+    for column, wanted in (("type", types), ("status", query.status), ("flow_name", query.flows or ())):
         if wanted:
             sql += f" AND {column} IN ({', '.join('?' * len(wanted))})"
             values += wanted

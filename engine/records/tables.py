@@ -25,7 +25,7 @@ from . import places, reading, segments
 log = structlog.get_logger()
 
 #: Bump it with every change of the tables or of what is put into them: another number means another file.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 #: The end of the year 9999: times are not written beyond it.
 _LAST_S = 253_402_300_799.0
 
@@ -38,10 +38,12 @@ CREATE TABLE position (instance TEXT, segment INTEGER, start INTEGER, "end" INTE
 CREATE TABLE executions (
   seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, type TEXT, flow_name TEXT, flow_id TEXT, "commit" TEXT, task TEXT,
   name TEXT, status TEXT, message TEXT, reason TEXT, parent TEXT, created_by TEXT, created_at TEXT, started_at TEXT,
-  ended_at TEXT, waiting_call INTEGER, retention_s REAL, expires_at TEXT);
+  ended_at TEXT, waiting_call INTEGER, retention_s REAL, expires_at TEXT,
+  acknowledged INTEGER);
 CREATE INDEX executions_by_kind ON executions (type, status, created_at);
 CREATE INDEX executions_by_flow ON executions (flow_name, type, status, created_at) WHERE flow_name != '';
 CREATE INDEX executions_by_parent ON executions (parent, type, status, created_at) WHERE parent != '';
+CREATE INDEX executions_open ON executions (type, created_at) WHERE status = 'ENDED_ERROR' AND acknowledged = 0;
 CREATE INDEX executions_by_end ON executions (ended_at) WHERE ended_at IS NOT NULL AND retention_s IS NULL;
 CREATE INDEX executions_by_expiry ON executions (expires_at) WHERE expires_at IS NOT NULL;
 CREATE VIRTUAL TABLE search USING fts5 (name, message, content='executions', content_rowid='seq', tokenize='trigram');
@@ -76,6 +78,7 @@ class Row:
     waiting_call: int
     retention_s: float | None
     expires_at: str | None  # if it has ended and has a retention of its own
+    acknowledged: int  # 1 if somebody saw that it failed
 
 
 #: Reads the lines of an extent (segment, start, end) back.
@@ -217,6 +220,7 @@ class _Intake:
             waiting_call=0,
             retention_s=event.retention_time_s,
             expires_at=None,
+            acknowledged=0,
         )
         self._rows[row.id] = row
         if event.key:
@@ -419,6 +423,12 @@ def _is_of_execution(event: events.AnyEvent) -> typing.TypeGuard[events.Executio
 #: The life cycle in plain strings, as rows hold them.
 _NEXT = {(status.value, transition): after.value for (status, transition), after in lifecycle.TABLE.items()}
 _ENDING = {status.value: transition for status, transition in lifecycle.ENDING.items()}
+
+
+def _acknowledged(row: Row, _event: events.ExecutionAcknowledged, _at: str) -> None:
+    row.acknowledged = 1
+
+
 _CHANGES: dict[type, Callable[[Row, Any, str], None]] = {
     events.ExecutionQueued: _queued,
     events.ExecutionStarted: _started,
@@ -430,4 +440,5 @@ _CHANGES: dict[type, Callable[[Row, Any, str], None]] = {
     events.ExecutionInterrupted: _interrupted,
     events.ExecutionRestarted: _restarted,
     events.ExecutionEnded: _ended,
+    events.ExecutionAcknowledged: _acknowledged,
 }

@@ -50,6 +50,7 @@ class Prefix:
     locks: int = 0
     sources: set[str] = dataclasses.field(default_factory=set)
     keys: dict[str, events.KeyCarried] = dataclasses.field(default_factory=dict)
+    schedules: set[str] = dataclasses.field(default_factory=set)
 
     def add(self, found: dropping.Contents, alive: set[str]) -> None:
         """Take the next segment in, in which ``alive`` begin."""
@@ -63,6 +64,7 @@ class Prefix:
         self.messages += found.messages
         self.locks += found.locks
         self.sources |= found.sources
+        self.schedules |= found.schedules
         for key in found.keys:
             if key.created_at >= self.keys_since:
                 self.keys.setdefault(key.key, key)
@@ -100,7 +102,7 @@ class Carrier:
         """Return about how many bytes would have to be carried."""
         records = sum(size for key, size in prefix.records.items() if self._state.store.carried(*key) is not None)
         messages = sum(size for id_, size in prefix.messages.items() if self._state.messages.carried(id_) is not None)
-        small = len(prefix.keys) + (len(self._state.locks.all()) if prefix.locks else 0)
+        small = len(prefix.keys) + len(prefix.schedules) + (len(self._state.locks.all()) if prefix.locks else 0)
         executions = sum(sum(lines.values()) for lines in prefix.executions.values())
         return records + messages + executions + small * _SMALL_BYTES
 
@@ -126,11 +128,17 @@ class Carrier:
             yield self._locks
         for source in prefix.sources:
             yield functools.partial(self._publication, source)
+        for schedule in prefix.schedules:
+            yield functools.partial(self._schedule, schedule)
         for key in prefix.keys.values():
             yield functools.partial(self._key, key)
 
     def _key(self, key: events.KeyCarried) -> None:
         self._journal.append(key)
+
+    def _schedule(self, schedule: str) -> None:
+        if (event := self._state.ticks.carried(schedule)) is not None:
+            self._journal.append(event)  # it says how far the schedule is already
 
     def _record(self, type_: str, name: str) -> None:
         if (event := self._state.store.carried(type_, name)) is not None:

@@ -16,7 +16,7 @@ import msgspec
 from .. import errors, events, lifecycle, model, ports, traces, values
 from ..state import protection
 from ..workers import protocol
-from . import arguments, calls, contents, failures, flow_run, influence, keeper, live, recorder, views
+from . import arguments, calls, contents, failures, flow_run, influence, keeper, live, recorder, terms, views
 from .waiting import ReturnWhen, Verdict, judge
 
 #: Deeper chains of children than this are taken for a flow that calls itself without end.
@@ -109,16 +109,8 @@ class ChildCalls:
         created = events.ExecutionCreated(
             execution=self._child_id(run, call),
             name=(args.name or flow.name)[: recorder.TARGET_CHARACTERS_MAX],
-            flow_id=flow.id,
-            flow_name=flow.name,
-            commit=flow.commit,
-            path=flow.path,
-            timeout_s=flow.metadata.timeout_s,
-            reuse=flow.metadata.reuse,
-            on_interrupt=flow.metadata.on_interrupt,
-            strict_replay=flow.metadata.strict_replay,
             **held.twins("inputs"),
-            **_descent(run, call, args, flow.metadata.retention_s),
+            **(terms.of_flow(flow, lambda: values.decode(args.inputs)) | _descent(run, call, args)),
         )
         return await self._child(run, call, args.mode, created, None)
 
@@ -360,19 +352,16 @@ def _with_references(stored: dict[str, Any], vault_secrets: dict[str, str] | str
     return {name: whole(value) for name, value in stored.items()} if vault_secrets else stored
 
 
-def _descent(
-    run: flow_run.FlowRun, call: protocol.Call, args: arguments.Child, retention_s: float | None = None
-) -> dict[str, Any]:
-    """What a child has of its parent; raises ``InvalidRequest`` where the chain is too long.
-
-    ``retention_s`` counts if the parent did not say."""
+def _descent(run: flow_run.FlowRun, call: protocol.Call, args: arguments.Child) -> dict[str, Any]:
+    """What a child has of its parent; raises ``InvalidRequest`` where the chain is too long."""
     depth = run.state.depth + 1
     if depth > DEPTH_MAX:
         raise errors.InvalidRequest(f"this would be the {depth}th child of a child in a row, the limit is {DEPTH_MAX}")
     if args.mode not in (_CREATE_ONLY, _START, *ReturnWhen):
         raise errors.InvalidRequest(f"a child cannot be started in mode {args.mode!r}")
     retention = args.init.retention_time
-    return {
+    said = {} if retention is msgspec.UNSET else {"retention_time_s": retention}
+    return said | {
         "parent": run.state.id,
         "parent_call": call.call,
         "depth": depth,
@@ -382,7 +371,6 @@ def _descent(
         "orphan": args.init.orphan is not False,
         "protect_inputs": args.init.protect_inputs,
         "protect_outputs": args.init.protect_outputs,
-        "retention_time_s": retention_s if retention is msgspec.UNSET else retention,
         "traceparent": traces.onward(run.state.traceparent, run.state.id),
     }
 

@@ -18,6 +18,7 @@ from ..lifecycle import Status
 from ..records import index, listing
 from ..workers import processes
 from . import (
+    admission,
     asking,
     calls,
     child_calls,
@@ -27,12 +28,14 @@ from . import (
     influence,
     keeper,
     kept,
+    lanes,
     live,
     locking,
     own_calls,
     reception,
     record_calls,
     resting,
+    sequels,
     shared_calls,
     slots,
     takeover,
@@ -98,12 +101,16 @@ class Dispatcher:
         self._archive = archive
         self._options = options
         self._clock = clock
-        self._flow_queue: deque[live.Live] = deque()
+        self._flow_queue = admission.Line()
         self._woken: deque[live.Live] = deque()  # to be replayed; before those that have not begun
         self._task_queue: deque[live.Live] = deque()
         self._flow_slots = slots.Slots(options.max_running, self._admit_flows)
         self._task_slots = slots.Slots(TASKS_RUNNING_MAX, self._admit_tasks)
-        self._reception = reception.Reception(ledger, archive, outside.flows, new_id, self._enqueue)
+        self.lanes = lanes.Lanes(ledger, outside.flows, self)
+        self._reception = reception.Reception(ledger, archive, outside.flows, new_id, self._enqueue, self.lanes)
+        self.sequels = sequels.Sequels(outside.flows, clock, new_id, self._start_sequel)
+        ledger.at_end = self.sequels.follow
+        self._delayed = waits.Deadlines(clock)
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._runs: dict[str, asyncio.Task[None]] = {}  # the supervision of each execution
@@ -167,15 +174,17 @@ class Dispatcher:
         self._group = group
         for state in unfinished:
             self.ledger.add(state).loose = tuple(loose.get(state.id, ()))
-        for state in unfinished:
-            self._join_parent(self.ledger.find(state.id))
+        for state in sorted(unfinished, key=lambda state: state.created_at):
+            if (subject := self.ledger.find(state.id)) is not None:
+                self._join_parent(subject)
+                self.lanes.take_up(subject)
         self.locking.settle(self.ledger.is_live)
         self.asking.settle(self.ledger.is_live)
         self.spawn(self._takeover.take_up(unfinished, unreadable), "what was left unfinished")
 
-    def _join_parent(self, subject: live.Live | None) -> None:
+    def _join_parent(self, subject: live.Live) -> None:
         """Let the parent know of a child whose fate depends on it."""
-        if subject is None or (parent := self.ledger.find(subject.state.parent)) is None:
+        if (parent := self.ledger.find(subject.state.parent)) is None:
             return
         if subject.state.status is Status.NEW:
             parent.unrun.append(subject.state.id)
@@ -239,7 +248,7 @@ class Dispatcher:
         """
         if self._stopping:
             raise errors.NotAccepting("the daemon is stopping")
-        if len(self._flow_queue) >= QUEUE_MAX:
+        if len(self._flow_queue) + self.lanes.waiting >= QUEUE_MAX:
             raise errors.NotAccepting(f"{QUEUE_MAX:,} executions are waiting already")
         return await self._reception.take(request)
 
@@ -251,6 +260,17 @@ class Dispatcher:
         self.ledger.forget(state)
         self.ledger.journal.append(events.ExecutionDeleted(execution=state.id, by=by))
         await self.ledger.journal.durable()
+
+    async def acknowledge(self, execution: str, by: str) -> model.Execution:
+        """Say that somebody saw that it failed, durably; raises ``NotFound``, and ``Conflict`` if it did not."""
+        state = await self.wait(execution, 0)
+        if state.status is not Status.ENDED_ERROR:
+            raise errors.Conflict(f"execution {execution} has not failed")
+        if not state.acknowledged:
+            event = events.ExecutionAcknowledged(execution=execution, by=by)
+            state.apply(event, self.ledger.journal.append(event))
+        await self.ledger.journal.durable()
+        return state
 
     async def page(self, query: listing.Query) -> listing.Page:
         """List executions, newest first, as they are now: for flows, which may ask for what they did a moment ago."""
@@ -296,6 +316,10 @@ class Dispatcher:
         self._join_parent(subject)
         return subject
 
+    def _start_sequel(self, event: events.ExecutionCreated) -> None:
+        """Record an execution together with the end that it follows, and let it run when its time has come."""
+        self._enqueue(self.ledger.create(event, joined=True))
+
     async def start_created(self, subject: live.Live, by: str) -> None:
         """Let an execution run that was only created; ``by`` is the execution that says so."""
         if subject.state.type == "TASK" and subject.prepared is None:  # an earlier daemon made it
@@ -309,15 +333,27 @@ class Dispatcher:
         if subject.prepared is not None:
             self._task_queue.append(subject)
             self._admit_tasks()
+        elif (due := subject.state.terms.not_before) is not None and due > self._clock.time():
+            turn: waits.Hold = asyncio.get_running_loop().create_future()
+            self._delayed.add(due, turn)
+            turn.add_done_callback(lambda _: self.lanes.arrive(subject))
         else:
-            self._flow_queue.append(subject)
-            self._admit_flows()
+            self.lanes.arrive(subject)
+
+    def admit(self, subject: live.Live) -> None:
+        """Let an execution that has a place in its lane, or needs none, begin when there is room."""
+        self._flow_queue.append(subject)
+        self._admit_flows()
 
     def again(self, subject: live.Live) -> None:
         """Let an execution that has no process be replayed when there is room, before those that have not begun."""
-        if not self._stopping:
-            self._woken.append(subject)
-            self._admit_flows()
+        if self._stopping:
+            return
+        if not self.lanes.holds(subject):  # it was set aside before it ever began
+            self.lanes.arrive(subject)
+            return
+        self._woken.append(subject)
+        self._admit_flows()
 
     def _admit_flows(self) -> None:
         while (self._woken or self._flow_queue) and self._flow_slots.free and not self._stopping:

@@ -167,6 +167,7 @@ class FlowRun:
                 webhook=self.state.webhook,
                 replayed=self.history.last,
                 system={"user": self.state.created_by, **self._around.system},
+                max_memory=self.state.terms.max_memory,
             )
         )
 

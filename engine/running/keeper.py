@@ -62,6 +62,7 @@ class Keeper:
         self._of_flows: dict[str, model.Webhook] = {}  # webhooks that flows publish in their metadata
         self._turns: weakref.WeakValueDictionary[tuple[str, str], asyncio.Lock] = weakref.WeakValueDictionary()
         self._secrets: secrets.Secrets | None = None
+        self.watchers: list[Callable[[str], None]] = []  # told of the type of a record that has changed
 
     def use(self, resolver: secrets.Secrets) -> None:
         """Look references up with ``resolver``, which itself asks for vault configurations here."""
@@ -89,6 +90,8 @@ class Keeper:
     def _record(self, event: events.RecordEvent) -> None:
         event = self._contents.masks.event(event)
         self._state.apply(event, self._journal.append(event))
+        for told in self.watchers:
+            told(event.type)
 
     def time(self) -> float:
         """Return wall-clock seconds since the epoch."""

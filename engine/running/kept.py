@@ -1,12 +1,12 @@
-"""What flows keep and share, all of it: stored records, locks and messages, folded from the journal."""
+"""What flows keep and share, all of it, folded from the journal: records, locks, messages, how far schedules are."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import assert_never
 
-from .. import events
-from ..state import locks, messages, store
+from .. import events, scheduled
+from ..state import locks, messages, store, ticks
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -16,6 +16,7 @@ class Kept:
     store: store.Store = dataclasses.field(default_factory=store.Store)
     locks: locks.Locks = dataclasses.field(default_factory=locks.Locks)
     messages: messages.Messages = dataclasses.field(default_factory=messages.Messages)
+    ticks: ticks.Ticks = dataclasses.field(default_factory=ticks.Ticks)
 
     def apply(self, event: events.StateEvent, at: str) -> None:
         """Change the state as ``event`` says."""
@@ -32,5 +33,12 @@ class Kept:
                 | events.MessageCarried()
             ):
                 self.messages.apply(event, at)
+            case (
+                scheduled.ScheduleArmed()
+                | scheduled.ScheduleDisarmed()
+                | scheduled.TicksMissed()
+                | scheduled.ScheduleLate()
+            ):
+                self.ticks.apply(event)
             case _:
                 assert_never(event)

@@ -97,6 +97,7 @@ class Ledger:
         self._archive = archive
         self._live: dict[str, Live] = {}
         self._recent: OrderedDict[str, model.Execution] = OrderedDict()
+        self.at_end: Callable[[Live], None] = lambda _: None  # told of each end, in the batch that holds it
 
     def __iter__(self) -> Iterator[Live]:
         return iter(list(self._live.values()))
@@ -126,10 +127,11 @@ class Ledger:
         live = self._live[state.id] = Live(state)
         return live
 
-    def create(self, event: events.ExecutionCreated) -> Live:
-        """Record a new execution and take it up."""
+    def create(self, event: events.ExecutionCreated, *, joined: bool = False) -> Live:
+        """Record a new execution and take it up; ``joined`` to what was recorded this moment (``ports.Journal``)."""
         event = self.contents.masks.event(event)
-        return self.add(model.Execution.created(event, self.journal.append(event)))
+        at = self.journal.append(event, joined=True) if joined else self.journal.append(event)
+        return self.add(model.Execution.created(event, at))
 
     async def submit(self, event: events.ExecutionCreated) -> Live:
         """The same for a request from outside: durable on return, or refused with ``NotAccepting``."""
@@ -148,6 +150,7 @@ class Ledger:
             for watcher in live.watchers:
                 watcher(live.state)
             live.watchers.clear()
+            self.at_end(live)
 
     async def settle(self, live: Live) -> None:
         """Wait until the end of ``live`` is durable, then let it go and tell the outside."""

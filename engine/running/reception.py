@@ -12,9 +12,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from .. import errors, events, model, ports
+import msgspec
+
+from .. import errors, events, model, ports, values
 from ..records import index
-from . import child_calls, live
+from . import child_calls, lanes, live, terms
 
 #: Keys of the latest requests, kept until the index surely knows them.
 _RECENT_KEYS_MAX = 10_000
@@ -38,12 +40,14 @@ class Reception:
         flows: ports.Flows,
         new_id: Callable[[], str],
         enqueue: Callable[[live.Live], None],
+        room: lanes.Lanes,
     ) -> None:
         self._ledger = ledger
         self._archive = archive
         self._flows = flows
         self._new_id = new_id
         self._enqueue = enqueue
+        self._lanes = room
         self._keys: OrderedDict[str, asyncio.Future[tuple[str, str]]] = OrderedDict()
 
     async def take(self, request: model.Submission) -> Accepted:
@@ -81,10 +85,21 @@ class Reception:
     async def _create(self, request: model.Submission) -> str:
         if scarce := self._ledger.journal.scarce:  # before its inputs take room, too
             raise errors.NotAccepting(scarce, hint="free disk space")
-        what = await self._of_script(request) if request.script else self._of_flow(request.flow, request.commit)
+        execution = self._new_id()
+        what = await self._of_script(request) if request.script else self._of_flow(execution, request)
+        try:
+            subject = await self._ledger.submit(await self._event(execution, request, what))
+        finally:
+            if "terms" in what:
+                self._lanes.forget(execution, what["terms"])
+        if request.queued:
+            self._enqueue(subject)
+        return execution
+
+    async def _event(self, execution: str, request: model.Submission, what: dict[str, Any]) -> events.ExecutionCreated:
         held = await self._ledger.contents.store(request.inputs, protect=request.protect_inputs, patient=False)
-        event = events.ExecutionCreated(
-            execution=self._new_id(),
+        return events.ExecutionCreated(
+            execution=execution,
             created_by=request.created_by,
             key=request.key,
             key_digest=request.key_digest,
@@ -97,12 +112,10 @@ class Reception:
             **(what | ({"name": request.name} if request.name else {})),
             **held.twins("inputs"),
         )
-        subject = await self._ledger.submit(event)
-        if request.queued:
-            self._enqueue(subject)
-        return event.execution
 
-    def _of_flow(self, name: str, commit: str) -> dict[str, Any]:
+    def _of_flow(self, execution: str, request: model.Submission) -> dict[str, Any]:
+        """What its flow says of it, a place in its lane promised; raises ``LaneFull`` too."""
+        name, commit = request.flow, request.commit
         flow = self._flows.find(name, commit)
         if commit and flow.commit != commit:
             raise errors.Conflict(
@@ -113,18 +126,9 @@ class Reception:
             raise errors.Conflict(
                 f"flow {flow.name!r} has no version that runs{why}", hint="push a commit that mends it"
             )
-        return {
-            "name": flow.name,
-            "flow_id": flow.id,
-            "flow_name": flow.name,
-            "commit": flow.commit,
-            "path": flow.path,
-            "timeout_s": flow.metadata.timeout_s,
-            "reuse": flow.metadata.reuse,
-            "on_interrupt": flow.metadata.on_interrupt,
-            "strict_replay": flow.metadata.strict_replay,
-            "retention_time_s": flow.metadata.retention_s,
-        }
+        found = terms.of_flow(flow, lambda: values.decode(msgspec.Raw(request.inputs)), request.terms)
+        self._lanes.promise(execution, found["terms"], flow)
+        return {"name": flow.name, **found}
 
     async def _of_script(self, request: model.Submission) -> dict[str, Any]:
         """A script runs as if it lay in what is published now."""

@@ -38,7 +38,7 @@ class Takeover:
         """Let each go on through the same doors as ever; those that wait in line keep their order.
 
         ``unreadable`` ones have records of a newer version: what would be replayed is not all there is."""
-        for state in sorted(unfinished, key=lambda state: max((c.at for c in state.pending.values()), default="")):
+        for state in sorted(unfinished, key=_turn):
             subject = self._ledger.find(state.id)
             if subject is None or state.status.ended or subject.supervision is not None:
                 continue
@@ -87,3 +87,8 @@ class Takeover:
             return
         reason = "parked: it has records of a newer version of headrace; start that one, or cancel it"
         self._ledger.record(subject, events.ExecutionPaused(execution=subject.state.id, reason=reason))
+
+
+def _turn(state: model.Execution) -> tuple[str, str]:
+    """Since when it waits, or was made."""
+    return max((call.at for call in state.pending.values()), default=""), state.created_at

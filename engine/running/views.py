@@ -187,6 +187,23 @@ async def for_people(reading: Reading, state: model.Execution) -> dict[str, Any]
             for call in state.pending.values()
             if call.waits
         ],
+        **_terms(state),
+    }
+
+
+def _terms(state: model.Execution) -> dict[str, Any]:
+    """What was decided about it when it was made, as people see it."""
+    said = state.terms
+    return {
+        "schedule": said.schedule,
+        "due": said.due,
+        "retry": said.retry,
+        "retry_of": said.retry_of,
+        "not_before": model.timestamp(said.not_before) if said.not_before is not None else None,
+        "follows": said.follows,
+        "priority": said.priority,
+        "tags": said.tags,
+        "acknowledged": state.acknowledged,
     }
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from .. import errors, model, values
+from .. import cron, errors, model, policy, values
 
 NAME_CHARACTERS_MAX = 1024
 #: A setting of this name publishes the webhook that the rest of its name says.
@@ -27,9 +27,6 @@ KEPT = frozenset({"id", "name", "created_at", "modified_at", "created_by", "modi
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD")
 AUTH = model.WEBHOOK_AUTH
-_CATCHUP = ("none", "last", "all")
-_CRON = re.compile(r"@(?:yearly|annually|monthly|weekly|daily|midnight|hourly)|[\w*/,?#-]+(?:\s+[\w*/,?#-]+){4}")
-_ZONE = re.compile(r"[A-Za-z][\w+-]*(?:/[\w+-]+)*")
 #: ``configuration:path.key``, also written ``vault.secret(configuration:path.key)``.
 _IN_VAULT = re.compile(r"(vault\.secret\()?[^:()\s][^:()\n]*:[^()\n]+(?(1)\))")
 #: ``configuration:path``: one secret whose keys the connection's value refers to as ``vault.secret(key)``.
@@ -213,6 +210,32 @@ def _matching(pattern: re.Pattern[str]) -> Callable[[Any], str]:
     return check
 
 
+def _cron(value: Any) -> str:
+    try:
+        return cron.Cron(_full_text(value)).text
+    except cron.Invalid as invalid:
+        raise _Wrong(str(invalid)) from None
+
+
+def _zone(value: Any) -> str:
+    try:
+        cron.zone_called(_full_text(value))
+    except cron.Invalid as invalid:
+        raise _Wrong(str(invalid)) from None
+    return str(value)
+
+
+def _policy(read: Callable[[object], object]) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        try:
+            read(value)
+        except policy.Invalid as invalid:
+            raise _Wrong(f"says something about {invalid.key} that" if invalid.key else "is something else") from None
+        return value
+
+    return check
+
+
 def _methods(value: Any) -> list[str]:
     if not isinstance(value, list) or not value:
         raise _Wrong("is an empty list" if value == [] else _is(value))
@@ -279,10 +302,16 @@ KINDS: Mapping[str, Kind] = {
     "schedule": Kind(
         {
             "flow_name": _FLOW,
-            "cron": Field('a cron expression such as "30 2 * * mon-fri"', _matching(_CRON), required=True),
-            "timezone": Field('a time zone such as "Europe/Vienna"', _matching(_ZONE), msgspec.Raw(b'"UTC"')),
+            "cron": Field('a cron expression such as "30 2 * * mon-fri"', _cron, required=True),
+            "timezone": Field('a time zone such as "Europe/Vienna"', _zone, msgspec.Raw(b'"UTC"')),
             "input_value": Field("an object with inputs of the flow", _object, _OBJECT),
-            "catchup": Field(f"one of {', '.join(_CATCHUP)}", _one_of(_CATCHUP), msgspec.Raw(b'"none"')),
+            "catchup": Field(
+                f"one of {', '.join(policy.CATCHUP)}, or an object with policy, max, window",
+                _policy(policy.Catchup.read),
+                msgspec.Raw(b'"latest"'),
+            ),
+            "overlap": Field(f"one of {', '.join(policy.OVERLAP)}", _one_of(policy.OVERLAP), msgspec.Raw(b'"skip"')),
+            "expect": Field("an object with start_within, finish_within", _policy(policy.expect), _OBJECT),
             "is_enabled": _ENABLED,
             "description": _DESCRIPTION,
         },

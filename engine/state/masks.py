@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from .. import events
+from .. import events, scheduled
 
 MARKER = "[masked]"
 #: A shorter secret would be found by chance inside of other words: it counts only as a whole string or line.
@@ -55,7 +55,7 @@ _ENGINE_WORDS = frozenset(
         "base", "by", "children", "commit", "created_by", "effect", "execution", "file", "flow_id", "flow_name", "id",
         "key", "key_digest", "kind", "level", "manifest_sha256", "message_type", "on_interrupt", "parent", "path",
         "previous", "protect_inputs", "protect_outputs", "ref", "return_when", "sha256", "source", "status", "stream",
-        "task", "traceparent", "type", "version", "where",
+        "task", "terms", "traceparent", "type", "version", "where",
     }
 )  # fmt: skip
 #: The same for fields that are text elsewhere.
@@ -72,6 +72,16 @@ _ENGINE_WORDS_OF: Mapping[type[msgspec.Struct], frozenset[str]] = {
     events.MessageAnswered: frozenset({"message"}),
     events.MessageWithdrawn: frozenset({"message"}),
     events.MessageDeleted: frozenset({"message"}),
+    # Names of flows and schedules, and moments: as in the catalogue, which anybody may read.
+    **{
+        event: frozenset(event.__struct_fields__) - {"reason"}
+        for event in (
+            scheduled.ScheduleArmed,
+            scheduled.ScheduleDisarmed,
+            scheduled.ScheduleLate,
+            scheduled.TicksMissed,
+        )
+    },
     # What stands in them was masked when it first happened; a carried line says the same or it says something else.
     **{
         carried: frozenset(carried.__struct_fields__)

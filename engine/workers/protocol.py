@@ -117,6 +117,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     webhook: bool = False  # the inputs are a webhook's delivery
     replayed: int = 0  # calls up to this number are answered from the record
     system: dict[str, str]  # user, workspace, environment
+    max_memory: int = 0  # bytes of its own that each process of it may have; 0: any number
 
 
 def start(said: Start) -> bytes:

@@ -1,5 +1,6 @@
 """The flows a newcomer runs first do what their first lines say."""
 
+import json
 import shutil
 import urllib.parse
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from headrace.engine.lifecycle import Status
 from tests.support.daemons import until
 from tests.support.repositories import Repository
+from tests.support.world import World
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "flows.example"
 
@@ -111,9 +113,30 @@ def test_a_helper_module(daemon):
     assert outputs(daemon, "uses a helper", name="grace hopper") == {"initials": "GH"}
 
 
+def test_a_chat_is_told_of_a_failure_that_stays_and_a_check_of_each_end(daemon):
+    with World() as world:
+        for kind in ("slack", "teams"):
+            where = {"chat": f"{world.url}/{kind}", "chat_kind": kind, "check": f"{world.url}/check"}
+            daemon.client.keep("settings", "notifications", {"value": where})
+            daemon.run("backs up at night", fails=True)
+            until(lambda kind=kind: world.count(f"/{kind}"), "the chat is told")
+        said = json.loads(world.bodies("/slack")[0])["text"]
+        assert said.startswith("backs up at night ENDED_ERROR: RuntimeError: the disk") and "after 2 attempts" in said
+        card = json.loads(world.bodies("/teams")[0])["attachments"][0]["content"]["body"][0]
+        assert card["type"] == "TextBlock" and "the disk of the backup is full" in card["text"]
+        assert outputs(daemon, "backs up at night") == {"files": 42}
+        until(lambda: world.count("/check"), "the check is pinged")
+        assert daemon.run("pings a check", status="ENDED_ERROR")["message"] == "pinged"
+        assert (world.count("/slack"), world.count("/check"), world.count("/check/fail")) == (1, 1, 1)
+    daemon.client.keep("settings", "notifications", {"value": {"chat": "", "check": ""}})
+    assert daemon.run("tells a chat")["message"] == "nobody to tell"
+    assert daemon.run("pings a check")["message"] == "no check to ping"
+
+
 def test_every_example_is_tried_here(daemon):
     tried = {"hello", "inputs and outputs", "square", "squares in parallel", "fails on purpose", "handles a failure"}
     tried |= {"asks a web service", "reads a repository", "answers a webhook", "uses a helper"}
+    tried |= {"tells a chat", "pings a check", "backs up at night"}
     tried |= {"asks a person", "keeps a guest book", "keeps a report", "one at a time"}
     assert {flow["name"] for flow in daemon.client.flows()} == tried
 

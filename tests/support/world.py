@@ -16,7 +16,8 @@ class World:
 
     def __enter__(self) -> Self:
         self._counts: collections.Counter[str] = collections.Counter()
-        counts = self._counts
+        self._bodies: dict[str, list[bytes]] = collections.defaultdict(list)
+        counts, bodies = self._counts, self._bodies
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -26,7 +27,7 @@ class World:
                 query = dict(urllib.parse.parse_qsl(asked.query))
                 for path in {asked.path, self.path}:
                     counts[path] += 1
-                self.rfile.read(int(self.headers.get("content-length", 0)))
+                bodies[asked.path].append(self.rfile.read(int(self.headers.get("content-length", 0))))
                 if asked.path == "/slow":
                     time.sleep(float(query["s"]))
                 body = json.dumps(query).encode()
@@ -55,6 +56,10 @@ class World:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+    def bodies(self, path: str) -> list[bytes]:
+        """What was sent to ``path``, in order."""
+        return self._bodies[path]
 
     def count(self, path: str) -> int:
         """How often ``path`` was asked for, with its query or without."""

@@ -138,7 +138,7 @@ def test_folder_names_that_cannot_be_meant_are_refused(names):
         ("schedules/x.yaml", "flow_name: a\ncron: soon", 2, "cron", "write it like"),
         ("schedules/x.yaml", SCHEDULE + "timezone: 'over there'", 3, "timezone", "Europe/Vienna"),
         ("schedules/x.yaml", SCHEDULE + "input_value: 3", 3, "input_value", "write a table"),
-        ("schedules/x.yaml", SCHEDULE + "catchup: maybe", 3, "catchup", "none, last, all"),
+        ("schedules/x.yaml", SCHEDULE + "catchup: maybe", 3, "catchup", "none, latest, last, all"),
         ("connections/x.yaml", "value: {}", 1, "", "has no connection_type"),
         ("connections/x.yaml", "connection_type: REST", 1, "", "has no value"),
         ("connections/x.yaml", CONNECTION + "vault_secrets: {password: hunter2}", 3, "vault_secrets.password", "where"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.engine import model
+from headrace.engine import model, policy
 from headrace.sync import compile_flows, metadata
 
 
@@ -87,18 +87,54 @@ def test_a_secret_that_was_written_out_is_not_repeated():
 @pytest.mark.parametrize(
     "line",
     [
-        'schedule = "30 2 * * mon-fri"',
-        'timezone = "Europe/Vienna"',
-        'catchup = "last"',
-        'concurrency = {limit = 1, when_full = "queue"}',
-        'retry = {attempts = 3, delay = "10s", factor = 2}',
-        'on_failure = "notify ops"',
         'input_schema = {type = "object"}',
+        "strict_replay = true",
+        'worker = "dmz"',
     ],
 )
 def test_what_this_version_does_not_act_on_is_a_warning(line):
     key = line.partition(" ")[0]
     assert settings(line).warnings == (f"{key} is not acted on by this version",)
+
+
+def schedules(lines: str) -> list[policy.Schedule]:
+    return list(settings(lines).metadata.policies.schedules)
+
+
+def test_a_flow_may_have_a_schedule_or_several_and_says_once_what_is_the_same_for_all():
+    (one,) = schedules('schedule = "30 2 * * mon-fri"')
+    assert (one.name, one.cron, one.timezone, one.catchup) == ("sub/flow", "30 2 * * mon-fri", "UTC", policy.Catchup())
+    first, second = schedules(
+        'timezone = "Europe/Vienna"\ncatchup = "last"\nexpect = {start_within = "5m"}\n'
+        'schedule = ["@daily", {cron = "H 3 * * *", name = "early", timezone = "Asia/Tokyo", inputs = {n = 1}, '
+        'catchup = {policy = "all", max = 3, window = "2d"}, overlap = "queue", enabled = false}]'
+    )
+    assert (first.name, first.timezone, first.catchup.policy) == ("sub/flow #1", "Europe/Vienna", "latest")
+    assert first.start_within_s == second.start_within_s == 300.0
+    assert (second.name, second.key, second.timezone) == ("early", "early", "Asia/Tokyo")
+    assert second.catchup == policy.Catchup(policy="all", max=3, window_s=172800.0)
+    assert (bytes(second.inputs), second.overlap, second.is_enabled) == (b'{"n":1}', "queue", False)
+    (alone,) = schedules('schedule = "@daily"')
+    assert alone.key != schedules('schedule = "@hourly"')[0].key == schedules('schedule = ["@hourly"]')[0].key
+
+
+def test_policies_are_read_in_their_one_form():
+    said = settings(
+        'concurrency = {limit = 2, key = "inputs.customer.id", when_full = "reject"}\n'
+        'retry = {attempts = 5, backoff = "1m", factor = 3, max = "1h", jitter = 0.5, on = ["OSError", "timeout"]}\n'
+        'on_failure = "ops"\non_success = "log"\npriority = -5\nmax_memory = "1.5G"\ntags = ["a", "b", "a"]'
+    )
+    assert said.warnings == ()
+    assert said.metadata.policies == policy.Policies(
+        concurrency=policy.Concurrency(limit=2, key="inputs.customer.id", when_full="reject"),
+        retry=policy.Retry(attempts=5, delay_s=60.0, factor=3.0, max_s=3600.0, jitter=0.5, on=("OSError", "timeout")),
+        on_failure="ops",
+        on_success="log",
+        priority=-5,
+        max_memory=3 << 29,
+        tags=("a", "b"),
+    )
+    assert settings("max_memory = 67108864").metadata.policies.max_memory == 64 << 20
 
 
 @pytest.mark.parametrize("what", ["resume", "restart", "fail"])
@@ -118,6 +154,26 @@ def test_a_flow_may_ask_for_a_stricter_replay():
     ("line", "key"),
     [
         ("schedule = 5", "schedule"),
+        ('schedule = "soon"', "schedule"),
+        ('schedule = {cron = "60 * * * *"}', "schedule.cron"),
+        ('schedule = {timezone = "UTC"}', "schedule"),
+        ('schedule = {cron = "@daily", inputs = 1}', "schedule.inputs"),
+        ('schedule = {cron = "@daily", overlap = "reject"}', "schedule.overlap"),
+        ('schedule = {cron = "@daily", expect = {within = 1}}', "schedule.expect.within"),
+        ('schedule = ["@daily", "@daily"]', "schedule"),
+        ('timezone = "Mars/Olympus"', "timezone"),
+        ('expect = {start_within = "x"}', "expect.start_within"),
+        ('catchup = {policy = "all", max = 0}', "catchup.max"),
+        ('catchup = {policy = "all", window = "x"}', "catchup.window"),
+        ('concurrency = {key = "customer"}', "concurrency.key"),
+        ("retry = {jitter = 2}", "retry.jitter"),
+        ('retry = {delay = "1s", backoff = "1s"}', "retry.backoff"),
+        ("retry = {on = 'x'}", "retry.on"),
+        ("on_failure = ''", "on_failure"),
+        ("priority = 101", "priority"),
+        ('max_memory = "1M"', "max_memory"),
+        ('max_memory = "much"', "max_memory"),
+        ("tags = ['two words']", "tags"),
         ('catchup = "some"', "catchup"),
         ("concurrency = {limit = 0}", "concurrency.limit"),
         ("concurrency = {limit = true}", "concurrency.limit"),

@@ -44,6 +44,17 @@ async def test_many_appends_share_few_batches(tmp_path: Path) -> None:
         assert len(batches) <= 3
 
 
+async def test_what_is_joined_shares_the_batch_of_what_was_before_it_even_where_that_is_full(tmp_path: Path) -> None:
+    async with journals.opened(tmp_path) as writer:
+        batches: list[int] = []
+        writer.subscribe(lambda batch: batches.append(len(batch)))
+        for joined in (False, True, True, False):
+            for _ in range(journal.BATCH_BYTES_MAX // 100_000 + 1):
+                writer.append(events.LogWritten(execution="e", text="x" * 100_000), joined=joined)
+        await writer.durable()
+        assert batches == [33, 11] and journal.BATCH_BYTES_MAX < 11 * 100_000
+
+
 async def test_waiters_wake_before_the_next_batch_is_composed(tmp_path: Path) -> None:
     async with journals.opened(tmp_path) as writer:
         batches: list[int] = []

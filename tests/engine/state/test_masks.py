@@ -429,6 +429,7 @@ def test_of_every_event_it_is_settled_what_people_wrote():
         "MessageWithdrawn": {"reason"},
         "CommitRejected": {"reason"},
         "DaemonStopped": {"reason"},
+        "TicksMissed": {"reason"},
     }
 
 

@@ -1,0 +1,58 @@
+"""What the settings mean for the daemon's surroundings: where flows come from, who stands in front, who lets people in,
+how patient it is with connections. Called by ``app``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..engine import ports
+from ..sync import source as sync_source
+from . import config, connections, entrance, front, oidc
+
+
+def source(settings: config.Configuration) -> sync_source.Source:
+    """Return where flows come from."""
+    return sync_source.parse(
+        settings.source_url,
+        ref="" if settings.source_ref == "HEAD" else settings.source_ref,
+        path=settings.source_path,
+        poll_s=settings.source_poll_s or float(10 * 365 * 86400),
+        policy=settings.source_policy,
+        ssh_key=settings.source_ssh_key,
+        known_hosts=settings.source_known_hosts,
+        token_file=settings.source_token_file,
+        user=settings.source_user,
+        write_back=settings.source_write_back,
+        folders=settings.source_folders,
+    )
+
+
+def push_secret(settings: config.Configuration) -> str:
+    """Return the secret of the forge's events, empty if there is none."""
+    file = settings.source_push.secret_file if settings.source_push else settings.push_secret
+    return Path(file).read_text().strip() if file else ""
+
+
+def stands(settings: config.Configuration, clock: ports.Clock) -> entrance.Options:
+    """Return where the daemon stands, and who else lets people in."""
+    behind_proxy = settings.listen_behind_proxy
+    return entrance.Options(
+        private=settings.is_private,
+        secure=bool(settings.tls) or behind_proxy,
+        front=front.Front(settings.access_proxy, behind_proxy=behind_proxy, address=settings.listen_address),
+        provider=_provider(settings, clock),
+    )
+
+
+def _provider(settings: config.Configuration, clock: ports.Clock) -> oidc.Provider | None:
+    if settings.access_oidc is None:
+        return None
+    file = settings.access_oidc.client_secret_file or settings.oidc_client_secret
+    secret = Path(file).read_text().strip() if file else ""
+    return oidc.Provider(settings.access_oidc, secret, clock)
+
+
+def patience(settings: config.Configuration) -> connections.Patience:
+    """Behind a proxy everybody comes from one address: counting by address is the proxy's business there."""
+    return connections.Patience(per_address=0 if settings.is_private or settings.listen_behind_proxy else 100)
