@@ -53,7 +53,11 @@ class Proxy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if not self.networks:
             raise ValueError("`networks` names nobody: write the proxy's address, such as 127.0.0.1/32")
         for network in self.networks:
-            ipaddress.ip_network(network)  # its error says what is wrong
+            if ipaddress.ip_network(network).prefixlen == 0:  # the error of one that is none says what is wrong
+                raise ValueError(f"{network} is everybody, and everybody could say to be anybody")
+        for name in self.hosts:
+            if "/" in name or _host(f"[{name}]" if name.count(":") > 1 else name) != name.lower():
+                raise ValueError(f"{name!r} is not a name without a port, such as flows.example")
         for header in (self.user_header, self.groups_header):
             if header and not _HEADER.fullmatch(header):
                 raise ValueError(f"{header!r} is not the name of a header")
