@@ -130,5 +130,6 @@ class Front:
 def _host(text: str) -> str:
     """``Name.example.:8420`` → ``name.example``; ``[::1]:8420`` → ``::1``."""
     if text.startswith("["):
-        return text[1:].partition("]")[0].lower()
+        inside, _, port = text[1:].partition("]")
+        return inside.lower() if not port or port.startswith(":") else text.lower()
     return text.rpartition(":")[0].lower().rstrip(".") if ":" in text else text.lower().rstrip(".")

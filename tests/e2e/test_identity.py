@@ -255,7 +255,15 @@ def test_the_address_of_a_sender_is_what_the_nearest_proxy_says(proxied):
 
 
 @pytest.mark.parametrize(
-    "name", ["evil.example", "evil.example:8420", "127.0.0.1.evil.example", "localhost.evil.example", "0.0.0.0"]
+    "name",
+    [
+        "evil.example",
+        "evil.example:8420",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "[::1].evil.example",
+        "0.0.0.0",
+    ],
 )
 def test_under_a_name_that_is_none_of_ours_there_is_nothing(daemon, name):
     for path in ("/api/v1/flows", "/", "/login", "/openapi.json"):
