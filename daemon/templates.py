@@ -1,7 +1,7 @@
 """The pages' templates: their environment, the headers every page carries, the style sheet, and refusals for people.
 
-Owns the template engine, with escaping on everywhere and undefined names an error. A page needs no script, so its
-policy allows none. Templates lie in ``web/`` inside the package and are compiled when first used: a daemon that nobody
+Owns the template engine, with escaping on everywhere and undefined names an error. A page needs no script;
+its policy allows those of ``assets`` alone. Templates lie in ``web/`` inside the package and are compiled when first used: a daemon that nobody
 looks at pays only for the import. Called by ``pages``, ``login`` and ``routes``.
 """
 
@@ -19,11 +19,11 @@ from aiohttp import web
 
 from .. import __version__
 from ..engine import errors
-from . import access, answers, wording
+from . import access, answers, assets, wording
 
 HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; img-src 'self' data:; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
         "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
@@ -55,7 +55,7 @@ _environment.filters |= {
     "lasted": wording.lasted,
     "pretty": wording.pretty,
 }
-_environment.globals |= {"version": __version__, "css": f"/style.css?{_CSS_TAG}"}
+_environment.globals |= {"version": __version__, "css": f"/style.css?{_CSS_TAG}", "script": assets.SCRIPT}
 
 
 def page(request: web.Request, template: str, *, status: int = 200, **shown: Any) -> web.Response:
