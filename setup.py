@@ -46,7 +46,9 @@ def build() -> None:
         subprocess.run([*npm, "ci", "--ignore-scripts", "--no-progress", "--silent"], cwd=SOURCES, check=True)
         subprocess.run([*node, "build.mjs", str(RESULT), "--test"], cwd=SOURCES, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise SystemExit(f"the pages' scripts cannot be built: {error}\nHEADRACE_NO_UI=1 installs without them") from error
+        raise SystemExit(
+            f"the pages' scripts cannot be built: {error}\nHEADRACE_NO_UI=1 installs without them"
+        ) from error
     mark.write_text(wanted)
 
 

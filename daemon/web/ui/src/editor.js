@@ -1,4 +1,5 @@
 // The editor of flows and settings, around a textarea that stays the truth for the form.
+import "./sheets.js";
 import { basicSetup } from "codemirror";
 import { autocompletion } from "@codemirror/autocomplete";
 import { indentWithTab } from "@codemirror/commands";

@@ -7,7 +7,7 @@ export function enhanceLogs(log) {
   const tools = log.querySelector("[data-tools]");
   const box = log.querySelector(".log");
   const [search, level, follow] = ["search", "level", "follow"].map((name) => tools.querySelector(`[data-${name}]`));
-  tools.hidden = false;
+  tools.hidden = !log.dataset.log && rows.childElementCount < 8;
 
   function sift(row) {
     const text = search.value.toLowerCase();
