@@ -93,7 +93,9 @@ class ExecutionPages:
         record = await self._archive.events_of(execution)
         started = await self._archive.query(listing.Query(parent=execution, limit=listing.LIMIT_MAX))
         children = {child.id: child for child in started.items}
-        still = state.status.ended or "still" in request.query
+        # What is in memory may be ahead of what is recorded: the page follows until the record has its end.
+        over = bool(record) and isinstance(record[-1].event, events.ExecutionEnded)
+        still = over or "still" in request.query
         return templates.page(
             request,
             "execution.html",
@@ -101,7 +103,7 @@ class ExecutionPages:
             state=state,
             flow=self._flows.current().flows.get(state.flow_name),
             told=await chronicle.told(self._work.ledger, record),
-            after=record[-1].seq if record else 0,
+            follow_after=None if over else record[-1].seq if record else 0,
             children=children,
             tree=await self._tree(started, _TREE_DEPTH),
             picture=timeline.draw(record, children, time.time()),

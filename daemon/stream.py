@@ -103,10 +103,11 @@ class Hub:
                 del self._followers[execution]
 
     async def changes(self, execution: str = "") -> AsyncIterator[bool]:
-        """Yield True whenever something became durable about ``execution``, or about any; False now and then if idle.
+        """Yield True at once, then whenever something became durable about ``execution``, or about any; False if idle.
 
         Changes in quick succession count as one; lines of logs do not count."""
         changed = asyncio.Event()
+        changed.set()  # what happened between the page and this is told at once
         self._watchers[changed] = execution
         try:
             while not self._closed:

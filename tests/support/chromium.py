@@ -38,7 +38,7 @@ class Tab:
 
     def __init__(self, chromium: playwright.Browser, url: str, token: str, **looks: object) -> None:
         self.context = chromium.new_context(base_url=url, **looks)
-        self.context.set_default_timeout(15_000)
+        self.context.set_default_timeout(8_000)
         self.page = self.context.new_page()
         self.wrong: list[str] = []
         self.page.on("console", self._console)

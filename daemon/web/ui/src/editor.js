@@ -41,6 +41,7 @@ export function edit(area) {
       EditorView.updateListener.of((update) => {
         if (update.docChanged) area.value = update.state.doc.toString();
       }),
+      EditorView.domEventHandlers({ beforeinput: replaceSelection }),
       compared.of([]),
     ],
   });
@@ -66,6 +67,18 @@ export function edit(area) {
   }
   button.addEventListener("click", toggle);
   if ("shown" in button.dataset) toggle();
+}
+
+// Text typed over a selection: Chromium would keep the look of what it replaces in a style attribute, which the policy
+// refuses with a complaint. So it is not left to the browser.
+function replaceSelection(event, view) {
+  const { from, to, empty } = view.state.selection.main;
+  if (event.inputType !== "insertText" || !event.data || empty || view.composing) return false;
+  const insert = () => view.state.update(view.state.replaceSelection(event.data), { userEvent: "input.type" });
+  const taken = view.state.facet(EditorView.inputHandler).some((handle) => handle(view, from, to, event.data, insert));
+  if (!taken) view.dispatch(insert());
+  event.preventDefault();
+  return true;
 }
 
 async function lint(area, view) {
