@@ -22,7 +22,8 @@ from aiohttp import web
 from ..engine import errors, events, lifecycle, model, ports
 from ..engine.records import index, listing
 from ..engine.running import dispatcher
-from . import api, chronicle, excerpt, routes, stream, templates, timeline
+from . import api, chronicle, excerpt, reach, routes, stream, templates, timeline
+from .reach import Reach
 
 _NAMES_MAX = 200
 #: A page that reloads itself, without script, does so less often when its record has become long.
@@ -42,7 +43,15 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True):
 class ExecutionPages:
     """The handlers, and what they need."""
 
-    def __init__(self, work: dispatcher.Dispatcher, archive: index.Index, flows: ports.Flows, hub: stream.Hub) -> None:
+    def __init__(
+        self,
+        work: dispatcher.Dispatcher,
+        archive: index.Index,
+        flows: ports.Flows,
+        hub: stream.Hub,
+        subjects: reach.Subjects,
+    ) -> None:
+        self._subjects = subjects
         self._work = work
         self._archive = archive
         self._flows = flows
@@ -51,16 +60,18 @@ class ExecutionPages:
     def table(self) -> list[routes.Route]:
         """Return the routes."""
 
-        def row(method: str, path: str, handler: routes.Handler, summary: str) -> routes.Route:
-            return routes.Route(method, path, "read" if method == "GET" else "run", handler, summary, page=True)
+        def row(
+            method: str, path: str, handler: routes.Handler, summary: str, its: Reach = Reach.EXECUTION
+        ) -> routes.Route:
+            return routes.Route(method, path, "read" if method == "GET" else "run", handler, summary, its, page=True)
 
         one = "/executions/{id}"
         return [
-            row("GET", "/live", self.tell_changes, "that something changed, as an event stream"),
-            row("GET", "/executions", self.list_executions, "the page of executions"),
+            row("GET", "/live", self.tell_changes, "that something changed, as an event stream", Reach.FILTERED),
+            row("GET", "/executions", self.list_executions, "the page of executions", Reach.FILTERED),
             row("GET", one, self.show_execution, "the page of one execution"),
             row("GET", one + "/lines", self.follow_log, "its log as rows of its page, as an event stream"),
-            row("GET", "/compare", self.compare, "two executions side by side"),
+            row("GET", "/compare", self.compare, "two executions side by side", Reach.FILTERED),
             row("POST", one + "/cancel", self.cancel_execution, "cancel it from its page"),
             row("POST", one + "/pause", self.pause_execution, "let it stand still, from its page"),
             row("POST", one + "/resume", self.resume_execution, "let it go on, from its page"),
@@ -78,12 +89,12 @@ class ExecutionPages:
             request,
             "executions.html",
             live="" if given.get("cursor") else "/live",
-            items=page.items,
+            items=await self._subjects.theirs(request[routes.PRINCIPAL], page.items),
             given=given,
             older=older,
             statuses=list(lifecycle.Status),
             types=listing.TYPES,
-            names=sorted(self._flows.current().flows)[:_NAMES_MAX],
+            names=sorted(filter(request[routes.PRINCIPAL].may_touch, self._flows.current().flows))[:_NAMES_MAX],
         )
 
     async def show_execution(self, request: web.Request) -> web.Response:
@@ -153,7 +164,14 @@ class ExecutionPages:
 
     async def tell_changes(self, request: web.Request) -> web.StreamResponse:
         """Say whenever something changed, about one execution or about any."""
-        return await stream.serve_changes(request, self._hub.changes(request.query.get("execution", "")))
+        execution = request.query.get("execution", "")
+        if execution:
+            await self._check(request, execution)
+        return await stream.serve_changes(request, self._hub.changes(execution))
+
+    async def _check(self, request: web.Request, execution: str) -> None:
+        """Raise ``NotFound`` for one that is not theirs, as for one that is not there."""
+        await self._subjects.check(request[routes.PRINCIPAL], Reach.EXECUTION, {"id": execution})
 
     async def compare(self, request: web.Request) -> web.Response:
         """Two executions side by side: what they were given, what they did, what came of it."""
@@ -161,6 +179,7 @@ class ExecutionPages:
         for name in ("a", "b"):
             if not request.query.get(name):
                 raise errors.InvalidRequest("two executions are compared", hint="give their ids as a and b")
+            await self._check(request, request.query[name])
             state = await self._work.load(request.query[name])
             record = await self._archive.events_of(state.id)
             sides.append((state, chronicle.calls_of(record)[: chronicle.CALLS_MAX]))

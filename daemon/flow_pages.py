@@ -30,7 +30,8 @@ from ..engine.guest import flow_api
 from ..engine.records import index, listing
 from ..engine.running import dispatcher
 from ..sync import check
-from . import answers, api, authoring, routes, templates, wording
+from . import answers, api, authoring, reach, routes, templates, wording
+from .reach import Reach
 
 _FLOWS_MAX = 300  # on one page; a search finds the others
 _RECENT = 10
@@ -66,8 +67,14 @@ class FlowPages:
     """The handlers, and what they need."""
 
     def __init__(
-        self, work: dispatcher.Dispatcher, archive: index.Index, flows: ports.Flows, repository: ports.Authoring
+        self,
+        work: dispatcher.Dispatcher,
+        archive: index.Index,
+        flows: ports.Flows,
+        repository: ports.Authoring,
+        subjects: reach.Subjects,
     ) -> None:
+        self._subjects = subjects
         self._work = work
         self._archive = archive
         self._flows = flows
@@ -76,15 +83,17 @@ class FlowPages:
     def table(self) -> list[routes.Route]:
         """Return the routes."""
 
-        def row(method: str, path: str, scope: str, handler: routes.Handler, summary: str) -> routes.Route:
-            return routes.Route(method, path, scope, handler, summary, page=True)
+        def row(
+            method: str, path: str, scope: str, handler: routes.Handler, summary: str, its: Reach = Reach.EVERYTHING
+        ) -> routes.Route:
+            return routes.Route(method, path, scope, handler, summary, its, page=True)
 
         return [
-            row("GET", "/flows", "read", self.list_flows, "the page of flows"),
-            row("GET", "/flows/{name}", "read", self.show_flow, "the page of one flow"),
-            row("POST", "/flows/{name}/run", "run", self.run_flow, "run it from its page"),
+            row("GET", "/flows", "read", self.list_flows, "the page of flows", Reach.FILTERED),
+            row("GET", "/flows/{name}", "read", self.show_flow, "the page of one flow", Reach.FLOW),
+            row("POST", "/flows/{name}/run", "run", self.run_flow, "run it from its page", Reach.FLOW),
             row("POST", "/flows/{name}/rename", "edit", self.rename, "give it another name, from its page"),
-            row("POST", "/flows/{name}/delete", "edit", self.delete, "delete it from its page"),
+            row("POST", "/flows/{name}/delete", "edit", self.delete, "delete it from its page", Reach.FLOW),
             row("GET", "/edit", "read", self.show_editor, "the editor of a flow"),
             row("POST", "/edit", "edit", self.save, "save what stands in the editor"),
             row("POST", "/edit/try", "edit", self.try_out, "run what stands in the editor, without a commit"),
@@ -97,26 +106,28 @@ class FlowPages:
     async def list_flows(self, request: web.Request) -> web.Response:
         """Flows with how their latest runs went."""
         sought, order = request.query.get("q", "").strip(), request.query.get("sort", "name")
-        flows = self._flows.current().flows
-        latest = (await self._archive.query(listing.Query(type="FLOW", limit=listing.LIMIT_MAX))).items
+        who = request[routes.PRINCIPAL]
+        flows = {name: flow for name, flow in self._flows.current().flows.items() if who.may_touch(name)}
+        found = (await self._archive.query(listing.Query(type="FLOW", limit=listing.LIMIT_MAX))).items
+        latest = await self._subjects.theirs(who, found)
         trends: dict[str, list[listing.Summary]] = {}
         for execution in latest:
             runs = trends.setdefault(execution.flow_name, [])
             if len(runs) < _TREND:
                 runs.insert(0, execution)
-        found = [flow for name, flow in sorted(flows.items()) if sought.lower() in name.lower()]
+        chosen = [flow for name, flow in sorted(flows.items()) if sought.lower() in name.lower()]
         if order == "latest":
-            found.sort(key=lambda flow: trends[flow.name][-1].created_at if flow.name in trends else "", reverse=True)
+            chosen.sort(key=lambda flow: trends[flow.name][-1].created_at if flow.name in trends else "", reverse=True)
         elif order == "broken":
-            found.sort(key=lambda flow: flow.broken is None)
+            chosen.sort(key=lambda flow: flow.broken is None)
         shown: dict[str, Any] = {
-            "found": len(found),
+            "found": len(chosen),
             "total": len(flows),
             "q": sought,
             "order": order,
             "trends": trends,
         }
-        return templates.page(request, "flows.html", live="/live", flows=found[:_FLOWS_MAX], **shown)
+        return templates.page(request, "flows.html", live="/live", flows=chosen[:_FLOWS_MAX], **shown)
 
     async def show_flow(self, request: web.Request) -> web.Response:
         """One flow; the form holds the inputs of the execution ``like``, if one is named."""
@@ -142,7 +153,9 @@ class FlowPages:
         self, request: web.Request, inputs: str, error: errors.HeadraceError | None = None
     ) -> web.Response:
         flow = self._flows.find(request.match_info["name"])
-        recent = await self._archive.query(listing.Query(flow=flow.name, limit=_RECENT))
+        who = request[routes.PRINCIPAL]
+        recent = (await self._archive.query(listing.Query(flow=flow.name, limit=_RECENT))).items
+        users = await asyncio.to_thread(self._users, flow.name)
         return templates.page(
             request,
             "flow.html",
@@ -150,8 +163,8 @@ class FlowPages:
             live="/live",
             flow=flow,
             sources=await asyncio.to_thread(self._sources, flow),
-            users=await asyncio.to_thread(self._users, flow.name),
-            recent=recent.items,
+            users=[name for name in users if who.may_touch(name)],
+            recent=await self._subjects.theirs(who, recent),
             inputs=inputs,
             error=error,
             key=ids.new_id(),

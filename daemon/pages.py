@@ -20,7 +20,8 @@ from ..engine import ports
 from ..engine.records import index, listing
 from ..engine.running import dispatcher
 from ..sync import loop as sync_loop
-from . import routes, templates
+from . import principals, reach, routes, templates
+from .reach import Reach
 
 _UNFINISHED = ("RUNNING", "WAITING", "QUEUED", "PAUSED")
 _SHOWN = 12
@@ -35,8 +36,10 @@ class Pages:
         archive: index.Index,
         flows: ports.Flows,
         synchroniser: sync_loop.Synchroniser,
+        subjects: reach.Subjects,
         state: Path,
     ) -> None:
+        self._subjects = subjects
         self._work = work
         self._archive = archive
         self._flows = flows
@@ -47,17 +50,17 @@ class Pages:
     def table(self) -> list[routes.Route]:
         """Return the routes."""
 
-        def row(method: str, path: str, handler: routes.Handler, summary: str) -> routes.Route:
-            return routes.Route(method, path, "read" if method == "GET" else "run", handler, summary, page=True)
-
+        route = routes.Route
         return [
-            row("GET", "/", self.home, "the first page"),
-            row("GET", "/sync", self.show_sync, "the page of the source"),
-            row("POST", "/sync", self.sync_now, "look for new commits from its page"),
+            route("GET", "/", "read", self.home, "the first page", Reach.FILTERED, page=True),
+            route("GET", "/sync", "read", self.show_sync, "the page of the source", page=True),
+            route("POST", "/sync", "run", self.sync_now, "look for new commits from its page", page=True),
         ]
 
-    def _signals(self) -> dict[str, int]:
+    def _signals(self, who: principals.Principal) -> dict[str, int]:
         """What the navigation tells: how many wait for a person, are broken, cannot be followed."""
+        if who.limited:
+            return {}
         sync = self._synchroniser.status()
         return {
             "/messages": len(self._work.asking.all(pending=True)),
@@ -67,23 +70,27 @@ class Pages:
 
     async def home(self, request: web.Request) -> web.Response:
         """What matters now."""
-        flows = self._flows.current().flows
-        query = self._archive.query
+        who, theirs, query = request[routes.PRINCIPAL], self._subjects.theirs, self._archive.query
+        flows = {name: flow for name, flow in self._flows.current().flows.items() if who.may_touch(name)}
         unfinished = (await query(listing.Query(status=_UNFINISHED, limit=listing.LIMIT_MAX))).items
         latest = (await query(listing.Query(type="FLOW", limit=listing.LIMIT_MAX))).items
+        unfinished, latest = await theirs(who, unfinished), await theirs(who, latest)
+        pending = self._work.asking.all(pending=True)
+        if who.limited:
+            pending = [one for one in pending if one.execution and await self._subjects.is_theirs(who, one.execution)]
         disk = await asyncio.to_thread(shutil.disk_usage, self._state)
         return templates.page(
             request,
             "home.html",
             live="/live",
             flows=flows,
-            pending=self._work.asking.all(pending=True),
+            pending=pending,
             broken=[flow for _, flow in sorted(flows.items()) if flow.broken],
             failing=_failing(latest),
             stuck=[one for one in unfinished if one.status == "PAUSED"][:_SHOWN],
             running=[one for one in unfinished if one.status != "PAUSED" and not one.parent][:_SHOWN],
             queued=sum(one.status == "QUEUED" for one in unfinished),
-            unfinished=self._work.unfinished,
+            unfinished=len(unfinished) if who.limited else self._work.unfinished,
             recent=[one for one in latest if not one.parent and one.ended_at][:_SHOWN],
             trend=[one for one in reversed(latest[:60]) if one.ended_at],
             sync=self._synchroniser.status(),

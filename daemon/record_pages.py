@@ -61,7 +61,7 @@ class RecordPages:
     async def list_settings(self, request: web.Request) -> web.Response:
         """All settings, with the beginning of their values."""
         sought = request.query.get("q", "").strip()
-        found = [one for one in await self._keeper.listing("setting") if sought.lower() in one["name"].lower()]
+        found = [one for one in await self._all("setting") if sought.lower() in one["name"].lower()]
         shown = [(one, values.shortened(_yaml(one.get("value")).strip(), 120)) for one in found]
         return templates.page(request, "settings.html", live="/live", settings=shown, q=sought)
 
@@ -92,6 +92,10 @@ class RecordPages:
         await self._keeper.durable()
         return templates.redirect("/settings")
 
+    async def _all(self, type_: str) -> list[dict[str, Any]]:
+        """Return the records of a type by name, as people see them."""
+        return [await self._keeper.for_people(record) for record in self._keeper.all(type_)]
+
     async def _shown(self, name: str) -> dict[str, Any]:
         if name and self._keeper.exists("setting", name):
             return await self._keeper.show("setting", name)
@@ -108,13 +112,13 @@ class RecordPages:
     async def list_records(self, request: web.Request) -> web.Response:
         """All records of one type."""
         type_, title, lead = _LISTED[request.path.strip("/")]
-        records = [(one, _fields(one)) for one in await self._keeper.listing(type_)]
+        records = [(one, _fields(one)) for one in await self._all(type_)]
         return templates.page(request, "records.html", live="/live", title=title, lead=lead, records=records)
 
     async def list_files(self, request: web.Request) -> web.Response:
         """All files."""
         sought = request.query.get("q", "").strip()
-        files = [one for one in await self._keeper.listing("file") if sought.lower() in one["name"].lower()]
+        files = [one for one in await self._all("file") if sought.lower() in one["name"].lower()]
         return templates.page(request, "files.html", files=files, q=sought)
 
     async def delete_file(self, request: web.Request) -> web.Response:

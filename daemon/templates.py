@@ -20,7 +20,7 @@ from aiohttp import web
 
 from .. import __version__
 from ..engine import errors
-from . import access, ansi, answers, assets, wording
+from . import access, ansi, answers, assets, principals, wording
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -62,13 +62,16 @@ _environment.globals |= {
     "version": __version__,
     "css": f"/style.css?{_CSS_TAG}",
     "script": assets.SCRIPT,
-    "signals": dict,
 }
+#: What ``show_signals`` was given.
+_signals: list[Callable[[principals.Principal], dict[str, int]]] = [lambda _: {}]
 
 
 def page(request: web.Request, template: str, *, status: int = 200, **shown: Any) -> web.Response:
     """Return a page made of ``template`` and what it shows."""
     shown.setdefault("live", "")
+    who = request.get(access.PRINCIPAL)
+    shown["signals"] = {} if who is None else _signals[0](who)
     text = _environment.get_template(template).render(
         shown, form_token=request.get(access.FORM_TOKEN, ""), here=request.path, now_s=time.time()
     )
@@ -82,9 +85,9 @@ def fragment(template: str, **shown: Any) -> str:
     return _environment.get_template(template).render(shown)
 
 
-def show_signals(signals: Callable[[], dict[str, int]]) -> None:
+def show_signals(signals: Callable[[principals.Principal], dict[str, int]]) -> None:
     """Have the navigation of every page show how many things need somebody, by the address of their page."""
-    _environment.globals["signals"] = signals
+    _signals[0] = signals
 
 
 def redirect(location: str) -> web.Response:

@@ -1,4 +1,4 @@
-"""Every page in light and dark, wide and narrow, as pictures in ``screenshots/``: to be looked at (`make screenshots`)."""
+"""Every page in light and dark, wide and narrow, as pictures in ``screenshots/``, to be looked at."""
 
 from __future__ import annotations
 
