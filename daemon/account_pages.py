@@ -35,5 +35,5 @@ class AccountPages:
 
     async def show_audit(self, request: web.Request) -> web.Response:
         """Who changed what lately."""
-        entries = await asyncio.to_thread(self._audit.latest, _ENTRIES)
+        entries, _ = await asyncio.to_thread(self._audit.latest, _ENTRIES)
         return templates.page(request, "audit.html", entries=entries)

@@ -167,6 +167,8 @@ class ExecutionPages:
         execution = request.query.get("execution", "")
         if execution:
             await self._check(request, execution)
+        if "text/event-stream" not in request.headers.get("Accept", ""):
+            raise errors.InvalidRequest("this is an event stream", hint="ask for it with Accept: text/event-stream")
         return await stream.serve_changes(request, self._hub.changes(execution))
 
     async def _check(self, request: web.Request, execution: str) -> None:

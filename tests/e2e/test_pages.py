@@ -268,7 +268,9 @@ def test_a_page_reloads_until_its_execution_has_ended_and_offers_to_cancel_it(br
     assert waiting.refresh == "2" and not browser.open(shown.url + "?still").refresh
     assert "Cancelled" not in waiting.text
     browser.send(waiting, "/cancel")
-    ended = until(lambda: (p := browser.open(shown.url)) and "Cancelled" in p.text and p, "it is cancelled")
+    ended = until(
+        lambda: (p := browser.open(shown.url)) and "Cancelled" in p.text and not p.refresh and p, "it is cancelled"
+    )
     assert not ended.refresh and not [form for form in ended.forms if form[0].endswith("/cancel")]
     assert browser.open(shown.url + "/cancel", dict(ended.form("/logout")[1])).status == 200  # too late is no error
 
