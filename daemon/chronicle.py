@@ -31,6 +31,7 @@ class Call(msgspec.Struct, kw_only=True):
     ended: str | None = None
     failed: str = ""
     result: str = ""
+    where: str = ""
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +40,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     at: str
     level: str
     stream: str
-    text: str
+    text: str  # with its terminal colours
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +56,7 @@ async def told(ledger: live.Ledger, record: Sequence[events.Recorded]) -> Told:
     """Return the first calls and the last lines of a record."""
     calls = calls_of(record)
     written = [recorded for recorded in record if isinstance(recorded.event, events.LogWritten)]
-    lines = [await _line(ledger, recorded) for recorded in written[-LINES_MAX:]]
+    lines = [await line(ledger, recorded) for recorded in written[-LINES_MAX:]]
     return Told(calls=calls[:CALLS_MAX], call_count=len(calls), lines=lines, line_count=len(written))
 
 
@@ -66,6 +67,7 @@ def calls_of(record: Iterable[events.Recorded]) -> list[Call]:
         match recorded.event:
             case events.CallStarted(call=number, kind=kind, target=target, children=children):
                 call = Call(number=number, kind=kind, target=target, began=recorded.at, children=children)
+                call.where = recorded.event.where
                 found[number] = call
             case events.CallEnded(call=number, kind=kind, target=target) as event:
                 call = found.setdefault(number, Call(number=number, kind=kind, target=target, began=recorded.at))
@@ -82,7 +84,8 @@ def _preview(result: msgspec.Raw | msgspec.UnsetType) -> str:
     return text if len(text) <= _PREVIEW_CHARACTERS else text[:_PREVIEW_CHARACTERS] + "…"
 
 
-async def _line(ledger: live.Ledger, recorded: events.Recorded) -> Line:
+async def line(ledger: live.Ledger, recorded: events.Recorded) -> Line:
+    """Return an entry of the log as a page shows it."""
     event = recorded.event
     assert isinstance(event, events.LogWritten)
     blob = event.args_blob or event.kwargs_blob
@@ -90,5 +93,5 @@ async def _line(ledger: live.Ledger, recorded: events.Recorded) -> Line:
         text = f"… {blob.bytes:,} bytes, too many for a page: they are in the whole log …"
     else:
         shown = await stream.log_line(ledger, recorded) or {}
-        text = values.shortened(wording.plain(shown["text"]), _LINE_CHARACTERS_MAX).rstrip("\n")
+        text = values.shortened(shown["text"], _LINE_CHARACTERS_MAX).rstrip("\n")
     return Line(at=recorded.at, level=event.level, stream=event.stream, text=text)

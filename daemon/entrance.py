@@ -14,6 +14,7 @@ from pathlib import Path
 from ..engine import ports
 from . import (
     access,
+    account_pages,
     accounts,
     audit,
     front,
@@ -80,6 +81,7 @@ class Entrance:
         return [
             *login.Login(self.guard, self._provider, secure=self._secure).table(),
             *accounts.Accounts(self._tokens, self.guard, self._audit).table(),
+            *account_pages.AccountPages(self._tokens, self._audit).table(),
         ]
 
     def announce(self, url: str) -> str:

@@ -17,7 +17,7 @@ import structlog
 from aiohttp import web
 
 from ..engine import errors
-from . import access, answers, id_token, oidc, routes, templates
+from . import access, answers, assets, id_token, oidc, routes, templates
 from .reach import Reach
 
 log = structlog.get_logger()
@@ -46,6 +46,7 @@ class Login:
                 audited=True,
             ),
             routes.Route("GET", "/style.css", access.PUBLIC, templates.style, "how pages look"),
+            routes.Route("GET", "/assets/{name}", access.PUBLIC, assets.serve, "what pages load", counted=False),
         ]
 
     async def show(self, request: web.Request) -> web.Response:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import collections
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Protocol, TypeVar
 
 from ..engine import errors, ports
 from ..engine.running import asking, dispatcher
@@ -19,6 +20,17 @@ from . import principals
 _FACTS_MAX = 10_000
 #: As deep as executions go; a chain that is longer is none of ours.
 _DEPTH_MAX = 1000
+
+
+class Identified(Protocol):
+    """Whatever is listed by the id of an execution."""
+
+    @property
+    def id(self) -> str:
+        """The execution's id."""
+
+
+Listed = TypeVar("Listed", bound=Identified)
 
 
 class Reach(enum.Enum):
@@ -83,6 +95,10 @@ class Subjects:
                 return False
             execution = parent
         return not who.limited
+
+    async def theirs(self, who: principals.Principal, found: Iterable[Listed]) -> list[Listed]:
+        """Return those of the executions that ``who`` may see."""
+        return [one for one in found if await self.is_theirs(who, one.id)]
 
     async def _facts_of(self, execution: str) -> tuple[str, str]:
         """Return the flow of an execution and the execution above it."""

@@ -22,6 +22,8 @@ from ..engine.running import live
 _HEARTBEAT_S = 15.0
 #: A client this far behind is let go; it comes back and resumes where it was.
 _BEHIND_MAX = 10_000
+#: A page that shows changes is not told of them more often.
+_CHANGES_APART_S = 0.5
 
 #: Turns a recorded event into (SSE event name, JSON text), or None to pass over it.
 Render = Callable[[events.Recorded], Awaitable["tuple[str, bytes] | None"]]
@@ -33,10 +35,13 @@ class Hub:
 
     def __init__(self, journal: ports.Journal) -> None:
         self._followers: dict[str, set[_Queue]] = {}
+        self._watchers: dict[asyncio.Event, str] = {}  # → the execution it is about; empty: all
         self._closed = False
         journal.subscribe(self._on_batch)
 
     def _on_batch(self, batch: Sequence[events.Recorded]) -> None:
+        if self._watchers:
+            self._wake_watchers(batch)
         if not self._followers:
             return
         for recorded in batch:
@@ -48,9 +53,18 @@ class Hub:
                 elif queue.qsize() == _BEHIND_MAX:
                     queue.put_nowait(None)
 
+    def _wake_watchers(self, batch: Sequence[events.Recorded]) -> None:
+        told = [one.event for one in batch if not isinstance(one.event, (events.LogWritten, events.CallsRepeated))]
+        touched = {getattr(event, "execution", "") for event in told}
+        for changed, execution in self._watchers.items():
+            if touched and (not execution or execution in touched):
+                changed.set()
+
     def close(self) -> None:
         """End all streams: the daemon stops."""
         self._closed = True
+        for changed in self._watchers:
+            changed.set()
         for queue in (queue for queues in self._followers.values() for queue in queues):
             queue.put_nowait(None)
 
@@ -87,6 +101,40 @@ class Hub:
             followers.discard(queue)
             if not followers:
                 del self._followers[execution]
+
+    async def changes(self, execution: str = "") -> AsyncIterator[bool]:
+        """Yield True at once, then whenever something became durable about ``execution``, or about any; False if idle.
+
+        Changes in quick succession count as one; lines of logs do not count."""
+        changed = asyncio.Event()
+        changed.set()  # what happened between the page and this is told at once
+        self._watchers[changed] = execution
+        try:
+            while not self._closed:
+                try:
+                    await asyncio.wait_for(changed.wait(), _HEARTBEAT_S)
+                except TimeoutError:
+                    yield False
+                    continue
+                changed.clear()
+                if not self._closed:
+                    yield True
+                    await asyncio.sleep(_CHANGES_APART_S)
+        finally:
+            del self._watchers[changed]
+
+
+async def serve_changes(request: web.Request, changes: AsyncIterator[bool]) -> web.StreamResponse:
+    """Answer ``request`` with an event stream that says that something changed, not what."""
+    response = web.StreamResponse(
+        headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    )
+    await response.prepare(request)
+    await response.write(b"retry: 2000\n\n")
+    async for changed in changes:
+        await response.write(b"event: changed\ndata: {}\n\n" if changed else b": still here\n\n")
+    await response.write_eof()
+    return response
 
 
 async def serve(

@@ -1,8 +1,8 @@
 """The pages' templates: their environment, the headers every page carries, the style sheet, and refusals for people.
 
-Owns the template engine, with escaping on everywhere and undefined names an error. A page needs no script, so its
-policy allows none. Templates lie in ``web/`` inside the package and are compiled when first used: a daemon that nobody
-looks at pays only for the import. Called by ``pages``, ``login`` and ``routes``.
+Owns the template engine, with escaping on everywhere and undefined names an error. A page needs no script; its policy
+allows those of ``assets`` alone. Templates lie in ``web/`` inside the package and are compiled when first used: a
+daemon that nobody looks at pays only for the import. Called by the pages, ``login`` and ``routes``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib.resources
 import shlex
 import time
 import urllib.parse
+from collections.abc import Callable
 from typing import Any
 
 import jinja2
@@ -19,11 +20,11 @@ from aiohttp import web
 
 from .. import __version__
 from ..engine import errors
-from . import access, answers, wording
+from . import access, ansi, answers, assets, principals, wording
 
 HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; img-src 'self' data:; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
         "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
@@ -54,18 +55,39 @@ _environment.filters |= {
     "duration": wording.duration,
     "lasted": wording.lasted,
     "pretty": wording.pretty,
+    "pieces": ansi.pieces,
+    "size": wording.size,
 }
-_environment.globals |= {"version": __version__, "css": f"/style.css?{_CSS_TAG}"}
+_environment.globals |= {
+    "version": __version__,
+    "css": f"/style.css?{_CSS_TAG}",
+    "script": assets.SCRIPT,
+}
+#: What ``show_signals`` was given.
+_signals: list[Callable[[principals.Principal], dict[str, int]]] = [lambda _: {}]
 
 
 def page(request: web.Request, template: str, *, status: int = 200, **shown: Any) -> web.Response:
     """Return a page made of ``template`` and what it shows."""
+    shown.setdefault("live", "")
+    who = request.get(access.PRINCIPAL)
+    shown["signals"] = {} if who is None else _signals[0](who)
     text = _environment.get_template(template).render(
         shown, form_token=request.get(access.FORM_TOKEN, ""), here=request.path, now_s=time.time()
     )
     # Text of flows may hold halves of surrogate pairs, which no encoding takes.
     body = text.encode("utf-8", "replace")
     return web.Response(body=body, status=status, content_type="text/html", charset="utf-8", headers=HEADERS)
+
+
+def fragment(template: str, **shown: Any) -> str:
+    """Return a piece of a page, for one that is open already."""
+    return _environment.get_template(template).render(shown)
+
+
+def show_signals(signals: Callable[[principals.Principal], dict[str, int]]) -> None:
+    """Have the navigation of every page show how many things need somebody, by the address of their page."""
+    _signals[0] = signals
 
 
 def redirect(location: str) -> web.Response:

@@ -46,7 +46,7 @@ FLOORS = {
 }
 #: Third-party libraries and the modules that may know them; one not named here may be used anywhere but in the guest.
 QUARANTINE = {
-    "aiohttp": r"daemon\.(access|accounts|answers|api|async_client|authoring|connections|health|login|message_pages)"
+    "aiohttp": r"daemon\.(access|accounts|answers|api|assets|async_client|authoring|connections|health|login|\w+_pages)"
     r"|daemon\.(messages|openapi|pages|paging|records|retention|routes|runs|server|stream|templates|webhooks)"
     r"|daemon\.(bulk|exports|front|oidc|pushes|timetable)|tasks\.(rest|vault).*",
     "cronsim": r"engine\.cron",
@@ -60,7 +60,7 @@ QUARANTINE = {
     "gitdb": r"sync\.(git|mirror|tree)|tasks\.git.*",
     "click": r"daemon\.cli\..*",
     "rich": r"daemon\.cli\..*",
-    "yaml": r"sync\..*|engine\.state\..*",
+    "yaml": r"sync\..*|engine\.state\..*|daemon\.record_pages",
     "pyrage": r"engine\.state\.age",
     "sqlite3": r"engine\.(records|state)\..*",
 }

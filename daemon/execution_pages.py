@@ -1,0 +1,224 @@
+"""The pages of executions: the list, one of them with all that is known, two of them side by side.
+
+    GET  /executions                 by filters, a page at a time; kept up to date while it is looked at
+    GET  /executions/{id}            inputs, outputs, error, source, timeline, tree, calls, log
+    GET  /executions/{id}/lines      its log as it grows, as rows of the page (an event stream)
+    GET  /compare?a=…&b=…            two executions side by side
+    POST /executions/{id}/cancel     ask it to end; likewise …/pause, …/resume and …/restart
+    GET  /live                       an event stream that says that something changed
+
+It decides nothing: what may be done is ``influence``'s, what a record tells ``chronicle``'s and ``timeline``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+import multidict
+from aiohttp import web
+
+from ..engine import errors, events, lifecycle, model, ports
+from ..engine.records import index, listing
+from ..engine.running import dispatcher
+from . import api, chronicle, excerpt, reach, routes, stream, templates, timeline
+from .reach import Reach
+
+_NAMES_MAX = 200
+#: A page that reloads itself, without script, does so less often when its record has become long.
+_LONG_RECORD = 2000
+_TREE_MAX = 150
+_TREE_DEPTH = 6
+
+
+class Branch(msgspec.Struct, frozen=True, kw_only=True):
+    """An execution and those it started."""
+
+    execution: listing.Summary
+    children: list[Branch]
+    left_out: int = 0
+
+
+class ExecutionPages:
+    """The handlers, and what they need."""
+
+    def __init__(
+        self,
+        work: dispatcher.Dispatcher,
+        archive: index.Index,
+        flows: ports.Flows,
+        hub: stream.Hub,
+        subjects: reach.Subjects,
+    ) -> None:
+        self._subjects = subjects
+        self._work = work
+        self._archive = archive
+        self._flows = flows
+        self._hub = hub
+
+    def table(self) -> list[routes.Route]:
+        """Return the routes."""
+
+        def row(
+            method: str, path: str, handler: routes.Handler, summary: str, its: Reach = Reach.EXECUTION
+        ) -> routes.Route:
+            return routes.Route(method, path, "read" if method == "GET" else "run", handler, summary, its, page=True)
+
+        one = "/executions/{id}"
+        return [
+            row("GET", "/live", self.tell_changes, "that something changed, as an event stream", Reach.FILTERED),
+            row("GET", "/executions", self.list_executions, "the page of executions", Reach.FILTERED),
+            row("GET", one, self.show_execution, "the page of one execution"),
+            row("GET", one + "/lines", self.follow_log, "its log as rows of its page, as an event stream"),
+            row("GET", "/compare", self.compare, "two executions side by side", Reach.FILTERED),
+            row("POST", one + "/cancel", self.cancel_execution, "cancel it from its page"),
+            row("POST", one + "/pause", self.pause_execution, "let it stand still, from its page"),
+            row("POST", one + "/resume", self.resume_execution, "let it go on, from its page"),
+            row("POST", one + "/restart", self.restart_execution, "let it begin anew, from its page"),
+        ]
+
+    # -- looking ----------------------------------------------------------------------------------------------------
+
+    async def list_executions(self, request: web.Request) -> web.Response:
+        """A page of executions, newest first."""
+        given = multidict.MultiDict((key, value) for key, value in request.query.items() if value.strip())
+        page = await self._archive.query(api.listing_query(given, self._flows.current()))
+        older = request.rel_url.with_query(given).update_query(cursor=page.cursor) if page.cursor else None
+        return templates.page(
+            request,
+            "executions.html",
+            live="" if given.get("cursor") else "/live",
+            items=await self._subjects.theirs(request[routes.PRINCIPAL], page.items),
+            given=given,
+            older=older,
+            statuses=list(lifecycle.Status),
+            types=listing.TYPES,
+            names=sorted(filter(request[routes.PRINCIPAL].may_touch, self._flows.current().flows))[:_NAMES_MAX],
+        )
+
+    async def show_execution(self, request: web.Request) -> web.Response:
+        """Everything about one execution that fits on a page."""
+        execution = request.match_info["id"]
+        state = await self._work.load(execution)
+        record = await self._archive.events_of(execution)
+        started = await self._archive.query(listing.Query(parent=execution, limit=listing.LIMIT_MAX))
+        children = {child.id: child for child in started.items}
+        # What is in memory may be ahead of what is recorded: the page follows until the record has its end.
+        over = bool(record) and isinstance(record[-1].event, events.ExecutionEnded)
+        still = over or "still" in request.query
+        return templates.page(
+            request,
+            "execution.html",
+            live="" if still else f"/live?execution={state.id}",
+            state=state,
+            flow=self._flows.current().flows.get(state.flow_name),
+            told=await chronicle.told(self._work.ledger, record),
+            follow_after=None if over else record[-1].seq if record else 0,
+            children=children,
+            tree=await self._tree(started, _TREE_DEPTH),
+            picture=timeline.draw(record, children, time.time()),
+            failing=await self._failing(state),
+            previous=await self._previous(state),
+            questions=[one for one in self._work.asking.all(pending=True) if one.execution == execution],
+            can_restart=self._work.influence.can_restart(execution),
+            reload_s=0 if still else 2 if len(record) < _LONG_RECORD else 10,
+        )
+
+    async def _tree(self, page: listing.Page, depth: int) -> list[Branch]:
+        """Return the executions of a page, oldest first, with those below them as deep and as many as a page shows."""
+        branches = []
+        for child in reversed(page.items):
+            below = listing.Page([], "")
+            if depth > 0 and child.type != "TASK":
+                below = await self._archive.query(listing.Query(parent=child.id, limit=max(1, _TREE_MAX // 10)))
+            grown = await self._tree(below, depth - 1) if below.items else []
+            branches.append(Branch(execution=child, children=grown, left_out=1 if below.cursor else 0))
+        return branches[:_TREE_MAX]
+
+    async def _failing(self, state: model.Execution) -> excerpt.Excerpt | None:
+        """Return the lines around the one that failed, of the very commit that ran."""
+        failure = state.failure
+        if failure is None or not failure.file or not failure.line or not state.commit:
+            return None
+        path = self._flows.snapshot(state.commit) / failure.file
+        return await asyncio.to_thread(excerpt.read, self._flows.snapshot(state.commit), path, failure.line)
+
+    async def _previous(self, state: model.Execution) -> listing.Summary | None:
+        """Return the run of the same flow before this one, to compare it with."""
+        if not state.flow_name or state.type == "TASK":
+            return None
+        page = await self._archive.query(listing.Query(flow=state.flow_name, until=state.created_at, limit=1))
+        return page.items[0] if page.items else None
+
+    async def follow_log(self, request: web.Request) -> web.StreamResponse:
+        """Its log as it grows: each line a finished row."""
+        following = self._hub.follow(self._archive, request.match_info["id"], stream.last_event_id(request))
+        return await stream.serve(request, following, self._row)
+
+    async def _row(self, recorded: events.Recorded) -> tuple[str, bytes] | None:
+        if not isinstance(recorded.event, events.LogWritten):
+            return None
+        line = await chronicle.line(self._work.ledger, recorded)
+        return "line", msgspec.json.encode(templates.fragment("log_row.html", line=line))
+
+    async def tell_changes(self, request: web.Request) -> web.StreamResponse:
+        """Say whenever something changed, about one execution or about any."""
+        execution = request.query.get("execution", "")
+        if execution:
+            await self._check(request, execution)
+        if "text/event-stream" not in request.headers.get("Accept", ""):
+            raise errors.InvalidRequest("this is an event stream", hint="ask for it with Accept: text/event-stream")
+        return await stream.serve_changes(request, self._hub.changes(execution))
+
+    async def _check(self, request: web.Request, execution: str) -> None:
+        """Raise ``NotFound`` for one that is not theirs, as for one that is not there."""
+        await self._subjects.check(request[routes.PRINCIPAL], Reach.EXECUTION, {"id": execution})
+
+    async def compare(self, request: web.Request) -> web.Response:
+        """Two executions side by side: what they were given, what they did, what came of it."""
+        sides = []
+        for name in ("a", "b"):
+            if not request.query.get(name):
+                raise errors.InvalidRequest("two executions are compared", hint="give their ids as a and b")
+            await self._check(request, request.query[name])
+            state = await self._work.load(request.query[name])
+            record = await self._archive.events_of(state.id)
+            sides.append((state, chronicle.calls_of(record)[: chronicle.CALLS_MAX]))
+        (a, of_a), (b, of_b) = sides
+        longest = max(len(of_a), len(of_b))
+        pairs = [(of_a[n] if n < len(of_a) else None, of_b[n] if n < len(of_b) else None) for n in range(longest)]
+        return templates.page(request, "compare.html", a=a, b=b, pairs=pairs)
+
+    # -- influence --------------------------------------------------------------------------------------------------
+
+    async def cancel_execution(self, request: web.Request) -> web.Response:
+        """Ask it to end and show it again; one that has ended meanwhile is simply shown."""
+        execution = request.match_info["id"]
+        if not (await self._work.load(execution)).status.ended:
+            self._work.influence.cancel(execution, request[routes.PRINCIPAL].name)
+        return await self._shown_again(execution)
+
+    async def pause_execution(self, request: web.Request) -> web.Response:
+        """Let it stand still and show it again; one that has ended meanwhile is simply shown."""
+        execution = request.match_info["id"]
+        self._work.influence.request_pause(execution, request[routes.PRINCIPAL].name)
+        return await self._shown_again(execution)
+
+    async def resume_execution(self, request: web.Request) -> web.Response:
+        """Let it go on and show it again; one that does already is simply shown."""
+        execution = request.match_info["id"]
+        self._work.influence.request_resume(execution, request[routes.PRINCIPAL].name)
+        return await self._shown_again(execution)
+
+    async def restart_execution(self, request: web.Request) -> web.Response:
+        """Let one that stands still begin anew and show it again; one that goes on already is simply shown."""
+        execution = request.match_info["id"]
+        if self._work.influence.can_restart(execution):
+            self._work.influence.restart(execution, request[routes.PRINCIPAL].name)
+        return await self._shown_again(execution)
+
+    async def _shown_again(self, execution: str) -> web.Response:
+        """Show it when what was asked for is on disk."""
+        await self._work.ledger.journal.durable()
+        return templates.redirect(f"/executions/{execution}")

@@ -1,0 +1,165 @@
+"""The pages of what flows keep and share: settings and files to be changed, the others to be looked at.
+
+    GET  /settings                       all of them; GET /settings/{name} one, with its value as YAML
+    POST /settings/{name} · …/delete     change it, delete it; ``name`` of the form makes a new one
+    GET  /files · POST /files/delete     all of them, with a place to drop more (scripts send them through the API)
+    GET  /connections · /webhooks · /schedules · /vault_configs
+    GET  /locks · POST /locks/release    who has what, who waits; take a lock from whoever has it
+
+What a record may hold is the keeper's business; secrets come masked from it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import yaml
+from aiohttp import web
+
+from ..engine import errors, values
+from ..engine.running import keeper, locking
+from . import answers, routes, templates, wording
+
+#: Pages that list one type of record: address → type, title, what such a record is.
+_LISTED = {
+    "connections": ("connection", "Connections", "How flows reach other systems without knowing their passwords."),
+    "webhooks": ("webhook", "Webhooks", "Addresses at which others set flows going."),
+    "schedules": ("schedule", "Schedules", "When flows start by themselves."),
+    "vault_configs": ("vault_config", "Vaults", "Where secrets are read from."),
+}
+
+
+class RecordPages:
+    """The handlers, who keeps the records, and who gives the locks."""
+
+    def __init__(self, records: keeper.Keeper, locks: locking.Locking) -> None:
+        self._keeper = records
+        self._locks = locks
+
+    def table(self) -> list[routes.Route]:
+        """Return the routes."""
+
+        def row(method: str, path: str, handler: routes.Handler, summary: str, scope: str = "edit") -> routes.Route:
+            return routes.Route(method, path, "read" if method == "GET" else scope, handler, summary, page=True)
+
+        return [
+            row("GET", "/settings", self.list_settings, "the page of settings"),
+            row("POST", "/settings", self.save_setting, "make a setting from its page"),
+            row("GET", "/settings/{name}", self.show_setting, "the page of one setting"),
+            row("POST", "/settings/{name}", self.save_setting, "change a setting from its page"),
+            row("POST", "/settings/{name}/delete", self.delete_setting, "delete a setting from its page"),
+            row("GET", "/files", self.list_files, "the page of files"),
+            row("POST", "/files/delete", self.delete_file, "delete a file from its page"),
+            row("GET", "/locks", self.list_locks, "the page of locks"),
+            row("POST", "/locks/release", self.release_lock, "free a lock from its page", "run"),
+            *(row("GET", f"/{plural}", self.list_records, f"the page of {plural}") for plural in _LISTED),
+        ]
+
+    # -- settings ---------------------------------------------------------------------------------------------------
+
+    async def list_settings(self, request: web.Request) -> web.Response:
+        """All settings, with the beginning of their values."""
+        sought = request.query.get("q", "").strip()
+        found = [one for one in await self._all("setting") if sought.lower() in one["name"].lower()]
+        shown = [(one, values.shortened(_yaml(one.get("value")).strip(), 120)) for one in found]
+        return templates.page(request, "settings.html", live="/live", settings=shown, q=sought)
+
+    async def show_setting(self, request: web.Request) -> web.Response:
+        """One setting and its editor."""
+        shown = await self._keeper.show("setting", request.match_info["name"])
+        return self._setting_page(request, shown, _yaml(shown.get("value")))
+
+    async def save_setting(self, request: web.Request) -> web.Response:
+        """Make the text of the form its value; what is no YAML comes back to be mended."""
+        form = await answers.form_of(request)
+        name = request.match_info.get("name") or form.get("name", "").strip()
+        text = form.get("value", "")
+        try:
+            value = msgspec.Raw(values.checked(msgspec.json.encode(_loaded(text)), "the setting"))
+            await self._keeper.save("setting", name, {"value": value}, _actor(request))
+        except (yaml.YAMLError, TypeError, ValueError) as error:
+            refused = errors.InvalidRequest(f"this is no YAML: {str(error)[:300]}")
+            return self._setting_page(request, await self._shown(name), text, refused)
+        except errors.InvalidRequest as error:
+            return self._setting_page(request, await self._shown(name), text, error)
+        await self._keeper.durable()
+        return templates.redirect(f"/settings/{wording.segment(name)}")
+
+    async def delete_setting(self, request: web.Request) -> web.Response:
+        """Delete it."""
+        await self._keeper.delete("setting", request.match_info["name"], _actor(request))
+        await self._keeper.durable()
+        return templates.redirect("/settings")
+
+    async def _all(self, type_: str) -> list[dict[str, Any]]:
+        """Return the records of a type by name, as people see them."""
+        return [await self._keeper.for_people(record) for record in self._keeper.all(type_)]
+
+    async def _shown(self, name: str) -> dict[str, Any]:
+        if name and self._keeper.exists("setting", name):
+            return await self._keeper.show("setting", name)
+        return {"name": name, "is_declared": False}
+
+    def _setting_page(
+        self, request: web.Request, setting: dict[str, Any], text: str, error: errors.HeadraceError | None = None
+    ) -> web.Response:
+        status = 200 if error is None else error.http_status
+        return templates.page(request, "setting.html", status=status, setting=setting, text=text, error=error)
+
+    # -- the others -------------------------------------------------------------------------------------------------
+
+    async def list_records(self, request: web.Request) -> web.Response:
+        """All records of one type."""
+        type_, title, lead = _LISTED[request.path.strip("/")]
+        records = [(one, _fields(one)) for one in await self._all(type_)]
+        return templates.page(request, "records.html", live="/live", title=title, lead=lead, records=records)
+
+    async def list_files(self, request: web.Request) -> web.Response:
+        """All files."""
+        sought = request.query.get("q", "").strip()
+        files = [one for one in await self._all("file") if sought.lower() in one["name"].lower()]
+        return templates.page(request, "files.html", files=files, q=sought)
+
+    async def delete_file(self, request: web.Request) -> web.Response:
+        """Delete one."""
+        name = (await answers.form_of(request)).get("name", "")
+        await self._keeper.delete("file", name, _actor(request))
+        await self._keeper.durable()
+        return templates.redirect("/files")
+
+    async def list_locks(self, request: web.Request) -> web.Response:
+        """Who has which lock, and who waits for it."""
+        return templates.page(request, "locks.html", live="/live", locks=self._locks.list())
+
+    async def release_lock(self, request: web.Request) -> web.Response:
+        """Free one; the next in line has it then."""
+        name = (await answers.form_of(request)).get("name", "")
+        self._locks.force_release(name, _actor(request))
+        await self._keeper.durable()
+        return templates.redirect("/locks")
+
+
+def _actor(request: web.Request) -> keeper.Actor:
+    return keeper.Actor(request[routes.PRINCIPAL].name)
+
+
+def _loaded(text: str) -> Any:
+    """Return what a YAML text means. An alias is refused: a few of them, nested, are more than any memory holds."""
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+        raise ValueError("aliases (*name) are not taken here")
+    return yaml.safe_load(text)
+
+
+def _yaml(value: Any) -> str:
+    """Return a value as YAML, for people to edit."""
+    plain = values.decode(value) if isinstance(value, msgspec.Raw) else value
+    return str(yaml.safe_dump(plain, allow_unicode=True, sort_keys=False)).removesuffix("...\n")
+
+
+def _fields(record: dict[str, Any]) -> str:
+    """Return the fields that make a record what it is, as YAML."""
+    told = {"id", "name", "created_at", "modified_at", "created_by", "modified_by", "description", "is_declared"}
+    own = {key: value for key, value in record.items() if key not in told and value not in (None, "")}
+    plain = {key: values.decode(value) if isinstance(value, msgspec.Raw) else value for key, value in own.items()}
+    return values.shortened(_yaml(plain).strip(), 4000) if plain else ""

@@ -1,0 +1,18 @@
+// What every page loads. Pages work without it: it makes them quicker, and keeps them up to date.
+import { listenForKeys } from "./keyboard.js";
+import { keepLive } from "./live.js";
+import { enhanceLogs } from "./log.js";
+
+listenForKeys();
+keepLive();
+for (const log of document.querySelectorAll("[data-log]")) enhanceLogs(log);
+for (const button of document.querySelectorAll("[data-copy]")) {
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(button.dataset.copy);
+    button.textContent = "Copied";
+  });
+}
+for (const form of document.querySelectorAll("form[data-drop]")) import("./upload.js").then(({ takeDrops }) => takeDrops(form));
+const editors = document.querySelectorAll("textarea[data-editor]");
+if (editors.length) import("./editor.js").then(({ edit }) => editors.forEach(edit));

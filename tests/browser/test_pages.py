@@ -1,0 +1,186 @@
+"""What people do on the pages, in a real browser: write, try, save, run, follow, answer, cancel."""
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from headrace.daemon import assets
+
+AXE = Path(assets.__file__).parent / "web/dist/axe.test.js"
+SELECT_ALL = "Control+a"
+
+
+def written(tab, text):
+    """Type ``text`` into the editor in place of what is there."""
+    tab.page.locator(".editor .cm-content").first.click()
+    tab.page.keyboard.press(SELECT_ALL)
+    tab.page.keyboard.insert_text(text)
+
+
+def ended(tab, word="Succeeded"):
+    expect(tab.page.locator("main .heading .pill")).to_have_text(word)
+
+
+def test_a_flow_is_written_tried_saved_run_and_followed_to_its_end(place, tab):
+    page = tab.page
+    page.goto("/flows")
+    page.get_by_role("link", name="New flow").click()
+    assert re.match(r"new flow \d{4}-\d\d-\d\dT", page.input_value("#name"))
+    page.fill("#name", "made here")
+    written(tab, "def handler(system, this):\n    this.log('made in the browser')\n    return {'made': 1}\n")
+    page.get_by_text("Try it without saving").click()
+    with tab.context.expect_page() as opened:
+        page.get_by_role("button", name="Try").click()
+    tried = opened.value
+    expect(tried.locator("main .heading .pill")).to_have_text("Succeeded")
+    expect(tried.locator(".log")).to_contain_text("made in the browser")
+    assert "made here" not in [flow["name"] for flow in place.daemon.client.flows()]
+    page.fill("#message", "Make it in the browser")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("h1")).to_have_text("made here")
+    assert "made in the browser" in place.committed("made here.py")
+    page.get_by_role("button", name="Run", exact=True).click()
+    ended(tab)
+    expect(page.locator(".log")).to_contain_text("made in the browser")
+    expect(page.locator("#outputs")).to_contain_text('"made": 1')
+
+
+def test_a_running_execution_is_followed_without_loading_the_page_again(tab):
+    page = tab.page
+    page.goto("/flows/talks")
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.locator("h1").evaluate("() => { document.body.id = 'the same page' }")
+    ended(tab)
+    for n in range(3):
+        expect(page.locator(".log .text").filter(has_text=f"line {n}")).to_have_count(1)
+    assert page.locator("body").get_attribute("id") == "the same page"
+
+
+def test_who_saves_over_somebody_elses_change_is_told_and_shown_both(place, tab):
+    page = tab.page
+    place.daemon.client.save_flow("both", "def handler(system, this):\n    return 1\n")
+    page.goto("/edit?flow=both")
+    written(tab, "def handler(system, this):\n    return 'mine'\n")
+    place.daemon.client.save_flow("both", "def handler(system, this):\n    return 'theirs'\n")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alert")).to_contain_text("somebody else changed")
+    expect(page.locator(".cm-deletedChunk").first).to_contain_text("theirs")
+    assert "'theirs'" in place.committed("both.py")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("h1")).to_have_text("both")
+    assert "'mine'" in place.committed("both.py")
+    tab.wrong = [one for one in tab.wrong if "409" not in one]  # browsers call an answer of that kind an error
+
+
+def test_the_margin_says_what_is_wrong_while_somebody_types(tab):
+    tab.page.goto("/edit")
+    written(tab, "def handler(system, this)\n    pass\n")
+    expect(tab.page.locator(".cm-lint-marker-error")).to_have_count(1)
+    written(tab, "def handler(system, this):\n    pass\n")
+    expect(tab.page.locator(".cm-lint-marker-error")).to_have_count(0)
+    tab.page.keyboard.press("Control+End")
+    tab.page.keyboard.type("\n    this.set_o")
+    expect(tab.page.locator(".cm-tooltip-autocomplete")).to_contain_text("set_output")
+
+
+def test_an_answer_on_the_page_lets_the_flow_go_on(tab):
+    page = tab.page
+    page.goto("/flows/asks")
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_role("link", name="Deploy?").click()
+    page.get_by_label("Where").fill("production")
+    page.get_by_role("button", name="Go").click()
+    expect(page.locator("main")).to_contain_text("Answered by")
+    page.locator("main").get_by_role("link", name="asks", exact=True).click()
+    ended(tab)
+    expect(page.locator("#outputs")).to_contain_text("production")
+
+
+def test_what_waits_can_be_cancelled(tab):
+    tab.page.goto("/flows/waits")
+    tab.page.get_by_role("button", name="Run", exact=True).click()
+    tab.page.get_by_role("button", name="Cancel").click()
+    ended(tab, "Cancelled")
+
+
+def test_lists_keep_up_with_what_happens(place, tab):
+    tab.page.goto("/executions?flow=fails")
+    count = tab.page.locator("tbody tr").count()
+    place.daemon.run("fails")
+    expect(tab.page.locator("tbody tr")).to_have_count(count + 1)
+
+
+def test_keys_lead_to_pages_and_to_the_search(tab):
+    page = tab.page
+    page.keyboard.press("g")
+    page.keyboard.press("f")
+    page.wait_for_url("**/flows")
+    page.keyboard.press("/")
+    expect(page.locator("#q")).to_be_focused()
+    page.locator("h1").click()
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+
+
+def test_files_are_uploaded_several_at_once(place, tab):
+    tab.page.goto("/files")
+    files = [{"name": f"{n}.txt", "mimeType": "text/plain", "buffer": b"x" * n} for n in (10, 20)]
+    tab.page.set_input_files("#upload", files)
+    tab.page.get_by_role("button", name="Upload").click()
+    expect(tab.page.locator("tbody tr")).to_have_count(2)
+    assert place.daemon.client.file("20.txt") == b"x" * 20
+
+
+def test_a_setting_is_changed_as_yaml(place, tab):
+    place.daemon.client.keep("settings", "limits", {"value": {"a": 1}})
+    tab.page.goto("/settings/limits")
+    tab.page.locator(".cm-content").click()
+    tab.page.keyboard.press(SELECT_ALL)
+    tab.page.keyboard.insert_text("a: 2\nb:\n- x\n")
+    tab.page.get_by_role("button", name="Save").click()
+    expect(tab.page.locator("h1")).to_have_text("limits")
+    tab.page.wait_for_load_state()
+    assert place.daemon.client.kept_one("settings", "limits")["value"] == {"a": 2, "b": ["x"]}
+
+
+@pytest.fixture(scope="module")
+def pages(place):
+    """A page of every kind, with something on it."""
+    run = place.daemon.run
+    first, second = run("talks")["id"], run("talks")["id"]
+    return [
+        *("/", "/flows", "/flows/talks", "/flows/broken", "/edit", "/edit?flow=talks", "/executions", "/messages"),
+        *(f"/executions/{one['id']}" for one in (run("parent"), run("fails"), run("hostile"))),
+        *(f"/compare?a={first}&b={second}", "/sync", "/settings", "/files", "/connections", "/webhooks", "/schedules"),
+        *("/vault_configs", "/locks", "/tasks", "/tasks/REST", "/audit", "/access"),
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_keeps_anybody_out_or_complains(place, pages, scheme):
+    tab = place.tab(color_scheme=scheme, bypass_csp=False)
+    narrow = place.tab(color_scheme=scheme, viewport={"width": 390, "height": 844})
+    axe = AXE.read_text()
+    # In the dark only colours are others.
+    rules = {} if scheme == "light" else {"runOnly": ["color-contrast"]}
+    found = []
+    for path in pages:
+        tab.page.goto(path)
+        tab.page.locator(".cm-editor").count()
+        tab.page.evaluate(axe)
+        result = tab.page.evaluate("rules => axe.run(document, {resultTypes: ['violations'], ...rules})", rules)
+        found += [
+            f"{path}: {violation['id']}: {violation['nodes'][0]['html'][:200]}"
+            for violation in result["violations"]
+            if violation["impact"] in ("serious", "critical")
+        ]
+        if scheme == "light":
+            narrow.page.goto(path)
+            wide = narrow.page.evaluate("() => document.documentElement.scrollWidth")
+            found += [f"{path} is {wide} px wide on a small screen"] if wide > 390 else []
+    assert found == []
+    assert tab.wrong + narrow.wrong == []
+    tab.close()
+    narrow.close()
