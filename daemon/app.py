@@ -46,6 +46,7 @@ from . import (
     config,
     entrance,
     exports,
+    flow_history,
     health,
     limits,
     logs,
@@ -429,6 +430,7 @@ def _front(
         settings.identity_workspace,
         settings.identity_environment,
     )
+    writing = authoring.Authoring(flows, synchroniser.authoring)
     return [
         *vitals.table(),
         *interface.table(),
@@ -439,7 +441,8 @@ def _front(
         *records.Records(work.keeper, work.locking).table(),
         *retention.Retention(parts.pruner).table(),
         *messages.Messages(work.asking, subjects).table(),
-        *authoring.Authoring(flows, synchroniser.authoring).table(),
+        *writing.table(),
+        *flow_history.FlowHistory(flows, synchroniser, writing).table(),
         *hooks.table(),
         *pushes.Pushes(synchroniser, surroundings.push_secret(settings), settings.source_ref).table(),
         *pages.Pages(work, archive, flows, synchroniser, subjects).table(),

@@ -127,17 +127,32 @@ class Client:
 
     def save_flow(self, name: str, script: str, *, message: str = "", tag: str = "") -> JSON:
         """Make ``script`` the flow's text, by a commit; raises ``Conflict`` if it is not any more what ``tag`` says."""
-        headers = {"If-Match": tag} if tag else {}
-        body = {"script": script, "message": message}
+        headers, body = {"If-Match": tag} if tag else {}, {"script": script, "message": message}
         return self._json("PUT", f"/flows/{_segment(name)}", body=body, headers=headers)
 
-    def rename_flow(self, name: str, new_name: str) -> JSON:
+    def rename_flow(self, name: str, new_name: str, *, message: str = "") -> JSON:
         """Give a flow another name, by a commit."""
-        return self._json("PATCH", f"/flows/{_segment(name)}", body={"name": new_name})
+        return self._json("PATCH", f"/flows/{_segment(name)}", body={"name": new_name, "message": message})
 
-    def delete_flow(self, name: str) -> None:
+    def delete_flow(self, name: str, *, message: str = "") -> None:
         """Remove a flow, by a commit."""
-        self._done("DELETE", f"/flows/{_segment(name)}")
+        self._done("DELETE", f"/flows/{_segment(name)}?{urllib.parse.urlencode({'message': message})}")
+
+    def flow_history(self, name: str, *, limit: int = 50) -> list[JSON]:
+        """Return the newest versions of a flow, newest first; of one that was deleted, too."""
+        return list(self._json("GET", f"/flows/{_segment(name)}/history?limit={limit}")["items"])
+
+    def flow_at(self, name: str, commit: str) -> JSON:
+        """Return ``name``, ``commit`` and ``script`` as they were in a commit."""
+        return self._json("GET", f"/flows/{_segment(name)}?commit={_segment(commit)}")
+
+    def flow_diff(self, name: str, old: str, new: str = "") -> str:
+        """Return what a flow differs in between two commits (the second: what is published), as a unified diff."""
+        return str(self._json("GET", f"/flows/{_segment(name)}/diff", query=[("from", old), ("to", new)])["diff"])
+
+    def restore_flow(self, name: str, commit: str, *, message: str = "") -> JSON:
+        """Make the flow what it was in ``commit``, by a new commit."""
+        return self._json("POST", f"/flows/{_segment(name)}/restore", body={"commit": commit, "message": message})
 
     def run(self, flow: str, inputs: Mapping[str, Any] | None = None, *, name: str = "", key: str = "") -> JSON:
         """Have ``flow`` run and return its execution, which is durable from then on and most likely not ended.
