@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine import errors
-from . import logins, written
+from . import former_flows, logins, written
 from .endpoint import (
     ANSWER_S,
     Endpoint,
@@ -77,7 +77,7 @@ class _Patience:
         self._rest_s = min(self._rest_s * 2, 2.0)
 
 
-class Client:
+class Client(former_flows.FormerFlows):
     """One daemon. Every method is one request unless it says otherwise, and raises ``Refused`` or ``Unreachable``."""
 
     def __init__(self, endpoint: Endpoint, token: str = "") -> None:
@@ -137,22 +137,6 @@ class Client:
     def delete_flow(self, name: str, *, message: str = "") -> None:
         """Remove a flow, by a commit."""
         self._done("DELETE", f"/flows/{_segment(name)}?{urllib.parse.urlencode({'message': message})}")
-
-    def flow_history(self, name: str, *, limit: int = 50) -> list[JSON]:
-        """Return the newest versions of a flow, newest first; of one that was deleted, too."""
-        return list(self._json("GET", f"/flows/{_segment(name)}/history?limit={limit}")["items"])
-
-    def flow_at(self, name: str, commit: str) -> JSON:
-        """Return ``name``, ``commit`` and ``script`` as they were in a commit."""
-        return self._json("GET", f"/flows/{_segment(name)}?commit={_segment(commit)}")
-
-    def flow_diff(self, name: str, old: str, new: str = "") -> str:
-        """Return what a flow differs in between two commits (the second: what is published), as a unified diff."""
-        return str(self._json("GET", f"/flows/{_segment(name)}/diff", query=[("from", old), ("to", new)])["diff"])
-
-    def restore_flow(self, name: str, commit: str, *, message: str = "") -> JSON:
-        """Make the flow what it was in ``commit``, by a new commit."""
-        return self._json("POST", f"/flows/{_segment(name)}/restore", body={"commit": commit, "message": message})
 
     def run(self, flow: str, inputs: Mapping[str, Any] | None = None, *, name: str = "", key: str = "") -> JSON:
         """Have ``flow`` run and return its execution, which is durable from then on and most likely not ended.

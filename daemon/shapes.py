@@ -149,6 +149,7 @@ class FlowWithScript(msgspec.Struct, kw_only=True):
     webhook: FlowWebhook | msgspec.UnsetType | None = msgspec.UNSET
     description: str | msgspec.UnsetType = msgspec.UNSET
     timeout_s: float | msgspec.UnsetType | None = msgspec.UNSET
+    policies: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
 
 class FlowDiff(msgspec.Struct, kw_only=True):
