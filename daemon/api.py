@@ -69,14 +69,10 @@ class Api:
         ]
 
     def _of_flows(self, v1: str) -> list[routes.Route]:
-        route, one = routes.Route, shapes.FlowWithScript
+        route = routes.Route
         listed = Operation(gives=shapes.Page[shapes.Flow], query=(_TAG, *paging.PARAMETERS))
         return [
             route("GET", f"{v1}/flows", "read", self.list_flows, "the catalogue", Reach.FILTERED, listed),
-            route(
-                *("GET", v1 + "/flows/{name}", "read", self.show_flow, "one flow with its source"),
-                *(Reach.FLOW, Operation(gives=one)),
-            ),
         ]
 
     def _of_executions(self, v1: str) -> list[routes.Route]:
@@ -126,20 +122,6 @@ class Api:
             return flow_view(flow)
 
         return await paging.answer(request, theirs, lambda flow: (flow.name,), show)
-
-    async def show_flow(self, request: web.Request) -> web.Response:
-        """One flow, with the source of the version that runs, and of a newer one that does not."""
-        flow = self._flows.find(request.match_info["name"])
-        shown = flow_view(flow) | {"script": self._script(flow.commit, flow.path)}
-        if flow.broken is not None:
-            shown["newest_script"] = self._script(self._flows.current().commit, flow.broken.file)
-        return answers.json_answer(shown, headers={"ETag": flow_tag(flow)})
-
-    def _script(self, commit: str, path: str) -> str:
-        try:
-            return (self._flows.snapshot(commit) / path).read_text("utf-8", "replace")
-        except OSError:  # left out of the snapshot, or cleaned away this moment
-            return ""
 
     # -- executions -------------------------------------------------------------------------------------------------
 

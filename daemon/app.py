@@ -47,6 +47,7 @@ from . import (
     entrance,
     execution_pages,
     exports,
+    flow_history,
     flow_pages,
     health,
     limits,
@@ -433,6 +434,7 @@ def _front(
         settings.identity_workspace,
         settings.identity_environment,
     )
+    writing = authoring.Authoring(flows, synchroniser.authoring)
     return [
         *vitals.table(),
         *interface.table(),
@@ -443,7 +445,8 @@ def _front(
         *records.Records(work.keeper, work.locking).table(),
         *retention.Retention(parts.pruner).table(),
         *messages.Messages(work.asking, subjects).table(),
-        *authoring.Authoring(flows, synchroniser.authoring).table(),
+        *writing.table(),
+        *flow_history.FlowHistory(flows, synchroniser, writing).table(),
         *hooks.table(),
         *pushes.Pushes(synchroniser, surroundings.push_secret(settings), settings.source_ref).table(),
         *pages.Pages(work, archive, flows, synchroniser, subjects, folder).table(),

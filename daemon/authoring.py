@@ -103,6 +103,11 @@ class Authoring:
             request, known.name if known else name, asked.script, asked.message, status=200 if known else 201
         )
 
+    async def restore(self, request: web.Request, name: str, script: str, message: str) -> web.Response:
+        """Make a former text of ``name`` what the flow is; guarded as ``save`` is."""
+        known = self._guarded(request, name)
+        return await self._saved(request, known.name if known else name, script, message, status=200 if known else 201)
+
     async def rename(self, request: web.Request) -> web.Response:
         """Move its file; the flow keeps its id."""
         asked = answers.decoded(await answers.json_of(request, BODY_BYTES_MAX), Renaming)

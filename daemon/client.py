@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine import errors
-from . import logins, written
+from . import former_flows, logins, written
 from .endpoint import (
     ANSWER_S,
     Endpoint,
@@ -77,7 +77,7 @@ class _Patience:
         self._rest_s = min(self._rest_s * 2, 2.0)
 
 
-class Client:
+class Client(former_flows.FormerFlows):
     """One daemon. Every method is one request unless it says otherwise, and raises ``Refused`` or ``Unreachable``."""
 
     def __init__(self, endpoint: Endpoint, token: str = "") -> None:
@@ -127,17 +127,16 @@ class Client:
 
     def save_flow(self, name: str, script: str, *, message: str = "", tag: str = "") -> JSON:
         """Make ``script`` the flow's text, by a commit; raises ``Conflict`` if it is not any more what ``tag`` says."""
-        headers = {"If-Match": tag} if tag else {}
-        body = {"script": script, "message": message}
+        headers, body = {"If-Match": tag} if tag else {}, {"script": script, "message": message}
         return self._json("PUT", f"/flows/{_segment(name)}", body=body, headers=headers)
 
-    def rename_flow(self, name: str, new_name: str) -> JSON:
+    def rename_flow(self, name: str, new_name: str, *, message: str = "") -> JSON:
         """Give a flow another name, by a commit."""
-        return self._json("PATCH", f"/flows/{_segment(name)}", body={"name": new_name})
+        return self._json("PATCH", f"/flows/{_segment(name)}", body={"name": new_name, "message": message})
 
-    def delete_flow(self, name: str) -> None:
+    def delete_flow(self, name: str, *, message: str = "") -> None:
         """Remove a flow, by a commit."""
-        self._done("DELETE", f"/flows/{_segment(name)}")
+        self._done("DELETE", f"/flows/{_segment(name)}?{urllib.parse.urlencode({'message': message})}")
 
     def run(self, flow: str, inputs: Mapping[str, Any] | None = None, *, name: str = "", key: str = "") -> JSON:
         """Have ``flow`` run and return its execution, which is durable from then on and most likely not ended.

@@ -132,11 +132,33 @@ class Flow(msgspec.Struct, kw_only=True):
     policies: dict[str, Any]
 
 
-class FlowWithScript(Flow, kw_only=True):
-    """The same with the text of the version that runs, and of a newer one that does not."""
+class FlowWithScript(msgspec.Struct, kw_only=True):
+    """A flow with the text of the version that runs, and of a newer one that does not.
 
+    As it was in a commit it is only ``name``, ``commit`` and ``script``."""
+
+    name: str
+    commit: str
     script: str
     newest_script: str | msgspec.UnsetType = msgspec.UNSET
+    id: str | msgspec.UnsetType = msgspec.UNSET
+    path: str | msgspec.UnsetType = msgspec.UNSET
+    runnable: bool | msgspec.UnsetType = msgspec.UNSET
+    broken: model.Broken | msgspec.UnsetType | None = msgspec.UNSET
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
+    webhook: FlowWebhook | msgspec.UnsetType | None = msgspec.UNSET
+    description: str | msgspec.UnsetType = msgspec.UNSET
+    timeout_s: float | msgspec.UnsetType | None = msgspec.UNSET
+    policies: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+
+
+class FlowDiff(msgspec.Struct, kw_only=True):
+    """What two versions of a flow differ in, as a unified diff; empty where they do not."""
+
+    name: str
+    from_: str = msgspec.field(name="from")
+    to: str
+    diff: str
 
 
 class Committed(msgspec.Struct, kw_only=True):

@@ -24,6 +24,7 @@ from .folder import Folder
 from .mirror import MirrorDamaged
 from .remote import Fetched, Remote
 from .source import Source
+from .versions import Versions
 from .working_tree import WorkingTree
 
 log = structlog.get_logger()
@@ -58,6 +59,7 @@ class Workshop:
         )
         self._state = state
         self._moved: Mapping[str, str] = {}
+        self.versions = Versions(self._mirror)
         self.snapshots = state / "snapshots"
 
     def open(self) -> None:

@@ -20,7 +20,7 @@ import msgspec
 import structlog
 
 from ..engine import errors, events, model, ports
-from . import candidate, catalogue, manifests, watch, write_back
+from . import candidate, catalogue, manifests, versions, watch, write_back
 from .source import Source
 
 log = structlog.get_logger()
@@ -120,6 +120,11 @@ class Synchroniser:
     def authoring(self) -> ports.Authoring:
         """What changes flows in the source."""
         return self._write_back
+
+    @property
+    def versions(self) -> versions.Versions:
+        """What was before, of every flow. Everything of it blocks."""
+        return self._workshop.versions
 
     @property
     def manifest(self) -> catalogue.Manifest | None:

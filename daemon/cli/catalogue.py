@@ -1,14 +1,12 @@
-"""The verbs about what could run: ``flows``, ``flow show|edit|rename|delete``, ``sync``, ``tasks``."""
+"""The verbs about what could run: ``flows``, ``sync``, ``tasks``."""
 
 from __future__ import annotations
 
 import json
-import tempfile
 from typing import Any
 
 import click
 
-from ...engine import errors
 from ..client import JSON, Client
 from . import options, render
 
@@ -33,7 +31,7 @@ def flows(client: Client, *, tag: str, as_json: bool) -> None:
     rows = [
         (
             each["name"],
-            _state(each),
+            state_of(each),
             each["commit"][:8],
             each["webhook"]["name"] if each["webhook"] else "",
             each["description"].partition("\n")[0],
@@ -45,100 +43,7 @@ def flows(client: Client, *, tag: str, as_json: bool) -> None:
     if broken:
         render.line()
     for each in broken:
-        render.line((each["name"], "bold"), ": ", *_broken(each["broken"]))
-
-
-@click.group()
-def flow() -> None:
-    """Show or change one flow."""
-
-
-@flow.command()
-@options.reaches_daemon
-@click.argument("name", shell_complete=options.complete_flows)
-@options.as_json
-def show(client: Client, name: str, *, as_json: bool) -> None:
-    """Show a flow and its script."""
-    found = client.flow(name)
-    if as_json:
-        render.json_object(found)
-        return
-    hook = found["webhook"]
-    published = f"{' '.join(hook['methods'])} /api/v1/webhook/{hook['name']} (auth: {hook['auth']})" if hook else ""
-    render.fields([
-        ("flow", (found["name"], "bold")),
-        ("state", _state(found)),
-        ("file", found["path"]),
-        ("commit", found["commit"]),
-        ("id", found["id"]),
-        ("description", found["description"]),
-        ("timeout", render.span(found["timeout_s"]) if found["timeout_s"] else ""),
-        ("webhook", published),
-    ])  # fmt: skip
-    if found["broken"]:
-        render.heading("Broken")
-        render.line(*_broken(found["broken"]))
-    _show_warnings(found["warnings"])
-    render.line()
-    render.code(found["script"], "python")
-
-
-@flow.command()
-@options.reaches_daemon
-@click.argument("name", shell_complete=options.complete_flows)
-@click.option("--message", "-m", default="", metavar="TEXT", help="What the commit says.")
-@options.as_json
-def edit(client: Client, name: str, *, message: str, as_json: bool) -> int:
-    """Edit a flow in $EDITOR and commit it; if it was changed meanwhile, your text is kept and nothing committed."""
-    found, tag = client.flow_with_tag(name)
-    before = found.get("newest_script", found["script"])
-    text: str | None = click.edit(before, extension=".py")
-    if text is None or text == before:
-        render.say("nothing was changed")
-        return 0
-    try:
-        saved = client.save_flow(name, text, message=message, tag=tag)
-    except errors.HeadraceError:
-        render.say(f"your text is in {_kept(text)}")
-        raise
-    return _committed(saved, as_json=as_json)
-
-
-def _kept(text: str) -> str:
-    with tempfile.NamedTemporaryFile("w", suffix=".py", prefix="headrace-", encoding="utf-8", delete=False) as file:
-        file.write(text)
-    return file.name
-
-
-@flow.command()
-@options.reaches_daemon
-@click.argument("name", shell_complete=options.complete_flows)
-@click.argument("new_name")
-@options.as_json
-def rename(client: Client, name: str, new_name: str, *, as_json: bool) -> int:
-    """Give a flow another name, by a commit; its id stays."""
-    return _committed(client.rename_flow(name, new_name), as_json=as_json)
-
-
-@flow.command()
-@options.reaches_daemon
-@click.argument("name", shell_complete=options.complete_flows)
-def delete(client: Client, name: str) -> None:
-    """Delete a flow, by a commit."""
-    client.delete_flow(name)
-    render.say(f"flow {name} is deleted")
-
-
-def _committed(saved: JSON, *, as_json: bool) -> int:
-    """Say what became of a change; 1 if the flow is broken now."""
-    if as_json:
-        render.json_object(saved)
-    elif saved.get("broken"):
-        render.say((saved["name"], "bold"), " is committed and broken: ", *_broken(saved["broken"]))
-    else:
-        late = "" if "commit" in saved else "; the catalogue does not have it yet"
-        render.say((saved["name"], "bold"), f" is committed{late}")
-    return 1 if saved.get("broken") else 0
+        render.line((each["name"], "bold"), ": ", *reason_of(each["broken"]))
 
 
 @click.command()
@@ -176,11 +81,11 @@ def _show_sync(state: JSON) -> None:
     if state["broken"] or state.get("problems"):
         render.heading("Broken")
     for each in [*state["broken"], *state.get("problems", [])]:
-        render.line((each.get("name") or each["file"], "bold"), ": ", *_broken(each))
-    _show_warnings(state["warnings"])
+        render.line((each.get("name") or each["file"], "bold"), ": ", *reason_of(each))
+    show_warnings(state["warnings"])
 
 
-def _show_warnings(warnings: list[str] | dict[str, str]) -> None:
+def show_warnings(warnings: list[str] | dict[str, str]) -> None:
     """Write warnings: of one flow as a list, of a whole commit by file."""
     if warnings:
         render.heading("Warnings")
@@ -253,7 +158,8 @@ def _schema_type(schema: JSON) -> str:
     return kind if isinstance(kind, str) else " | ".join(kind)
 
 
-def _state(found: JSON) -> render.Part:
+def state_of(found: JSON) -> render.Part:
+    """Return how a flow is."""
     if not found["runnable"]:
         return "broken", "bold red"
     if found["broken"]:
@@ -261,7 +167,8 @@ def _state(found: JSON) -> render.Part:
     return "ok", "green"
 
 
-def _broken(broken: JSON) -> list[render.Part]:
+def reason_of(broken: JSON) -> list[render.Part]:
+    """Return why something is broken, and where."""
     place = f"{broken['file']}:{broken['line']}" if broken["line"] else broken["file"]
     commit = f" in {broken['commit'][:8]}" if broken["commit"] else ""
     return [broken["reason"], (f"  ({place}{commit})", "dim")]

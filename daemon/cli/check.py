@@ -19,13 +19,14 @@ from typing import Any, TypedDict, Unpack
 import click
 import msgspec
 
+from ... import __version__
 from ...engine import errors
 from ...engine.records import exports
 from ...engine.running import exported
 from ...engine.running import replay as running_replay
 from ...sync import inspection
 from ..client import Client
-from . import options, render, replay
+from . import options, render, replay, sarif
 
 _AT_ONCE = min(4, os.cpu_count() or 1)
 _WHERE_SHOWN_MAX = 20  # of each flow
@@ -94,13 +95,17 @@ _Fetch = Callable[[], exports.Export]
 @click.option(
     "--timeout", "timeout_s", default="60", type=options.Seconds(), metavar="TIME", help="For each replay; 60 s."
 )
-@click.option("--format", "style", default="text", show_default=True, type=click.Choice(["text", "json", "junit"]))
+@click.option(
+    "--format", "style", default="text", show_default=True, type=click.Choice(["text", "json", "junit", "sarif"])
+)
 def check(path: Path, *, records: bool, style: str, **given: Unpack[_Given]) -> int:
     """Check the flows in PATH, as a daemon would; with --records, replay what ran recently against them.
 
     Nothing is executed without --records, and with it nothing is touched. Exit status: 1 if something is wrong, or if a
     recorded execution would go otherwise now."""  # fmt: skip
     if records:
+        if style == "sarif":
+            raise errors.InvalidRequest("replays have no form in SARIF", hint="use --format junit or json")
         return _tell_replays(_replayed(path, given), style)
     with tempfile.TemporaryDirectory(prefix="headrace-check-") as scratch:
         found = inspection.inspect(path, Path(scratch).resolve(), _Clock())
@@ -115,6 +120,8 @@ def _tell_findings(found: inspection.Inspection, style: str) -> int:
         render.json_object(msgspec.to_builtins(found))
     elif style == "junit":
         _junit({"check": {name: _problem(found, name) for name in _files(found)}})
+    elif style == "sarif":
+        render.json_object(sarif.document(found.findings, __version__))
     else:
         for one in found.findings:
             place = f"{one.file}:{one.line}: " if one.file and one.line else f"{one.file}: " if one.file else ""

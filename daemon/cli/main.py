@@ -28,7 +28,7 @@ _VERBS = {
     "init": "init",
     "run": "act",
     "flows": "catalogue",
-    "flow": "catalogue",
+    "flow": "flow",
     "executions": "look",
     "show": "look",
     "logs": "look",

@@ -64,6 +64,23 @@ def test_results_for_ci_count_what_is_broken(flows):
     assert broken["syntax.py"].startswith("syntax.py:2: syntax error")
 
 
+def test_findings_for_forges_name_level_file_and_line(flows):
+    (flows / "a flow.py").write_text(BAD["syntax.py"][0])
+    (flows / "later.py").write_text("# /// script\n# [tool.headrace]\n# resources = {gpu = 1}\n# ///\n" + GOOD)
+    status, out, _ = headrace("check", flows, "--format", "sarif")
+    told = json.loads(out)
+    (run,) = told["runs"]
+    broken, doubtful = run["results"]
+    assert (status, told["version"], run["tool"]["driver"]["name"]) == (1, "2.1.0", "headrace")
+    assert {one["ruleId"] for one in run["results"]} == {rule["id"] for rule in run["tool"]["driver"]["rules"]}
+    assert (broken["level"], doubtful["level"]) == ("error", "warning")
+    assert broken["message"]["text"].startswith("syntax error")
+    assert broken["locations"] == [
+        {"physicalLocation": {"artifactLocation": {"uri": "a%20flow.py"}, "region": {"startLine": 2}}}
+    ]
+    assert headrace("check", flows, "--records", "--format", "sarif")[0] == 2
+
+
 def test_nothing_is_left_behind_and_nothing_of_a_daemon_is_needed(flows, tmp_path):
     done = elsewhere(tmp_path, *COMMAND, "check", flows)
     assert (done.returncode, done.stderr) == (0, "flows: 1, problems: 0, warnings: 0\n")
