@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine import errors
+from ..sync import verification
 from . import front, oidc, pushes, written
 from . import setting_kinds as kinds
 
@@ -81,6 +82,9 @@ class Configuration:
         True,
         kinds.YES_OR_NO,
         "people and flows may change flows: each change becomes a commit of the source",
+    )
+    source_verify: verification.Verify | None = _setting(  # noqa: RUF009 - as below
+        "source.verify", "none", kinds.table(verification.Verify, none="none"), "commits must be signed by one of these"
     )
     source_push: pushes.Push | None = _setting(  # noqa: RUF009 - as below
         "source.push", "", kinds.table(pushes.Push), "a forge's push events are believed, signed with this secret"

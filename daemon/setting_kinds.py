@@ -120,14 +120,14 @@ def _shown_folders(value: Mapping[str, str]) -> str:
     return ", ".join(f"{folder}={name}" for folder, name in value.items())
 
 
-def table(form: type[Any]) -> Kind:
-    """Return the kind of a TOML table with the fields of ``form``, a frozen msgspec struct; empty is None.
+def table(form: type[Any], none: str = "") -> Kind:
+    """Return the kind of a TOML table with the fields of ``form``, a frozen msgspec struct; ``none`` is None.
 
     In the environment it is written as JSON. Fields that are files or secrets check themselves in ``__post_init__``
     with a ``ValueError``."""
 
     def parse(value: object) -> Any:
-        if value == "":
+        if value in ("", none):
             return None
         try:
             told = json.loads(value) if isinstance(value, str) else value

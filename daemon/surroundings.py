@@ -24,6 +24,7 @@ def source(settings: config.Configuration) -> sync_source.Source:
         token_file=settings.source_token_file,
         user=settings.source_user,
         write_back=settings.source_write_back,
+        verify=settings.source_verify,
         folders=settings.source_folders,
     )
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 
 from ..engine import errors, events, model, ports
-from . import catalogue, check, documents, edits, git, manifests, snapshot, tree
+from . import catalogue, check, documents, edits, git, manifests, snapshot, tree, verification
 from .branch import Branch
 from .folder import Folder
 from .mirror import MirrorDamaged
@@ -58,6 +58,9 @@ class Workshop:
             Branch(self._origin) if isinstance(self._origin, Remote) else Folder(Path(source.url), source.folder)
         )
         self._state = state
+        self._verifier = (
+            verification.Verifier(source.verify, self._mirror.git, state / "gnupg") if source.verify else None
+        )
         self._moved: Mapping[str, str] = {}
         self.versions = Versions(self._mirror)
         self.snapshots = state / "snapshots"
@@ -163,6 +166,10 @@ class Workshop:
             return None
         if self._is_published(fetched.commit, published):
             return Candidate(commit=fetched.commit, ref=fetched.ref)
+        if self._verifier is not None:
+            refusal = self._verifier.refusal(fetched.commit, published.catalogue.commit if published else "")
+            if refusal:
+                return Candidate(commit=fetched.commit, ref=fetched.ref, rewritten=fetched.rewritten, rejected=refusal)
         return self._make(fetched, published)
 
     def _is_published(self, commit: str, published: catalogue.Manifest | None) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..engine import errors
-from . import git, places
+from . import git, places, verification
 
 Policy = Literal["per-flow", "strict"]
 
@@ -33,6 +33,7 @@ class Source:
     token_file: str = ""  # file with the token or password for https
     user: str = "git"  # sent along with the token
     write_back: bool = True  # whether people and flows may change flows here
+    verify: verification.Verify | None = None  # whose signatures count; None: nobody has to sign
     folders: Mapping[str, str] = dataclasses.field(default_factory=dict)  # other names of the declaring folders
 
     def __post_init__(self) -> None:
@@ -51,6 +52,12 @@ class Source:
                 f"path is {self.path!r}", hint="give a folder relative to the top of the repository"
             )
         places.Places.named(self.folders)
+        if self.verify is not None and (self.developer or self.write_back):
+            raise errors.ConfigurationInvalid(
+                "source.verify asks for signed commits, and "
+                + ("a directory has none" if self.developer else "what is changed through the daemon is not signed"),
+                hint="name a repository" if self.developer else "set source.write_back = false",
+            )
 
     @property
     def folder(self) -> str:
