@@ -94,7 +94,7 @@ class ExecutionCreated(Event, frozen=True, tag="execution.created"):
     on_interrupt: str = ""  # resume | restart | fail; empty: resume, or fail if it had an effect of its own
     strict_replay: bool = False  # a replayed call that is given something else than recorded is a divergence
     traceparent: str = ""  # the trace it belongs to, as whoever started it said (W3C Trace Context)
-    terms: policy.Terms = policy.Terms()  # what was decided about it when it was made
+    terms: policy.Terms = policy.NO_TERMS  # what was decided about it when it was made
 
 
 class ExecutionQueued(Event, frozen=True, tag="execution.queued"):

@@ -34,7 +34,6 @@ Output = Value | dict[str, Value] | None
 #: Logged values kept in memory for ``output_value['logging']``; a flow that logs more is read from its record.
 LOGGED_BYTES_MAX = 64 * 1024
 _NULL = msgspec.Raw(b"null")
-_NO_TERMS = policy.Terms()
 
 
 def value(raw: msgspec.Raw | msgspec.UnsetType, blob: events.Blob | None, sealed: str = "") -> Value:
@@ -106,7 +105,7 @@ class Execution:
     on_interrupt: str  # resume | restart | fail, or empty for what depends on ``effect``
     strict_replay: bool
     traceparent: str = ""
-    terms: policy.Terms = _NO_TERMS
+    terms: policy.Terms = policy.NO_TERMS
     acknowledged: bool = False  # somebody saw that it failed
     output: Output = None
     message: str = ""
@@ -471,4 +470,4 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     protect_inputs: tuple[str, ...] = ()
     protect_outputs: tuple[str, ...] = ()
     traceparent: str = ""
-    terms: policy.Terms = _NO_TERMS  # what its sender decides: its schedule and tick, whose end it is told of
+    terms: policy.Terms = policy.NO_TERMS  # what its sender decides: its schedule and tick, whose end it is told of

@@ -198,3 +198,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retry_of: str = ""  # the first of them
     follows: str = ""  # the execution of whose end this one is told
     not_before: float | None = None  # seconds since the epoch
+
+
+#: Nothing was decided: events leave it out.
+NO_TERMS = Terms()

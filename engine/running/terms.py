@@ -28,7 +28,7 @@ def of_flow(flow: model.Flow, inputs: Callable[[], Any], asked: policy.Terms | N
         "on_interrupt": said.on_interrupt,
         "strict_replay": said.strict_replay,
         "retention_time_s": said.retention_s,
-        "terms": _terms(flow, inputs, asked or policy.Terms()),
+        "terms": _terms(flow, inputs, asked or policy.NO_TERMS),
     }
 
 
@@ -42,6 +42,7 @@ def _terms(flow: model.Flow, inputs: Callable[[], Any], asked: policy.Terms) -> 
         when_full = asked.when_full if asked.when_full in policy.WHEN_FULL else usual
     elif asked.schedule and overlap:
         lane, when_full = SCHEDULE_LANE + asked.schedule, overlap
-    return msgspec.structs.replace(
+    found = msgspec.structs.replace(
         asked, lane=lane, when_full=when_full, priority=said.priority, max_memory=said.max_memory, tags=said.tags
     )
+    return policy.NO_TERMS if found == policy.NO_TERMS else found

@@ -155,7 +155,9 @@ def test_records_and_settings_publish_webhooks_at_once(hooks):
     client.keep("webhooks", "recorded", {"is_enabled": False})
     disabled = call(hooks, "GET", "/webhook/recorded?key=hush-7")
     unknown = call(hooks, "GET", "/webhook/nothing?key=hush-7")
-    assert disabled[:2] == unknown[:2] and disabled[0] == 401
+    assert disabled[0] == unknown[0] == 401
+    said = [json.loads(body) | {"request": ""} for _, body, _ in (disabled, unknown)]
+    assert said[0] == said[1]
     client.drop("settings", "client.webhook.by setting")
     assert call(hooks, "POST", "/webhook/by%20setting?key=hush-8")[0] == 401
 

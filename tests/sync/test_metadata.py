@@ -88,7 +88,6 @@ def test_a_secret_that_was_written_out_is_not_repeated():
     "line",
     [
         'input_schema = {type = "object"}',
-        "strict_replay = true",
         'worker = "dmz"',
     ],
 )

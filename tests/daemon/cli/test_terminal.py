@@ -86,7 +86,7 @@ def test_a_log_keeps_its_colours_and_nothing_else_of_a_terminal(server):
 def test_a_long_run_shows_that_it_goes_on(server):
     seen = on_terminal("run", "slow", "--timeout", "1", "--state", server.state, columns=200)
 
-    assert "slow  RUNNING  5" in plain(seen)
+    assert re.search(r"slow  RUNNING  \d", plain(seen))
     assert "slow is still RUNNING and goes on" in plain(seen)
 
 

@@ -409,6 +409,7 @@ def test_of_every_event_it_is_settled_what_people_wrote():
     }
     numbers = {
         "webhook", "outside", "parent_call", "depth", "queued", "timeout_s", "reuse", "orphan", "retention_time_s",
+        "strict_replay",
         "daemon", "attempt", "pid", "call", "waits", "until", "count", "line", "binary", "owned", "bound", "flows",
         "broken", "unfinished",
     }  # fmt: skip
