@@ -32,6 +32,7 @@ _GOOD_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,100}")
 #: What a head may have, in bytes: its address, and its headers together. Each line is bounded by ``connections``.
 _TARGET_BYTES_MAX = 4096
 _HEADERS_BYTES_MAX = 32 * 1024
+_SEGMENT = re.compile(r"\{(\w+)\}")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -100,10 +101,11 @@ class Desk:
         """Put every route of ``table`` into the application."""
         for route in table:
             handler = self._handler(route)
+            path = _SEGMENT.sub(r"{\1:[^/]+}", route.path)  # aiohttp's own pattern takes no braces, names do
             if route.method == "GET":
-                application.router.add_get(route.path, handler)  # and HEAD
+                application.router.add_get(path, handler)  # and HEAD
             else:  # "*" is for webhooks, which decide about methods on their own
-                application.router.add_route(route.method, route.path, handler)
+                application.router.add_route(route.method, path, handler)
 
     def _handler(self, route: Route) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
