@@ -137,7 +137,7 @@ class Records:
 
     async def read_file(self, request: web.Request) -> web.Response:
         """The content, to be saved rather than shown."""
-        path = request.match_info["path"]
+        path = kinds.name_of("file", request.match_info["path"])
         tag = preconditions.tag_of(await self._keeper.show("file", path))
         content = await self._keeper.read_file(path)
         name = urllib.parse.quote(path.rpartition("/")[2], safe="")
@@ -146,7 +146,7 @@ class Records:
 
     async def write_file(self, request: web.Request) -> web.Response:
         """Make the body its content, whatever type it says it is of."""
-        path = request.match_info["path"]
+        path = kinds.name_of("file", request.match_info["path"])
         content = await answers.body_of(request, BODY_BYTES_MAX)
         async with self._changing:
             is_new = await self._check(request, "file", path)
@@ -156,7 +156,7 @@ class Records:
 
     async def delete_file(self, request: web.Request) -> web.Response:
         """Delete it."""
-        return await self._delete(request, "file", request.match_info["path"])
+        return await self._delete(request, "file", kinds.name_of("file", request.match_info["path"]))
 
     # -- locks ------------------------------------------------------------------------------------------------------
 

@@ -120,6 +120,13 @@ def test_bad_requests_are_problems_that_say_how_to_mend_them(daemon, bearer, pat
     assert problem["request"] == headers["X-Request-Id"]
 
 
+@pytest.mark.parametrize("name", ["with {braces}", "{}", "a/b", "100 %", "quoted \"'", "\u2603?#&=+"])
+def test_whatever_a_name_has_it_is_found_under_it(daemon, name):
+    daemon.client.keep("settings", name, {"value": 1})
+    assert daemon.client.kept_one("settings", name)["name"] == name
+    daemon.client.drop("settings", name)
+
+
 def test_what_is_nested_as_deeply_as_it_may_be_is_taken(daemon, bearer):
     body = b'{"inputs": {"a": ' + b"[" * 62 + b"]" * 62 + b"}}"
     assert daemon.raw("POST", "/api/v1/flows/steps/run", body, bearer)[0] == 202

@@ -144,7 +144,7 @@ def test_a_saved_record_is_still_there_after_a_kill(daemon, ask):
     assert daemon.client.file("kept.bin") == b"\x00\xff"
 
 
-@pytest.mark.parametrize("path", ["dir/a%20b.html", "dir%2Fa%20b.html"])
+@pytest.mark.parametrize("path", ["dir/a%20b.html", "dir%2Fa%20b.html", "dir//a%20b.html/"])
 def test_files_are_their_content_and_no_browser_takes_one_for_a_page(daemon, ask, path):
     content = b"<script>alert(1)</script>\r\n\x00\xff"
     ask("DELETE", f"/files/{path}")
