@@ -149,8 +149,8 @@ class Desk:
         principal = await self._guard.check(request, route.scope, route.touches)
         with self._guard.present(principal, request):
             response = await route.handler(request)
-            if not response.prepared:
-                await self._settled()
+            if request.method in _SAFE_METHODS and not response.prepared:
+                await self._settled()  # what changes something has waited for its own
             return response
 
     def _write(self, route: Route, request: web.Request, status: int, **fields: str) -> None:
