@@ -157,6 +157,8 @@ async def _arriving(request: web.Request, bytes_max: int) -> bytes:
                 if len(body) > bytes_max:
                     raise errors.TooLarge(f"the body is over the limit of {bytes_max:,} bytes")
                 deadline.reschedule(began + min(BODY_S + len(body) / _BODY_BYTES_PER_S, _BODY_S_MAX))
+    except ConnectionError:  # nobody will read this, the log apart
+        raise errors.InvalidRequest("the sender hung up before the body was whole") from None
     except TimeoutError:
         raise TooSlow(
             "the body did not come in time", hint=f"it must bring {_BODY_BYTES_PER_S:,} bytes a second"
