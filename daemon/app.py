@@ -50,6 +50,7 @@ from . import (
     flow_history,
     flow_pages,
     health,
+    history_pages,
     limits,
     logs,
     message_pages,
@@ -435,6 +436,7 @@ def _front(
         settings.identity_environment,
     )
     writing = authoring.Authoring(flows, synchroniser.authoring)
+    past = flow_history.FlowHistory(flows, synchroniser, writing)
     return [
         *vitals.table(),
         *interface.table(),
@@ -446,7 +448,8 @@ def _front(
         *retention.Retention(parts.pruner).table(),
         *messages.Messages(work.asking, subjects).table(),
         *writing.table(),
-        *flow_history.FlowHistory(flows, synchroniser, writing).table(),
+        *past.table(),
+        *history_pages.HistoryPages(flows, past, synchroniser.authoring).table(),
         *hooks.table(),
         *pushes.Pushes(synchroniser, surroundings.push_secret(settings), settings.source_ref).table(),
         *pages.Pages(work, archive, flows, synchroniser, subjects, folder).table(),

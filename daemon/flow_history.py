@@ -48,6 +48,11 @@ class FlowHistory:
         self._repository = repository
         self._writing = writing
 
+    @property
+    def versions(self) -> versions.Versions:
+        """Every flow's."""
+        return self._repository.versions
+
     def table(self) -> list[routes.Route]:
         """Return the routes."""
         flow, listed = "/api/v1/flows/{name}", shapes.Page[versions.Version]
@@ -74,13 +79,13 @@ class FlowHistory:
     async def list_versions(self, request: web.Request) -> web.Response:
         """A page of versions, from the commit that was published when the first page was made."""
         limit = paging.limit_of(request.query, _VERSIONS, paging.LIMIT_MAX)
-        path, tip = self._place(request.match_info["name"])
+        path, tip = self.place(request.match_info["name"])
         begin = 0
         if given := paging.read_cursor(request.query, tuple[str, int]):
-            tip = await asyncio.to_thread(self._repository.versions.commit, given[0], tip)
+            tip = await asyncio.to_thread(self.versions.commit, given[0], tip)
             begin = max(0, given[1])
         most = min(begin + limit + 1, versions.VERSIONS_MAX)
-        found = await asyncio.to_thread(self._repository.versions.of, path, tip, most)
+        found = await asyncio.to_thread(self.versions.of, path, tip, most)
         if not found:
             raise errors.NotFound(f"there never was a flow {request.match_info['name']!r}")
         end = begin + limit
@@ -91,7 +96,7 @@ class FlowHistory:
         """One flow, with the source of the version that runs, and of a newer one that does not; or a former source."""
         name = request.match_info["name"]
         if given := request.query.get("commit", ""):
-            commit, script = await self._version(name, given)
+            commit, script = await self.version(name, given)
             return answers.json_answer({"name": name, "commit": commit, "script": script})
         flow = self._flows.find(name)
         shown = api.flow_view(flow) | {"script": self._script(flow.commit, flow.path)}
@@ -101,8 +106,8 @@ class FlowHistory:
 
     async def show_diff(self, request: web.Request) -> web.Response:
         """A unified diff."""
-        path, tip = self._place(request.match_info["name"])
-        known = self._repository.versions
+        path, tip = self.place(request.match_info["name"])
+        known = self.versions
         old = await asyncio.to_thread(known.commit, request.query.get("from", ""), tip)
         new = await asyncio.to_thread(known.commit, request.query.get("to", "") or tip, tip)
         text = await asyncio.to_thread(known.diff, path, old, new, tip)
@@ -112,14 +117,15 @@ class FlowHistory:
         """Commit the text of a former version; a flow that was deleted is there again, with an id of its own."""
         name = request.match_info["name"]
         asked = answers.decoded(await answers.json_of(request, authoring.BODY_BYTES_MAX), Restoring)
-        commit, script = await self._version(name, asked.commit)
+        commit, script = await self.version(name, asked.commit)
         message = asked.message or f'Restore flow "{name}" as it was in {commit[:12]}'
         return await self._writing.restore(request, name, script, message)
 
-    async def _version(self, name: str, given: str) -> tuple[str, str]:
-        path, tip = self._place(name)
-        commit = await asyncio.to_thread(self._repository.versions.commit, given, tip)
-        return commit, await asyncio.to_thread(self._repository.versions.text, path, commit, tip)
+    async def version(self, name: str, given: str) -> tuple[str, str]:
+        """Return a commit of the published history, by its beginning, and the flow's text in it."""
+        path, tip = self.place(name)
+        commit = await asyncio.to_thread(self.versions.commit, given, tip)
+        return commit, await asyncio.to_thread(self.versions.text, path, commit, tip)
 
     def _script(self, commit: str, path: str) -> str:
         try:
@@ -127,7 +133,7 @@ class FlowHistory:
         except OSError:  # left out of the snapshot, or cleaned away this moment
             return ""
 
-    def _place(self, name: str) -> tuple[str, str]:
+    def place(self, name: str) -> tuple[str, str]:
         """Return the newest path of a flow, or the one it must have had, and the commit that is published."""
         current: model.Catalogue = self._flows.current()
         if not current.commit:

@@ -20,7 +20,12 @@ from .mirror import Mirror
 VERSIONS_MAX = 10_000
 _DIFF_BYTES_MAX = 2 * 1024 * 1024
 _ABBREVIATED = re.compile(r"[0-9a-f]{7,64}")
-_CHANGES: dict[str, Literal["added", "changed", "renamed", "deleted"]] = {"A": "added", "R": "renamed", "D": "deleted"}
+_CHANGES: dict[str, Literal["added", "changed", "renamed", "deleted"]] = {
+    "A": "added",
+    "C": "added",
+    "R": "renamed",
+    "D": "deleted",
+}
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +112,7 @@ class Versions:
             if at >= len(parts) or not parts[at].startswith("\n:"):
                 continue  # a commit without files
             letter = parts[at].rpartition(" ")[2][:1]
-            paths = parts[at + 1 : at + (3 if letter == "R" else 2)]
+            paths = parts[at + 1 : at + (3 if letter in "RC" else 2)]
             at += 1 + len(paths)
             names = [self._name(one) for one in paths]
             found.append(
@@ -121,6 +126,8 @@ class Versions:
                     message=message.strip(),
                 )
             )
+            if letter == "C":
+                break  # git follows copies too, and what was before is another flow's
         return found
 
     def _full(self, path: str) -> str:

@@ -41,6 +41,7 @@ def populate(daemon: Daemon) -> dict[str, str]:
         "flows": "/flows",
         "flow": "/flows/squares%20in%20parallel",
         "flow-broken": "/flows/broken%20one",
+        "flow-history": "/flows/squares%20in%20parallel/history",
         "edit": "/edit?flow=squares%20in%20parallel",
         "edit-new": "/edit",
         "executions": "/executions",

@@ -107,9 +107,9 @@ def test_what_waits_can_be_cancelled(tab):
 
 def test_lists_keep_up_with_what_happens(place, tab):
     tab.page.goto("/executions?flow=fails")
-    count = tab.page.locator("tbody tr").count()
+    count = tab.page.locator("main tbody tr").count()
     place.daemon.run("fails")
-    expect(tab.page.locator("tbody tr")).to_have_count(count + 1)
+    expect(tab.page.locator("main tbody tr")).to_have_count(count + 1)
 
 
 def test_keys_lead_to_pages_and_to_the_search(tab):
@@ -129,7 +129,7 @@ def test_files_are_uploaded_several_at_once(place, tab):
     files = [{"name": f"{n}.txt", "mimeType": "text/plain", "buffer": b"x" * n} for n in (10, 20)]
     tab.page.set_input_files("#upload", files)
     tab.page.get_by_role("button", name="Upload").click()
-    expect(tab.page.locator("tbody tr")).to_have_count(2)
+    expect(tab.page.locator("main tbody tr")).to_have_count(2)
     assert place.daemon.client.file("20.txt") == b"x" * 20
 
 
@@ -151,7 +151,17 @@ def pages(place):
     run = place.daemon.run
     first, second = run("talks")["id"], run("talks")["id"]
     return [
-        *("/", "/flows", "/flows/talks", "/flows/broken", "/edit", "/edit?flow=talks", "/executions", "/messages"),
+        *(
+            "/",
+            "/flows",
+            "/flows/talks",
+            "/flows/broken",
+            "/edit",
+            "/edit?flow=talks",
+            "/flows/talks/history",
+            "/executions",
+            "/messages",
+        ),
         *(f"/executions/{one['id']}" for one in (run("parent"), run("fails"), run("hostile"))),
         *(f"/compare?a={first}&b={second}", "/sync", "/settings", "/files", "/connections", "/webhooks", "/schedules"),
         *("/vault_configs", "/locks", "/tasks", "/tasks/REST", "/audit", "/access"),
@@ -184,3 +194,24 @@ def test_no_page_keeps_anybody_out_or_complains(place, pages, scheme):
     assert tab.wrong + narrow.wrong == []
     tab.close()
     narrow.close()
+
+
+def test_a_former_version_is_looked_at_and_brought_back(place, tab):
+    client = place.daemon.client
+    client.save_flow("remembered", "def handler(system, this):\n    return 'first'\n", message="The first of them")
+    client.save_flow("remembered", "def handler(system, this):\n    return 'second'\n", message="Another one")
+    tab.page.goto("/flows/remembered")
+    tab.page.click("text=History")
+    assert tab.page.locator("main tbody tr").count() == 2
+    tab.page.click("main tbody tr:nth-child(1) a")
+    assert "-    return 'first'" in tab.page.inner_text(".diff .removed")
+    assert "+    return 'second'" in tab.page.inner_text(".diff .added")
+    assert not tab.page.locator("text=Bring this version back").count()
+    tab.page.click("main tbody tr:nth-child(2) a")
+    tab.page.click("text=Bring this version back")
+    tab.page.wait_for_url("**/flows/remembered")
+    assert "return 'first'" in place.committed("remembered.py")
+    assert place.daemon.run("remembered")["output_value"] == "first"
+    client.delete_flow("remembered")
+    tab.page.goto("/flows/remembered/history")
+    assert "Deleted" in tab.page.inner_text("main")

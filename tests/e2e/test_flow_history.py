@@ -90,3 +90,12 @@ def test_a_version_is_brought_back_by_a_commit_of_whoever_did_it(daemon, pushed)
     assert said == f'Restore flow "sub/second" as it was in {commits[0][:12]}'
     assert daemon.client.restore_flow("gone", commits[0], message="It is needed")["runnable"]
     assert [one["change"] for one in daemon.client.flow_history("gone")] == ["added", "deleted", "added"]
+
+
+def test_a_copy_begins_a_history_of_its_own(daemon):
+    original = TEXT.format(n=11) + "# the original\n" * 5
+    daemon.client.save_flow("original", original)
+    daemon.client.save_flow("original", original + "# changed\n")
+    daemon.client.save_flow("copy", original + "# changed\n")
+    assert [one["change"] for one in daemon.client.flow_history("copy")] == ["added"]
+    assert [one["change"] for one in daemon.client.flow_history("original")] == ["changed", "added"]

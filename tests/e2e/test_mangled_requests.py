@@ -96,8 +96,8 @@ def test_no_mangled_request_is_a_defect_or_shifts_what_follows(daemon):
             seen[status] = seen.get(status, 0) + 1
             assert status < 500 or status == 505, f"seed {SEED}, number {n}: {request!r} got {answer[:300]!r}"
         for part in answer.split(b"HTTP/1.")[1:]:
-            # The answer that names the marker is the marker's: there is nothing at /nowhere/marker. Unless the head before
-            # it has no end, and goes on in it.
+            # The answer that names the marker is the marker's, and there is nothing at /nowhere/marker; unless the head
+            # before it has no end and goes on in it.
             if b"\r\n\r\n" in request and b"the-marker" in part.partition(b"\r\n\r\n")[0]:
                 assert part[2:5] in (b"404", b"400", b"421", b"413"), f"seed {SEED}, number {n}: {request!r}"
     assert len(seen) > 4 and sum(seen.values()) > MUTATIONS / 2
