@@ -57,7 +57,7 @@ class HistoryPages:
         if at is not None and at + 1 < len(found):
             pair = (found[at + 1].commit, found[at].commit)
             text = await asyncio.to_thread(self._history.versions.diff, path, *pair, tip)
-            changed = wording.plain(text).split("\n")[2:]
+            changed = wording.plain(text).rstrip("\n").split("\n")[2:]
         elif at is not None:
             _, text = await self._history.version(name, found[at].commit)
             changed = [f"+{line}" for line in wording.plain(text).rstrip("\n").split("\n")]
