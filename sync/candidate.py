@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -31,6 +32,8 @@ log = structlog.get_logger()
 
 #: What was current this recently stays, whether or not anything runs on it: requests are under way.
 GRACE_S = 3600.0
+#: Of the lines of two contents, so many in common make one of them an edit of the other.
+_ALIKE = 0.5
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,11 +219,17 @@ class Workshop:
                 plan=plan,
                 verdicts=self._verdicts(catalogue.files_to_check(previous, plan, places, self._moved)),
                 renames=renames,
+                alike=self._alike,
                 documents=self._documents(catalogue.documents_to_read(previous, plan, places)),
                 places=places,
                 moved=self._moved,
             ),
         )
+
+    def _alike(self, old: str, new: str) -> bool:
+        """Whether one content could be an edit of another: half of the lines are the same, in whatever order."""
+        before, after = (content.splitlines() for content in self._mirror.blobs([old, new]))
+        return difflib.SequenceMatcher(None, before, after, autojunk=False).quick_ratio() >= _ALIKE
 
     def _verdicts(self, files: list[tree.Entry]) -> dict[str, check.Verdict]:
         contents = self._mirror.blobs([entry.blob for entry in files])

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from ..engine import model
-from . import check, declarations, tree
+from . import check, declarations, lineage, tree
 from .documents import Document
 from .places import USUAL, Places
 
@@ -33,7 +33,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """A commit about to be catalogued. ``renames`` asks git for new path → old path, only when that can matter."""
+    """A commit about to be catalogued. ``renames`` asks git for new path → old path, ``alike`` whether one content (by
+    its sha) could be an edit of another; both only when that can matter."""
 
     sha: str
     source: str
@@ -43,6 +44,7 @@ class Commit:
     plan: tree.Plan
     verdicts: Mapping[str, check.Verdict]
     renames: Callable[[], Mapping[str, str]]
+    alike: Callable[[str, str], bool]
     documents: Mapping[str, Document] = dataclasses.field(default_factory=dict)
     places: Places = USUAL
     moved: Mapping[str, str] = dataclasses.field(
@@ -116,7 +118,19 @@ def build(previous: Manifest | None, commit: Commit) -> Manifest:
 
 def _flows(previous: Manifest | None, before: Mapping[str, model.Flow], commit: Commit) -> list[model.Flow]:
     """Return the flows of ``commit`` by name."""
-    origins = _origins(previous, before, commit)
+    origins = lineage.origins(
+        previous.files if previous else {},
+        before.keys(),
+        lineage.Arrivals(
+            files=commit.plan.blobs(),
+            left_out=commit.plan.left_out.keys(),
+            may_be_flow=commit.places.may_be_flow,
+            meant_as_flow={path for path, verdict in commit.verdicts.items() if verdict.meant_as_flow},
+            moved=commit.moved,
+            renames=commit.renames,
+            alike=commit.alike,
+        ),
+    )
     moved_away = set(origins.values())
     flows = []
     for entry in commit.plan.files:
@@ -176,36 +190,6 @@ def _broken(old: model.Flow | None, path: str, commit: Commit, verdict: check.Ve
     return model.Flow(
         id=old.id if old else new_id(), name=name, path=path, commit=commit.sha, blob=blob, broken=mark, runnable=False
     )
-
-
-def _origins(previous: Manifest | None, before: Mapping[str, model.Flow], commit: Commit) -> dict[str, str]:
-    """Return new path → old path for flows that moved: what we moved, the same content, what git finds similar."""
-    present = {entry.path for entry in commit.plan.files} | commit.plan.left_out.keys()
-    origins = {new: old for new, old in commit.moved.items() if new in present and old in before}
-    gone = {path for path in before if path not in present} - set(origins.values())
-    if previous is None or not gone:
-        return origins
-    arrived = {
-        entry.path: entry.blob
-        for entry in commit.plan.files
-        if entry.path not in before.keys() | origins.keys()
-        and commit.places.may_be_flow(entry.path)
-        and previous.files.get(entry.path) != entry.blob
-    }
-    by_blob: dict[str, list[str]] = {}
-    for path in sorted(gone, reverse=True):
-        by_blob.setdefault(previous.files.get(path, ""), []).append(path)
-    for path in sorted(arrived):
-        if candidates := by_blob.get(arrived[path]):
-            origins[path] = candidates.pop()
-    gone -= set(origins.values())
-    meant = {path for path in arrived if (verdict := commit.verdicts.get(path)) and verdict.meant_as_flow}
-    if gone and meant - origins.keys():
-        for path, old in commit.renames().items():
-            if path in meant and path not in origins and old in gone:
-                origins[path] = old
-                gone.discard(old)
-    return origins
 
 
 def _settle_webhooks(flows: Iterable[model.Flow], before: Mapping[str, model.Flow], commit: Commit) -> list[model.Flow]:

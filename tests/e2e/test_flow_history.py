@@ -3,6 +3,7 @@
 import pytest
 
 from headrace.engine import errors
+from tests.support.browser import Browser
 from tests.support.daemons import Daemon
 from tests.support.repositories import Repository, git
 
@@ -99,3 +100,16 @@ def test_a_copy_begins_a_history_of_its_own(daemon):
     daemon.client.save_flow("copy", original + "# changed\n")
     assert [one["change"] for one in daemon.client.flow_history("copy")] == ["added"]
     assert [one["change"] for one in daemon.client.flow_history("original")] == ["changed", "added"]
+
+
+def test_a_deleted_flow_keeps_its_executions_with_their_source(daemon):
+    daemon.client.save_flow("short lived", TEXT.format(n=5))
+    ended = daemon.run("short lived")
+    daemon.client.delete_flow("short lived")
+    (listed,) = daemon.client.executions(flow="short lived")["items"]
+    assert listed["id"] == ended["id"]
+    assert daemon.client.execution(ended["id"])["commit"] == ended["commit"]
+    assert daemon.client.flow_at("short lived", ended["commit"])["script"] == TEXT.format(n=5)
+    page = Browser(daemon.url).logged_in(daemon.token()).get(f"/executions/{ended['id']}")
+    assert "short lived" in page
+    assert b"return 5" in b"".join(daemon.client.export(ended["id"]))
