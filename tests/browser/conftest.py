@@ -54,7 +54,7 @@ class Place:
         return git(self.upstream, "show", f"main:{path}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright keeps an event loop running in the thread, which others cannot stand
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Everything together."""
     home = tmp_path_factory.mktemp("browser")

@@ -221,7 +221,9 @@ def test_a_pause_and_a_resume_of_one_that_has_no_process(daemon):
     flow(daemon, "naps", "def handler(system, this):\n    this.sleep(4)\n    return 'up'\n")
     execution = daemon.client.run("naps")["id"]
     until(lambda: daemon.record(execution)[-1]["event"] == "execution.hibernated", "it hibernates")
-    assert daemon.client.pause(execution)["status"] == "PAUSED"
+    daemon.client.pause(execution)
+    # its process may be leaving yet
+    until(lambda: daemon.client.execution(execution)["status"] == "PAUSED", "it stands still")
     daemon.kill()
     daemon.start()
     time.sleep(4)
