@@ -1,7 +1,8 @@
 """A new repository of flows: its files, and how they get there.
 
-Owns: two flows to begin with, a setting, what editors need, a check for the forge's CI. Refuses: to overwrite anything,
-and to make a repository inside of another one. Called by ``headrace init``; no daemon is needed for it.
+Owns: two flows to begin with, a setting, what editors need, a check before each commit and on the forge. Refuses: to
+overwrite anything, and to make a repository inside of another one. Called by ``headrace init``; no daemon is needed
+for it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from pathlib import Path
 
 from ..engine import errors
 from . import typings
+
+HOOK = ".githooks/pre-commit"
 
 _HELLO = '''# /// script
 # requires-python = ">=3.11"
@@ -77,9 +80,12 @@ mypy_path = "typings"
 python_version = "3.11"
 """
 
-_CHECK = """# Every flow compiles. Where this runs on a forge, a push that breaks a flow is known before it is fetched.
+_GITHUB = """# What `headrace check` finds stands beside the lines, before a daemon fetches the push.
 name: check
 on: [push, pull_request]
+permissions:
+  contents: read
+  security-events: write
 jobs:
   check:
     runs-on: ubuntu-latest
@@ -88,7 +94,47 @@ jobs:
       - uses: actions/setup-python@v5
         with:
           python-version: "3.11"
-      - run: python -m compileall -q .
+      - run: pip install headrace
+      - run: headrace check --format sarif > check.sarif
+      - uses: github/codeql-action/upload-sarif@v3
+        if: always()
+        with:
+          sarif_file: check.sarif
+"""
+
+_GITLAB = """# What `headrace check` finds stands in the merge request, as the results of tests.
+check:
+  image: python:3.11
+  script:
+    - pip install headrace
+    - headrace check --format junit > check.xml
+  artifacts:
+    when: always
+    reports:
+      junit: check.xml
+"""
+
+_PRE_COMMIT = """# For those who use pre-commit; .githooks/pre-commit does the same without it.
+repos:
+  - repo: local
+    hooks:
+      - id: headrace-check
+        name: headrace check
+        entry: headrace check
+        language: system
+        pass_filenames: false
+        always_run: true
+"""
+
+#: Checks what is about to be committed, which need not be what lies in the folder.
+_HOOK = """#!/bin/sh
+# Refuses a commit that breaks a flow or a declaration. Install it:  git config core.hooksPath .githooks
+set -eu
+staged=$(mktemp -d)
+trap 'rm -rf "$staged"' EXIT
+git checkout-index --all --prefix="$staged/"
+unset $(git rev-parse --local-env-vars)
+headrace check "$staged" >&2
 """
 
 _README = """# Flows
@@ -101,12 +147,17 @@ Every `.py` file here with a `handler` is a flow; its name is its path without `
 | `ask.py` | a flow that asks a person with a form |
 | `settings/example.yaml` | a setting that flows share |
 | `typings/` | what editors know of `flow_api` |
-| `.github/workflows/check.yml` | checks that every flow compiles |
+| `.githooks/pre-commit` | refuses a commit that breaks a flow |
+| `.pre-commit-config.yaml` | the same, for those who use pre-commit |
+| `.github/workflows/check.yml`, `.gitlab-ci.yml` | the same on the forge, with file and line |
 
     headrace up .                 # runs the daemon on this folder: what is saved counts at once
     headrace run hello name=Ada
     headrace run ask --no-wait
     headrace answer latest
+
+    headrace check                           # what a push would come to: file, line and reason
+    git config core.hooksPath .githooks      # from now on before every commit
 
 From a daemon elsewhere people deploy by `git push`: `headrace up URL --ref main`.
 """
@@ -130,7 +181,10 @@ def files() -> Mapping[str, str]:
         "ask.py": _ASK,
         "settings/example.yaml": _SETTING,
         "pyproject.toml": _PYPROJECT,
-        ".github/workflows/check.yml": _CHECK,
+        HOOK: _HOOK,
+        ".pre-commit-config.yaml": _PRE_COMMIT,
+        ".github/workflows/check.yml": _GITHUB,
+        ".gitlab-ci.yml": _GITLAB,
         "README.md": _README,
         ".gitignore": _IGNORED,
         **typings.files(),
@@ -151,6 +205,8 @@ def write(folder: Path) -> list[str]:
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("x", encoding="utf-8") as file:
             file.write(text)
+            if path == HOOK:
+                target.chmod(0o755)  # else git passes over it
     return list(texts)
 
 

@@ -6,11 +6,13 @@ is written but into the scratch folder, which the caller throws away; no flow is
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from ..engine import ports
+from ..engine import errors, model, ports
 from . import candidate, catalogue, source
 
 
@@ -45,9 +47,46 @@ def inspect(directory: Path, scratch: Path, clock: ports.Clock) -> Inspection:
         return Inspection((), (Finding(reason=found.rejected if found is not None else "there is nothing"),))
     manifest = found.manifest
     broken = [*catalogue.broken(manifest), *manifest.catalogue.problems]
-    findings = [Finding(file=one.file, line=one.line, key=one.key, reason=one.reason) for one in broken]
+    findings = [
+        Finding(file=one.file, line=one.line or _line(directory / one.file, one.key), key=one.key, reason=one.reason)
+        for one in broken
+    ]
+    findings += _missing(manifest.catalogue, directory)
     for flow in manifest.catalogue.flows.values():
         findings += [Finding(severity="warning", file=flow.path, reason=text) for text in flow.warnings]
     findings += [Finding(severity="warning", file=path, reason=text) for path, text in manifest.warnings.items()]
     flows = tuple(sorted(flow.name for flow in manifest.catalogue.flows.values()))
     return Inspection(flows, tuple(sorted(findings, key=lambda one: (one.file, one.line, one.severity))))
+
+
+def _missing(known: model.Catalogue, directory: Path) -> Iterator[Finding]:
+    """Name flows that others count on and that are not there. Warnings: a daemon publishes them all the same, and a
+    flow may be named by the id that only a daemon knows."""
+    named = [
+        (flow.path, key, target)
+        for flow in known.flows.values()
+        for key in ("on_failure", "on_success")
+        if (target := getattr(flow.metadata.policies, key))
+    ]
+    named += [
+        (one.path, "flow_name", msgspec.json.decode(one.fields["flow_name"]))
+        for records in known.declared.values()
+        for one in records.values()
+        if "flow_name" in one.fields
+    ]
+    for path, key, target in named:
+        try:
+            known.find(target)
+        except errors.NotFound as error:
+            line = _line(directory / path, key)
+            yield Finding(severity="warning", file=path, line=line, key=key, reason=error.message)
+
+
+def _line(file: Path, key: str) -> int:
+    """Return the first line on which ``key`` is given a value, or 1 where it is not, or the file cannot be read."""
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return 1
+    given = re.compile(rf"#?\s*[\"']?{re.escape(key)}[\"']?\s*[.=:]")
+    return next((number for number, text in enumerate(lines, 1) if key and given.match(text)), 1)

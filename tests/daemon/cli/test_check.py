@@ -15,6 +15,12 @@ BAD = {
         "# /// script\n# [tool.headrace]\n# timeout = 'soon'\n# ///\n" + GOOD,
         "block.py:3: ",
     ),
+    "unknown.py": (
+        "# /// script\n# [tool.headrace]\n# tags = []\n# timeot = '1m'\n# ///\n" + GOOD,
+        "unknown.py:4: timeot is not a key",
+    ),
+    "webhooks/push.yaml": ("flow_name: good\nauth: [none\n", "webhooks/push.yaml:3: not YAML"),
+    "schedules/odd.yaml": ("flow_name: good\ncron: '0 0 * * *'\ncolour: red\n", "schedules/odd.yaml:3: colour is not"),
     "settings/limits.yaml": ("value: [1\n", "settings/limits.yaml:2: "),
     "schedules/daily.yaml": ("flow_name: good\ncron: sometimes\n", "schedules/daily.yaml:2: "),
 }
@@ -52,6 +58,32 @@ def test_a_warning_breaks_nothing(flows):
     (flows / "later.py").write_text("# /// script\n# [tool.headrace]\n# resources = {gpu = 1}\n# ///\n" + GOOD)
     status, out, err = headrace("check", flows)
     assert (status, "later.py: warning: " in out, "warnings: 1" in err) == (0, True, True)
+
+
+def test_one_webhook_of_two_flows_is_told_with_file_and_line(flows):
+    (flows / "webhooks").mkdir()
+    block = "# /// script\n# [tool.headrace]\n# webhook = {name = 'push', auth = 'none'}\n# ///\n"
+    for name in ("one.py", "two.py"):
+        (flows / name).write_text(block + GOOD)
+    (flows / "webhooks" / "push.yaml").write_text("flow_name: good\nauth: none\n")
+    status, out, _ = headrace("check", flows)
+    of_flow, of_file = out.splitlines()
+    assert (status, of_flow) == (1, "two.py:3: the webhook 'push' belongs to the flow 'one' (webhook)")
+    assert of_file.startswith("webhooks/push.yaml:1: the webhook 'push' belongs to the flow 'one'")
+
+
+def test_flows_that_others_name_and_that_are_missing_are_told(flows):
+    block = "# /// script\n# [tool.headrace]\n# on_success = '{}'\n# on_failure = '{}'\n# ///\n"
+    (flows / "right.py").write_text(block.format("good", "good") + GOOD)
+    (flows / "wrong.py").write_text(block.format("good", "god") + GOOD)
+    (flows / "schedules").mkdir()
+    (flows / "schedules" / "daily.yaml").write_text("cron: '0 0 * * *'\nflow_name: nobody\n")
+    status, out, err = headrace("check", flows)
+    assert out.splitlines() == [
+        "schedules/daily.yaml:2: warning: there is no flow 'nobody' (flow_name)",
+        "wrong.py:4: warning: there is no flow 'god' (on_failure)",
+    ]
+    assert (status, "problems: 0, warnings: 2" in err) == (0, True)
 
 
 def test_results_for_ci_count_what_is_broken(flows):

@@ -1,10 +1,14 @@
 """``headrace init``: what it writes, that it overwrites nothing, and what it does about git."""
 
 import ast
+import os
 import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
+import yaml
 
 from headrace.daemon import scaffold
 from headrace.daemon.cli import main
@@ -40,6 +44,8 @@ def test_every_file_can_be_read_by_what_reads_it():
             ast.parse(text)
         assert text.endswith("\n")
         assert max(map(len, text.splitlines())) <= 120 or path.startswith("typings/")
+        if path.endswith((".yml", ".yaml")):
+            assert yaml.safe_load(text)
     assert tomllib.loads(scaffold.files()["pyproject.toml"])["tool"]["pyright"]["stubPath"] == "typings"
 
 
@@ -70,3 +76,36 @@ def test_without_git_the_files_are_there_all_the_same(tmp_path, monkeypatch, cap
     assert main.main(["init", str(tmp_path / "flows")]) == 0
     assert "git is not installed" in capsys.readouterr().err
     assert (tmp_path / "flows" / "hello.py").is_file()
+
+
+def commit(folder, path, text):
+    """Stage a file and commit it as a user does, with ``headrace`` on the path; return what came of it."""
+    (folder / path).write_text(text)
+    git(folder, "add", path)
+    found = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return subprocess.run(
+        ["git", "-c", "user.name=a", "-c", "user.email=a@localhost", "commit", "--message", path],
+        cwd=folder,
+        env={**os.environ, "PATH": found},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_hook_refuses_a_commit_that_breaks_something(tmp_path, capsys):
+    folder = tmp_path / "flows"
+    assert main.main(["init", str(folder)]) == 0
+    assert main.main(["check", str(folder)]) == 0
+    assert "problems: 0, warnings: 0" in capsys.readouterr().err
+    git(folder, "config", "core.hooksPath", ".githooks")
+    refused = commit(folder, "late.py", "def handler(system, this):\n    return (\n")
+    assert refused.returncode != 0
+    assert "late.py:2: syntax error" in refused.stderr
+    # What lies in the folder helps nothing: what is staged counts.
+    (folder / "late.py").write_text("def handler(system, this):\n    return 1\n")
+    again = commit(folder, "notes.txt", "mine")
+    assert (again.returncode != 0, "late.py:2: syntax error" in again.stderr) == (True, True)
+    good = commit(folder, "late.py", "def handler(system, this):\n    return 1\n")
+    assert good.returncode == 0, good.stderr
+    assert git(folder, "log", "--format=%s").splitlines() == ["late.py", "Begin with two flows and a setting"]
+    assert git(folder, "status", "--porcelain") == ""
