@@ -23,6 +23,7 @@ from headrace.daemon import (
     webhooks,
 )
 from headrace.engine import errors
+from headrace.engine.running import lanes
 from headrace.engine.state import kinds
 from tests.support import front_door
 from tests.support.daemons import Daemon, until
@@ -158,6 +159,7 @@ def test_titles_and_statuses_of_errors_are_those_of_the_code():
         answers.UnsupportedBody,
         routes.MethodNotAllowed,
         front.Misdirected,
+        lanes.LaneFull,
         errors.SourceUnavailable,
     )
     assert rows == {(str(kind.http_status), answers.title_of(kind)) for kind in kinds}
