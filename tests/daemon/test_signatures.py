@@ -1,3 +1,4 @@
+import ast
 import base64
 import datetime
 import hashlib
@@ -5,13 +6,14 @@ import hmac
 import os
 import random
 import time
+from pathlib import Path
 
 import gidgethub.sansio
 import pytest
 import standardwebhooks
 import stripe
 
-from headrace.daemon import signatures
+from headrace.daemon import access, id_token, oidc, sessions, signatures, token_store
 
 # GitHub's documented example: https://docs.github.com/webhooks/using-webhooks/validating-webhook-deliveries
 SECRET, BODY = "It's a Secret to Everybody", b"Hello, World!"
@@ -231,3 +233,35 @@ EXACT = {
     *("X-Hub-Signature-256", "X-Gitlab-Token", "X-Gitea-Signature", "X-Hub-Signature", "X-Slack-Signature"),
     *("X-Slack-Request-Timestamp", "webhook-id", "webhook-timestamp"),
 }
+
+
+def test_no_secret_is_compared_but_in_constant_time():
+    """How long ``==`` takes tells how much of a guess was right. What is found by its hash needs no comparison."""
+    told = {"given", "expected", "secret", "signature", "token", "key_", "digest", "state", "nonce"}
+    for module in (signatures, access, sessions, token_store, id_token, oidc):
+        tree = ast.parse(Path(module.__file__).read_text())
+        for node in (node for node in ast.walk(tree) if isinstance(node, ast.Compare)):
+            sides = {side.id for side in [node.left, *node.comparators] if isinstance(side, ast.Name)}
+            equal = any(isinstance(op, ast.Eq | ast.NotEq) for op in node.ops)
+            constants = any(isinstance(side, ast.Constant) for side in [node.left, *node.comparators])
+            assert not (equal and sides & told) or constants, f"{module.__name__}:{node.lineno}"
+
+
+@pytest.mark.parametrize("scheme", signatures.SCHEMES)
+def test_a_guess_that_is_nearly_right_takes_as_long_as_any(scheme):
+    """Printed, for people to look at: times are none of a test's business on a machine that does other things."""
+    body, now_s = b'{"a": 1}', 1_700_000_000.0
+    good = signatures.signed(scheme, body, "a secret of some length", now_s, "d")
+    spent = {}
+    for name, back in (("early", 20), ("last", 1)):
+        wrong = {
+            key: value[:at] + ("0" if value[at] != "0" else "1") + value[at + 1 :]
+            for key, value in good.items()
+            for at in [max(0, len(value) - back)]
+        }
+        rounds = int(os.environ.get("HEADRACE_TIMINGS", "200"))
+        began = time.perf_counter()
+        for _ in range(rounds):
+            assert not signatures.verified(scheme, body, wrong, "a secret of some length", now_s)
+        spent[name] = (time.perf_counter() - began) / rounds * 1e6
+    print(f"{scheme}: wrong early {spent['early']:.2f} µs, in the last letter {spent['last']:.2f} µs")
