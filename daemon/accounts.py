@@ -99,14 +99,14 @@ class Accounts:
             request[routes.PRINCIPAL].name,
         )
         shown = await self._view(token)
-        request[answers.CHANGE] = ("", preconditions.tag_of(shown).strip('"'))
+        answers.note_change(request, after=preconditions.tag_of(shown))
         headers = {"Location": f"/api/v1/tokens/{token.id}", "Cache-Control": "no-store"}
         return answers.json_answer({**shown, "token": secret}, status=201, headers=headers)
 
     async def revoke_token(self, request: web.Request) -> web.Response:
         """Take it away; nothing is answered to it after this."""
         gone = await self._guard.revoke(request.match_info["name"])
-        request[answers.CHANGE] = (preconditions.tag_of(await self._view(gone)).strip('"'), "")
+        answers.note_change(request, before=preconditions.tag_of(await self._view(gone)))
         return web.Response(status=204)
 
     async def show_audit(self, request: web.Request) -> web.Response:

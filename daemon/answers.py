@@ -50,6 +50,12 @@ def json_answer(value: Any, *, status: int = 200, headers: dict[str, str] | None
     return web.Response(body=msgspec.json.encode(value), status=status, content_type=JSON, headers=headers)
 
 
+def note_change(request: web.Request, before: str = "", after: str = "") -> None:
+    """Have the audit log say what was changed: by ETags, empty for what was not there. A later word adds to it."""
+    known = request.get(CHANGE, ("", ""))
+    request[CHANGE] = (before.strip('"') or known[0], after.strip('"') or known[1])
+
+
 def problem(error: errors.HeadraceError, status: int | None = None, request_id: str = "") -> web.Response:
     """Return an error as ``application/problem+json``; its ``type`` is named for the error's class and stays."""
     code = status or error.http_status

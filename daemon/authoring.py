@@ -136,7 +136,7 @@ class Authoring:
         flow = self._known(name)
         if not is_there or flow is None:
             return answers.json_answer({"name": name, "published": False}, status=202)
-        request[answers.CHANGE] = (request.get(answers.CHANGE, ("", ""))[0], api.flow_tag(flow).strip('"'))
+        answers.note_change(request, after=api.flow_tag(flow))
         headers = {"ETag": api.flow_tag(flow), "Location": api.flow_address(flow)}
         return answers.json_answer(api.flow_view(flow), status=status, headers=headers)
 
@@ -151,5 +151,5 @@ class Authoring:
         flow = self._known(name)
         tag = "" if flow is None else api.flow_tag(flow)
         preconditions.check(request.headers, tag, f"flow {name!r}")
-        request[answers.CHANGE] = (tag.strip('"'), "")
+        answers.note_change(request, before=tag)
         return flow

@@ -93,7 +93,7 @@ class Bulk:
 
     async def act(self, request: web.Request) -> web.Response:
         """Do it to each, or tell which ones it would be."""
-        asked = answers.decoded(await answers.body_of(request, _BODY_BYTES_MAX), BulkRequest)
+        asked = answers.decoded(await answers.json_of(request, _BODY_BYTES_MAX), BulkRequest)
         if bool(asked.executions) == (asked.filter is not None):
             raise errors.InvalidRequest("give either `executions`, a list of ids, or a `filter`")
         if len(asked.executions) > EXECUTIONS_MAX:

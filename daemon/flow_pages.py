@@ -236,7 +236,7 @@ class FlowPages:
             return await self._conflict(request, draft, self._known(draft.flow or draft.name))
         except (errors.InvalidRequest, errors.NotAllowed) as error:
             return self._editor(request, draft, error)
-        await self._repository.published(authoring.PUBLICATION_S)
+        await self._published(request, draft.name, known)
         return templates.redirect(f"/flows/{wording.segment(draft.name)}")
 
     async def _conflict(self, request: web.Request, draft: Draft, theirs: model.Flow | None) -> web.Response:
@@ -271,15 +271,21 @@ class FlowPages:
         flow, form = self._flows.find(request.match_info["name"]), await answers.form_of(request)
         name, who = form.get("name", "").strip(), request[routes.PRINCIPAL].name
         await self._repository.rename_flow(flow.name, name, author=who)
-        await self._repository.published(authoring.PUBLICATION_S)
+        await self._published(request, name, flow)
         return templates.redirect(f"/flows/{wording.segment(name)}")
 
     async def delete(self, request: web.Request) -> web.Response:
         """Remove its file; what it did stays."""
         flow = self._flows.find(request.match_info["name"])
         await self._repository.delete_flow(flow.name, author=request[routes.PRINCIPAL].name)
-        await self._repository.published(authoring.PUBLICATION_S)
+        await self._published(request, "", flow)
         return templates.redirect("/flows")
+
+    async def _published(self, request: web.Request, name: str, before: model.Flow | None) -> None:
+        """Wait a moment until the catalogue has the change, and have the audit log say what it was."""
+        await self._repository.published(authoring.PUBLICATION_S)
+        after = self._known(name) if name else None
+        answers.note_change(request, api.flow_tag(before) if before else "", api.flow_tag(after) if after else "")
 
     async def check(self, request: web.Request) -> web.Response:
         """What the sync would say of the text, line by line."""

@@ -13,8 +13,8 @@ import contextlib
 
 from aiohttp import web
 
-from ..engine import errors, ports
-from . import answers, authoring, flow_history, routes, templates, wording
+from ..engine import errors, model, ports
+from . import answers, api, authoring, flow_history, routes, templates, wording
 from .reach import Reach
 
 _VERSIONS_MAX = 100
@@ -48,9 +48,6 @@ class HistoryPages:
         found = await asyncio.to_thread(self._history.versions.of, path, tip, _VERSIONS_MAX + 1)
         if not found:
             raise errors.NotFound(f"there never was a flow {name!r}")
-        known = False
-        with contextlib.suppress(errors.NotFound):
-            known = bool(self._flows.find(name))
         chosen = request.query.get("commit", "")
         at = next((n for n, one in enumerate(found) if chosen and one.commit.startswith(chosen)), None)
         changed: list[str] = []
@@ -65,7 +62,7 @@ class HistoryPages:
             request,
             "history.html",
             name=name,
-            is_there=known,
+            is_there=self._known(name) is not None,
             versions=found[:_VERSIONS_MAX],
             more=len(found) > _VERSIONS_MAX,
             chosen=found[at] if at is not None else None,
@@ -79,6 +76,14 @@ class HistoryPages:
         form = await answers.form_of(request)
         commit, script = await self._history.version(name, form.get("commit", ""))
         message = f'Restore flow "{name}" as it was in {commit[:12]}'
+        before = self._known(name)
         await self._repository.save_flow(name, script, author=request[routes.PRINCIPAL].name, message=message)
         await self._repository.published(authoring.PUBLICATION_S)
+        after = self._known(name)
+        answers.note_change(request, api.flow_tag(before) if before else "", api.flow_tag(after) if after else "")
         return templates.redirect(f"/flows/{wording.segment(name)}")
+
+    def _known(self, name: str) -> model.Flow | None:
+        with contextlib.suppress(errors.NotFound):
+            return self._flows.find(name)
+        return None

@@ -3,9 +3,9 @@
     GET  /                       what needs somebody, what runs, what ended lately, how the daemon is
     GET  /sync · POST /sync      how the source is doing; look now
 
-The other pages: ``flow_pages``, ``execution_pages``, ``message_pages``, ``record_pages``, ``house_pages``. Like the API
-each handler parses, calls and renders, and everything goes through the same doors. Pages decide nothing: who may is
-``access``'s, what a page looks like the templates'.
+The other pages: ``flow_pages``, ``history_pages``, ``execution_pages``, ``message_pages``, ``record_pages``,
+``task_pages``, ``account_pages``. Like the API each handler parses, calls and renders, and everything goes through the
+same doors. Pages decide nothing: who may is ``access``'s, what a page looks like the templates'.
 """
 
 from __future__ import annotations

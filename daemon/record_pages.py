@@ -19,7 +19,7 @@ from aiohttp import web
 
 from ..engine import errors, values
 from ..engine.running import keeper, locking
-from . import answers, routes, templates, wording
+from . import answers, preconditions, routes, templates, wording
 
 #: Pages that list one type of record: address → type, title, what such a record is.
 _LISTED = {
@@ -77,6 +77,7 @@ class RecordPages:
         text = form.get("value", "")
         try:
             value = msgspec.Raw(values.checked(msgspec.json.encode(_loaded(text)), "the setting"))
+            await self._note(request, "setting", name)
             await self._keeper.save("setting", name, {"value": value}, _actor(request))
         except (yaml.YAMLError, TypeError, ValueError) as error:
             refused = errors.InvalidRequest(f"this is no YAML: {str(error)[:300]}")
@@ -84,13 +85,20 @@ class RecordPages:
         except errors.InvalidRequest as error:
             return self._setting_page(request, await self._shown(name), text, error)
         await self._keeper.durable()
+        answers.note_change(request, after=preconditions.tag_of(await self._keeper.show("setting", name)))
         return templates.redirect(f"/settings/{wording.segment(name)}")
 
     async def delete_setting(self, request: web.Request) -> web.Response:
         """Delete it."""
+        await self._note(request, "setting", request.match_info["name"])
         await self._keeper.delete("setting", request.match_info["name"], _actor(request))
         await self._keeper.durable()
         return templates.redirect("/settings")
+
+    async def _note(self, request: web.Request, type_: str, name: str) -> None:
+        """Have the audit log say what there is before it is changed."""
+        if name and self._keeper.exists(type_, name):
+            answers.note_change(request, before=preconditions.tag_of(await self._keeper.show(type_, name)))
 
     async def _all(self, type_: str) -> list[dict[str, Any]]:
         """Return the records of a type by name, as people see them."""
@@ -124,6 +132,7 @@ class RecordPages:
     async def delete_file(self, request: web.Request) -> web.Response:
         """Delete one."""
         name = (await answers.form_of(request)).get("name", "")
+        await self._note(request, "file", name)
         await self._keeper.delete("file", name, _actor(request))
         await self._keeper.durable()
         return templates.redirect("/files")

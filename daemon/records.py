@@ -114,12 +114,12 @@ class Records:
         is_new = not self._keeper.exists(type_, name)
         tag = "" if is_new else preconditions.tag_of(await self._keeper.show(type_, name))
         preconditions.check(request.headers, tag, f"{type_} {name!r}")
-        request[answers.CHANGE] = (tag.strip('"'), "")
+        answers.note_change(request, before=tag)
         return is_new
 
     async def _saved(self, request: web.Request, type_: str, name: str, *, is_new: bool) -> web.Response:
         answer = _tagged(await self._keeper.show(type_, name), status=201 if is_new else 200)
-        request[answers.CHANGE] = (request[answers.CHANGE][0], answer.headers["ETag"].strip('"'))
+        answers.note_change(request, after=answer.headers["ETag"])
         return answer
 
     async def _delete(self, request: web.Request, type_: str, name: str) -> web.Response:

@@ -91,6 +91,7 @@ class Sequels:
                 protect_outputs=state.protect_outputs,
                 retention_time_s=state.retention_time_s,
                 on_interrupt=state.on_interrupt,
+                strict_replay=state.strict_replay,
                 traceparent=state.traceparent,
                 terms=again,
                 **contents.held(state.inputs).twins("inputs"),

@@ -181,6 +181,21 @@ def test_what_was_changed_stands_in_the_audit_log_as_hashes(daemon, tokens):
     assert (line["before"], line["after"]) == (before.strip('"'), after.strip('"'))
 
 
+def test_what_was_changed_from_a_page_stands_in_the_audit_log_likewise(daemon, tokens):
+    browser = Browser(daemon.url).logged_in(tokens["administrator"])
+    browser.submit(browser.get("/settings"), {"name": "paged", "value": "1"})
+    browser.submit(browser.get("/settings/paged"), {"value": "2"})
+    tag = daemon.client._answer("GET", "/settings/paged")
+    with tag as answer:
+        newest = answer.headers["ETag"].strip('"')
+    changed, made = [one for one in daemon.client.audit(limit=10) if one["what"].startswith("POST /settings")][:2]
+    assert made["before"] == "" and made["after"] == changed["before"] and changed["after"] == newest
+    page = browser.get("/edit?flow=mine/one")
+    browser.submit(page, {"script": "def handler(system, this):\n    this.flow('other/two')\n    # from a page\n"})
+    line = next(one for one in daemon.client.audit(limit=5) if one["what"] == "POST /edit")
+    assert line["before"] != line["after"] == daemon.client.flow_with_tag("mine/one")[1].strip('"')
+
+
 def test_somebody_limited_to_flows_runs_those_and_no_others_by_whatever_name(daemon, tokens):
     mine = tokens["mine"]
     other = daemon.client.flow("other/two")["id"]

@@ -101,6 +101,7 @@ def test_the_same_key_means_the_same_execution_and_another_body_is_a_conflict(da
         ("/flows/steps/run", b"{", 400, "the body cannot be used"),
         ("/flows/steps/run", {"inputs": [1]}, 400, "inputs must be an object"),
         ("/flows/steps/run", b'{"inputs": {"a": {"b": 1, "c": 2, "b": 3}}}', 400, "the key 'b' stands twice"),
+        ("/executions/bulk", b'{"action": "cancel", "executions": ["x"], "executions": []}', 400, "stands twice"),
         ("/flows/steps/run", b'{"inputs": {}, "inputs": {"steps": 9}}', 400, "the key 'inputs' stands twice"),
         ("/flows/steps/run", b'{"inputs": {"a": ' + b"[" * 63 + b"]" * 63 + b"}}", 400, "more than 64 deep"),
         ("/flows/steps/run", b'{"inputs": ' + b'{"a": ' * 100_000, 400, "more than 64 deep"),

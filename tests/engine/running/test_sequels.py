@@ -131,3 +131,33 @@ def test_a_while_grows_up_to_its_bound_and_is_spread():
     assert [said.delay_before_s(n, 0.5) for n in (1, 2, 3, 10_000)] == [1.0, 10.0, 50.0, 50.0]
     assert (said.delay_before_s(1, 0.0), said.delay_before_s(1, 1.0)) == (0.5, 1.5)
     assert policy.Retry(on=("ConnectionError",)).covers("requests.exceptions.ConnectionError", "")
+
+
+async def test_another_attempt_has_whatever_the_first_one_had(office):
+    """Each field of the event is carried on, or stands here with the reason why not."""
+    of_its_own = {"execution", "terms", "key", "key_digest"}  # a new one; its place among the attempts; sent once
+    of_a_parent = {"parent", "parent_call", "depth", "orphan", "queued"}  # what has a parent is not tried again
+    of_others = {"type", "task", "script", "script_blob", "inputs_sealed", "inputs_blob"}  # no flow, or see ``inputs``
+    given = {
+        "name": "n",
+        "commit": "c" * 40,
+        "path": "f.py",
+        "webhook": True,
+        "outside": True,
+        "created_by": "Ada",
+        "timeout_s": 7.0,
+        "reuse": False,
+        "protect_inputs": ("a",),
+        "protect_outputs": ("b",),
+        "retention_time_s": 9.0,
+        "on_interrupt": "restart",
+        "strict_replay": True,
+        "traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01",
+        "inputs": RAW(b'{"a":1}'),
+    }
+    subject = office.ledger.create(events.ExecutionCreated(execution="e", flow_id="id of f", flow_name="f", **given))
+    office.finish(subject, failed())
+    again = office.begun[0]
+    assert {name: getattr(again, name) for name in given} == given
+    left = set(events.ExecutionCreated.__struct_fields__) - of_its_own - of_a_parent - of_others - given.keys()
+    assert left == {"flow_id", "flow_name"}
