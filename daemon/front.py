@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import time
 import urllib.parse
 from collections.abc import Iterable
 from typing import ClassVar
@@ -27,6 +28,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,100}")
 _NAME_CHARACTERS_MAX = 200
 _GROUPS_MAX = 500
+_TELL_AGAIN_S = 60.0
 
 
 class Misdirected(errors.InvalidRequest):
@@ -77,6 +79,7 @@ class Front:
             names: Iterable[str] = (*proxy.hosts, *LOOPBACK_NAMES) if proxy and proxy.hosts else ()
         else:  # with a certificate of its own a browser has compared the name already
             names = (*LOOPBACK_NAMES, address.host) if address.loopback else ()
+        self._told_s = float("-inf")
         self._names = frozenset(name.lower() for name in names)
 
     def check_host(self, request: web.Request) -> None:
@@ -109,7 +112,9 @@ class Front:
         if proxy is None or not proxy.user_header or proxy.user_header not in request.headers:
             return None
         if not self._trusted(request.remote or ""):
-            log.warning("access.header_ignored", header=proxy.user_header, origin=request.remote or "")
+            if time.monotonic() - self._told_s > _TELL_AGAIN_S:  # strangers could fill the log with it
+                self._told_s = time.monotonic()
+                log.warning("access.header_ignored", header=proxy.user_header, origin=request.remote or "")
             return None
         names = request.headers.getall(proxy.user_header)
         if len(names) != 1 or not names[0].strip():
