@@ -456,7 +456,7 @@ def _front(
         *flow_pages.FlowPages(work, archive, flows, synchroniser.authoring, subjects).table(),
         *execution_pages.ExecutionPages(work, archive, flows, parts.hub, subjects).table(),
         *message_pages.MessagePages(work.asking, subjects).table(),
-        *record_pages.RecordPages(work.keeper, work.locking).table(),
+        *record_pages.RecordPages(work.keeper, work.locking, flows, parts.schedules).table(),
         *task_pages.TaskPages(parts.tasks).table(),
     ]
 

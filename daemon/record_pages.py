@@ -3,7 +3,9 @@
     GET  /settings                       all of them; GET /settings/{name} one, with its value as YAML
     POST /settings/{name} · …/delete     change it, delete it; ``name`` of the form makes a new one
     GET  /files · POST /files/delete     all of them, with a place to drop more (scripts send them through the API)
-    GET  /connections · /webhooks · /schedules · /vault_configs
+    GET  /connections · /vault_configs
+    GET  /schedules                      those of flows and of records, and when each is due next
+    GET  /webhooks                       likewise, with their addresses
     GET  /locks · POST /locks/release    who has what, who waits; take a lock from whoever has it
 
 What a record may hold is the keeper's business; secrets come masked from it.
@@ -17,25 +19,27 @@ import msgspec
 import yaml
 from aiohttp import web
 
-from ..engine import errors, values
-from ..engine.running import keeper, locking
+from ..engine import errors, ports, values
+from ..engine.running import keeper, locking, schedules
 from . import answers, preconditions, routes, templates, wording
 
 #: Pages that list one type of record: address → type, title, what such a record is.
 _LISTED = {
     "connections": ("connection", "Connections", "How flows reach other systems without knowing their passwords."),
-    "webhooks": ("webhook", "Webhooks", "Addresses at which others set flows going."),
-    "schedules": ("schedule", "Schedules", "When flows start by themselves."),
     "vault_configs": ("vault_config", "Vaults", "Where secrets are read from."),
 }
 
 
 class RecordPages:
-    """The handlers, who keeps the records, and who gives the locks."""
+    """The handlers; who keeps the records and gives the locks; what flows say of themselves; who knows the time."""
 
-    def __init__(self, records: keeper.Keeper, locks: locking.Locking) -> None:
+    def __init__(
+        self, records: keeper.Keeper, locks: locking.Locking, flows: ports.Flows, timetable: schedules.Schedules
+    ) -> None:
         self._keeper = records
         self._locks = locks
+        self._flows = flows
+        self._timetable = timetable
 
     def table(self) -> list[routes.Route]:
         """Return the routes."""
@@ -51,6 +55,8 @@ class RecordPages:
             row("POST", "/settings/{name}/delete", self.delete_setting, "delete a setting from its page"),
             row("GET", "/files", self.list_files, "the page of files"),
             row("POST", "/files/delete", self.delete_file, "delete a file from its page"),
+            row("GET", "/schedules", self.list_schedules, "the page of schedules"),
+            row("GET", "/webhooks", self.list_webhooks, "the page of webhooks"),
             row("GET", "/locks", self.list_locks, "the page of locks"),
             row("POST", "/locks/release", self.release_lock, "free a lock from its page", "run"),
             *(row("GET", f"/{plural}", self.list_records, f"the page of {plural}") for plural in _LISTED),
@@ -122,6 +128,20 @@ class RecordPages:
         type_, title, lead = _LISTED[request.path.strip("/")]
         records = [(one, _fields(one)) for one in await self._all(type_)]
         return templates.page(request, "records.html", live="/live", title=title, lead=lead, records=records)
+
+    async def list_schedules(self, request: web.Request) -> web.Response:
+        """All schedules, of flows and of records, with their next ticks."""
+        found = await self._timetable.timetable()
+        return templates.page(request, "schedules.html", live="/live", schedules=found)
+
+    async def list_webhooks(self, request: web.Request) -> web.Response:
+        """Those that records publish, which decide about their names, and those of flows."""
+        records = [(one, _fields(one)) for one in await self._all("webhook")]
+        taken = {one["name"] for one, _ in records}
+        flows = self._flows.current().flows
+        hooks = {name: flow.metadata.webhook for name, flow in sorted(flows.items()) if flow.metadata.webhook}
+        of_flows = [(name, hook) for name, hook in hooks.items() if hook.name not in taken]
+        return templates.page(request, "webhooks.html", live="/live", records=records, of_flows=of_flows)
 
     async def list_files(self, request: web.Request) -> web.Response:
         """All files."""

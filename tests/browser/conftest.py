@@ -29,6 +29,9 @@ FLOWS = {
     "waits": "def handler(system, this):\n    this.sleep(3600)\n",
     "fails": "def handler(system, this):\n    numbers = []\n    return numbers[3]\n",
     "broken": "def handler(system, this):\n    return (\n",
+    "at night": "# /// script\n# [tool.headrace]\n# schedule = '30 2 * * *'\n# timezone = 'Europe/Vienna'\n"
+    "# webhook = {name = 'now', auth = 'github', secret = 'secret.env(NIGHT)'}\n# ///\n"
+    "def handler(system, this):\n    return this.success()\n",
     "parent": "def handler(system, this):\n    this.flow('fails', wait=False)\n    this.flow('talks')\n",
     "hostile": "def handler(system, this):\n"
     "    print('\\x1b[31m<img src=x onerror=alert(1)>\\x1b[0m')\n"

@@ -215,3 +215,13 @@ def test_a_former_version_is_looked_at_and_brought_back(place, tab):
     client.delete_flow("remembered")
     tab.page.goto("/flows/remembered/history")
     assert "Deleted" in tab.page.inner_text("main")
+
+
+def test_what_flows_say_of_themselves_stands_among_schedules_and_webhooks(place, tab):
+    tab.page.goto("/schedules")
+    row = tab.page.locator("main tbody tr", has_text="at night")
+    assert "Europe/Vienna" in row.inner_text()
+    assert row.locator("td").nth(2).inner_text().count("02:30") == 5, "the next five, in its zone"
+    tab.page.goto("/webhooks")
+    row = tab.page.locator("main tbody tr", has_text="at night")
+    assert "POST /webhook/now" in row.inner_text() and "github" in row.inner_text()
