@@ -63,6 +63,8 @@ def problem(error: errors.HeadraceError, status: int | None = None, request_id: 
     body: dict[str, Any] = {"type": type_of(title), "title": title, "status": code, "detail": error.message}
     if error.hint:
         body["hint"] = error.hint
+    if isinstance(error, errors.Conflict) and error.diff:
+        body["diff"] = error.diff
     if request_id:
         body["request"] = request_id
     headers = (

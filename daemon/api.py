@@ -15,7 +15,7 @@ from aiohttp import web
 from ..engine import errors, events, lifecycle, model, ports
 from ..engine.records import index, listing
 from ..engine.running import dispatcher, views
-from ..sync import loop as sync_loop
+from ..sync import sources
 from . import answers, operations, paging, reach, routes, shapes, stream, typings
 from .operations import Operation
 from .reach import Reach
@@ -47,7 +47,7 @@ class Api:
         archive: index.Index,
         flows: ports.Flows,
         tasks: ports.Tasks,
-        synchroniser: sync_loop.Synchroniser,
+        synchroniser: sources.Sources,
         hub: stream.Hub,
         subjects: reach.Subjects,
     ) -> None:
@@ -99,6 +99,7 @@ class Api:
     def _of_tasks_and_sync(self, v1: str) -> list[routes.Route]:
         types, one = Operation(gives=shapes.Items[shapes.TaskType]), Operation(gives=shapes.TaskType)
         stubs, sync = Operation(gives=dict[str, str]), Operation(gives=shapes.Sync)
+        planned = Operation(gives=shapes.Items[shapes.Plan])
         look = Operation(gives=shapes.Sync, query=(operations.WAIT,))
         free, all_ = Reach.GENERAL, Reach.EVERYTHING
         rows: list[tuple[str, str, str, routes.Handler, str, Reach, Operation]] = [
@@ -106,6 +107,7 @@ class Api:
             ("GET", v1 + "/tasks/{type}", "read", self.show_task, "a task type with its inputs and outputs", free, one),
             ("GET", f"{v1}/typings", "read", self.show_typings, "what editors learn of flow_api", free, stubs),
             ("GET", f"{v1}/sync", "read", self.show_sync, "what is published, how the source is doing", all_, sync),
+            ("POST", f"{v1}/sync/plan", "run", self.plan_sync, "what syncing now would change", all_, planned),
             ("POST", f"{v1}/sync", "run", self.sync_now, "look for new commits now", all_, look),
         ]
         return [routes.Route(*row) for row in rows]
@@ -221,6 +223,10 @@ class Api:
     async def show_sync(self, request: web.Request) -> web.Response:
         """What is published and how the source is doing."""
         return answers.json_answer(self._synchroniser.status())
+
+    async def plan_sync(self, request: web.Request) -> web.Response:
+        """What looking now would change, for each source; nothing of it is done."""
+        return answers.json_answer({"items": await self._synchroniser.plan()})
 
     async def sync_now(self, request: web.Request) -> web.Response:
         """Look now; the answer comes after that, or after ``wait`` seconds."""

@@ -35,8 +35,8 @@ from ..engine.running import (
 )
 from ..engine.state import age, masks, sealed, secrets
 from ..engine.workers import processes
-from ..sync import loop as sync_loop
 from ..sync import source as sync_source
+from ..sync import sources
 from ..tasks import definition, egress, registry, vault_client
 from . import (
     api,
@@ -203,7 +203,7 @@ class Parts:
     """What a daemon consists of, between its journal and its front."""
 
     source: sync_source.Source
-    synchroniser: sync_loop.Synchroniser
+    synchroniser: sources.Sources
     tasks: registry.Registry
     work: dispatcher.Dispatcher
     hub: stream.Hub
@@ -221,13 +221,13 @@ def _assemble(
     pool: processes.Processes,
 ) -> Parts:
     """Put the rooms together; nothing is started yet."""
-    source = surroundings.source(settings)
+    source, *others = surroundings.sources(settings)
     outside = egress.Egress(deny_private=settings.tasks_public_only)
     tasks = registry.installed(definition.Settings(egress=outside))
     vaults = vault_client.Client()
     known = masks.Masks()
-    synchroniser = sync_loop.Synchroniser(
-        source,
+    synchroniser = sources.Sources(
+        [source, *others],
         settings.state_directory,
         publications=Publications(lines),
         commits_in_use=lambda: work.commits_in_use(),
@@ -248,7 +248,7 @@ def _assemble(
             max_running=settings.run_max_running,
             cancel_grace_s=settings.run_cancel_grace_s,
             hibernate_after_s=settings.run_hibernate_after_s,
-            allow_local_files=source.developer,
+            allow_local_files=all(one.developer for one in (source, *others)),
             workspace=settings.identity_workspace,
             environment=settings.identity_environment,
         ),
@@ -314,7 +314,7 @@ async def _live(settings: config.Configuration, manager: service_manager.Service
         watch_pool = group.create_task(_raise_when_done(pool.failed), name="fork server")
         parts = _assemble(settings, lines, archive, unfinished, pool)
         source, synchroniser, work = parts.source, parts.synchroniser, parts.work
-        await synchroniser.start(unfinished.published.get(source.name))
+        await synchroniser.start(unfinished.published)
         count = len(unfinished.executions)
         lines.append(events.DaemonStarted(version=__version__, pid=os.getpid(), unfinished=count))
         work.start(group, list(unfinished.executions.values()), unfinished.loose, unfinished.unreadable)
@@ -425,7 +425,7 @@ def _front(
     interface = api.Api(work, archive, flows, parts.tasks, synchroniser, parts.hub, subjects)
     vitals = health.Health(settings.state_directory, work, archive, flows, synchroniser, parts.figures, care.notices)
     vitals.watch()
-    again = runs.Runs(work, subjects)
+    again = runs.Runs(work, synchroniser, subjects)
     folder = settings.state_directory
     extracts = extract.Extracts(
         archive,
@@ -435,7 +435,7 @@ def _front(
         settings.identity_workspace,
         settings.identity_environment,
     )
-    writing = authoring.Authoring(flows, synchroniser.authoring)
+    writing = authoring.Authoring(flows, synchroniser)
     past = flow_history.FlowHistory(flows, synchroniser, writing)
     return [
         *vitals.table(),
@@ -451,9 +451,9 @@ def _front(
         *past.table(),
         *history_pages.HistoryPages(flows, past, synchroniser.authoring).table(),
         *hooks.table(),
-        *pushes.Pushes(synchroniser, surroundings.push_secret(settings), settings.source_ref).table(),
+        *pushes.Pushes(synchroniser, surroundings.believed(settings)).table(),
         *pages.Pages(work, archive, flows, synchroniser, subjects, folder).table(),
-        *flow_pages.FlowPages(work, archive, flows, synchroniser.authoring, subjects).table(),
+        *flow_pages.FlowPages(work, archive, flows, synchroniser, subjects).table(),
         *execution_pages.ExecutionPages(work, archive, flows, parts.hub, subjects).table(),
         *message_pages.MessagePages(work.asking, subjects).table(),
         *record_pages.RecordPages(work.keeper, work.locking, flows, parts.schedules).table(),

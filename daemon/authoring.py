@@ -7,18 +7,23 @@ Called by ``app`` for the route table.
 
 from __future__ import annotations
 
+import asyncio
 import datetime
+import re
 
 import msgspec
 from aiohttp import web
 
 from ..engine import errors, model, ports
+from ..sync import sources
 from . import answers, api, operations, preconditions, routes, shapes
 from .reach import Reach
 
 #: How long an answer waits for the catalogue to have the change.
 PUBLICATION_S = 5.0
 BODY_BYTES_MAX = 16 * 1024 * 1024
+#: An ETag as ``api.flow_tag`` makes it.
+_TAG = re.compile(r'"([0-9a-f]{40,64})(?:-[0-9a-f]{12})?"')
 #: What a flow that nobody wrote yet looks like.
 TEMPLATE = """import flow_api
 
@@ -54,9 +59,10 @@ class Renaming(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Authoring:
     """The handlers, the catalogue and who writes to the repository."""
 
-    def __init__(self, flows: ports.Flows, repository: ports.Authoring) -> None:
+    def __init__(self, flows: ports.Flows, origin: sources.Sources) -> None:
         self._flows = flows
-        self._repository = repository
+        self._origin = origin
+        self._repository: ports.Authoring = origin.authoring
 
     def table(self) -> list[routes.Route]:
         """Return the routes."""
@@ -98,20 +104,20 @@ class Authoring:
         """Make the script what the flow is; commits even a script that does not run, which marks the flow broken."""
         asked = answers.decoded(await answers.json_of(request, BODY_BYTES_MAX), Script)
         name = request.match_info["name"]
-        known = self._guarded(request, name)
+        known = await self._guarded(request, name)
         return await self._saved(
             request, known.name if known else name, asked.script, asked.message, status=200 if known else 201
         )
 
     async def restore(self, request: web.Request, name: str, script: str, message: str) -> web.Response:
         """Make a former text of ``name`` what the flow is; guarded as ``save`` is."""
-        known = self._guarded(request, name)
+        known = await self._guarded(request, name)
         return await self._saved(request, known.name if known else name, script, message, status=200 if known else 201)
 
     async def rename(self, request: web.Request) -> web.Response:
         """Move its file; the flow keeps its id."""
         asked = answers.decoded(await answers.json_of(request, BODY_BYTES_MAX), Renaming)
-        flow = self._guarded(request, self._flows.find(request.match_info["name"]).name)
+        flow = await self._guarded(request, self._flows.find(request.match_info["name"]).name)
         assert flow is not None
         who = request[routes.PRINCIPAL].name
         await self._repository.rename_flow(flow.name, asked.name, author=who, message=asked.message)
@@ -119,7 +125,7 @@ class Authoring:
 
     async def delete(self, request: web.Request) -> web.Response:
         """Remove its file."""
-        flow = self._guarded(request, self._flows.find(request.match_info["name"]).name)
+        flow = await self._guarded(request, self._flows.find(request.match_info["name"]).name)
         assert flow is not None
         message = request.query.get("message", "")
         await self._repository.delete_flow(flow.name, author=request[routes.PRINCIPAL].name, message=message)
@@ -140,16 +146,32 @@ class Authoring:
         headers = {"ETag": api.flow_tag(flow), "Location": api.flow_address(flow)}
         return answers.json_answer(api.flow_view(flow), status=status, headers=headers)
 
+    async def _since(self, flow: model.Flow, seen: str) -> str:
+        """Return what became of a flow since it had the ETag ``seen``; nothing where that cannot be said."""
+        blob = _TAG.fullmatch(seen.strip())
+        if blob is None:
+            return ""
+        try:
+            at = self._origin.place(flow.name)
+            return await asyncio.to_thread(at.versions.since, at.path, blob[1], at.tip)
+        except errors.HeadraceError:  # the refusal is what matters
+            return ""
+
     def _known(self, name: str) -> model.Flow | None:
         try:
             return self._flows.find(name)
         except errors.NotFound:
             return None
 
-    def _guarded(self, request: web.Request, name: str) -> model.Flow | None:
+    async def _guarded(self, request: web.Request, name: str) -> model.Flow | None:
         """Return the flow if there is one; raises ``PreconditionFailed`` if it is not what the sender says it is."""
         flow = self._known(name)
         tag = "" if flow is None else api.flow_tag(flow)
-        preconditions.check(request.headers, tag, f"flow {name!r}")
+        try:
+            preconditions.check(request.headers, tag, f"flow {name!r}")
+        except preconditions.PreconditionFailed as failed:
+            if flow is not None:
+                failed.diff = await self._since(flow, request.headers.get("If-Match", ""))
+            raise
         answers.note_change(request, before=tag)
         return flow

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine import errors
-from . import former_flows, logins, written
+from . import logins, origin, written
 from .endpoint import (
     ANSWER_S,
     Endpoint,
@@ -77,7 +77,7 @@ class _Patience:
         self._rest_s = min(self._rest_s * 2, 2.0)
 
 
-class Client(former_flows.FormerFlows):
+class Client(origin.Origin):
     """One daemon. Every method is one request unless it says otherwise, and raises ``Refused`` or ``Unreachable``."""
 
     def __init__(self, endpoint: Endpoint, token: str = "") -> None:
@@ -138,12 +138,15 @@ class Client(former_flows.FormerFlows):
         """Remove a flow, by a commit."""
         self._done("DELETE", f"/flows/{_segment(name)}?{urllib.parse.urlencode({'message': message})}")
 
-    def run(self, flow: str, inputs: Mapping[str, Any] | None = None, *, name: str = "", key: str = "") -> JSON:
+    def run(
+        self, flow: str, inputs: Mapping[str, Any] | None = None, *, name: str = "", key: str = "", ref: str = ""
+    ) -> JSON:
         """Have ``flow`` run and return its execution, which is durable from then on and most likely not ended.
 
+        ``ref``: a commit, or a branch or tag that the daemon allows, to run it from instead of what is published.
         ``key`` makes it safe to ask again: the same key never runs it twice. Without one a random key is used, and
         a connection that breaks midway is followed by one more attempt."""
-        body: JSON = {"inputs": dict(inputs or {})} | ({"name": name} if name else {})
+        body: JSON = {"inputs": dict(inputs or {}), "name": name, "ref": ref}
         headers = {"Idempotency-Key": key or str(uuid.uuid4())}
         path = f"/flows/{_segment(flow)}/run"
         try:
@@ -392,14 +395,6 @@ class Client(former_flows.FormerFlows):
     def task(self, name: str) -> JSON:
         """Return one task type."""
         return self._json("GET", f"/tasks/{_segment(name)}")
-
-    def sync_state(self) -> JSON:
-        """Return what is published and how the last look at the source went."""
-        return self._json("GET", "/sync")
-
-    def sync(self, wait_s: float = 60) -> JSON:
-        """Have the source looked at now and return how it went."""
-        return self._json("POST", "/sync", query=[("wait", f"{wait_s:g}")], timeout_s=ANSWER_S + wait_s)
 
     def prune(self, *, keep_s: float | None = None, dry_run: bool = False) -> JSON:
         """Have records forgotten that were kept long enough, their disk freed; returns how much went (or would go)."""

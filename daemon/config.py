@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine import errors
-from ..sync import verification
+from ..sync import source, verification
 from . import front, oidc, pushes, written
 from . import setting_kinds as kinds
 
@@ -85,6 +85,9 @@ class Configuration:
     )
     source_verify: verification.Verify | None = _setting(  # noqa: RUF009 - as below
         "source.verify", "none", kinds.table(verification.Verify, none="none"), "commits must be signed by one of these"
+    )
+    source_preview: source.Preview | None = _setting(  # noqa: RUF009 - as below
+        "source.preview", "", kinds.table(source.Preview), "branches and tags that flows may be run from unmerged"
     )
     source_push: pushes.Push | None = _setting(  # noqa: RUF009 - as below
         "source.push", "", kinds.table(pushes.Push), "a forge's push events are believed, signed with this secret"
@@ -165,6 +168,10 @@ class Configuration:
         "the least severe lines that are written",
     )
     origins: Mapping[str, str]
+    #: What the names of this source's flows begin with; empty for the only one, and the first of several.
+    source_prefix: str = ""
+    #: Of several sources those with a prefix: their prefix, and their ``source.…`` by field.
+    others: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     #: The credential ``tls``: certificate chain and private key in one PEM file; empty if there is none.
     tls: str = ""
     #: The credential ``oidc-client-secret`` likewise.
@@ -177,18 +184,34 @@ class Configuration:
         """Whether only this machine can reach the daemon. Behind a proxy the whole world arrives from loopback."""
         return self.listen_address.loopback and not self.listen_behind_proxy
 
+    def each_source(self) -> list[Configuration]:
+        """Return these settings once for each source, with ``source_…`` being that one's."""
+        others = [dataclasses.replace(self, source_prefix=prefix, **values) for prefix, values in self.others]
+        return [self, *others]
+
     def printed(self) -> str:
         """Return the settings as TOML, each with its origin as a comment; credentials are unreadable."""
         lines: list[str] = []
         section = ""
         for name, row in _rows():
-            here, _, key = row.key.partition(".")
+            here = row.key.partition(".")[0]
             if here != section:
-                lines += ["", f"[{here}]"] if lines else [f"[{here}]"]
+                title = "[[source]]" if here == "source" and self.others else f"[{here}]"
+                lines += self._printed_others() if section == "source" else []
+                lines += ["", title] if lines else [title]
                 section = here
-            value = json.dumps(row.kind.show(getattr(self, name)), ensure_ascii=False)
-            lines.append(f"{f'{key} = {value}':<44} # {self.origins[row.key]}")
+            lines.append(self._printed(row, getattr(self, name), self.origins[row.key]))
         return "\n".join(lines) + "\n"
+
+    def _printed_others(self) -> Iterator[str]:
+        for prefix, values in self.others:
+            yield from ("", "[[source]]", f"prefix = {json.dumps(prefix)}")
+            yield from (self._printed(row, values[name], prefix) for name, row in _rows() if name in values)
+
+    @staticmethod
+    def _printed(row: Row, value: Any, origin: str) -> str:
+        shown = json.dumps(row.kind.show(value), ensure_ascii=False)
+        return f"{row.key.partition('.')[2] + ' = ' + shown:<44} # {origin}"
 
 
 def _rows() -> Iterator[tuple[str, Row]]:
@@ -213,8 +236,12 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], files: Mapping
     found: dict[str, tuple[object, str]] = {k: (row.default, "default") for k, row in ROWS.items()}
     if environ.get("STATE_DIRECTORY"):
         found["state.directory"] = (written.state_directory(environ), "$STATE_DIRECTORY")
+    others: list[_Other] = []
     for file, text in files.items():
-        found.update(_from_file(file, text, problems))
+        document = _read(file, text, problems)
+        if isinstance(document.get("source"), list):
+            document["source"], others = _several(file, document["source"], problems)
+        found.update(_from_file(file, document, problems))
     found.update(_from_environment(environ, problems))
     found.update({key: (value, "command line") for key, value in flags.items()})
     values: dict[str, Any] = {}
@@ -227,6 +254,7 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], files: Mapping
             values[name] = row.kind.parse(value)
         except ValueError as error:
             problems.append(f"{row.key} = {_quoted(value)} {error} ({origin})")
+    parsed = tuple((other.prefix, _parsed(other, problems)) for other in others)
     tls = _credential(environ, "tls")
     secrets: dict[str, Any] = {
         "oidc_client_secret": _credential(environ, "oidc-client-secret"),
@@ -236,7 +264,52 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], files: Mapping
     if problems:
         raise _invalid(problems)
     origins = {key: origin for key, (_, origin) in found.items()}
-    return Configuration(**values, origins=origins, tls=tls, **secrets)
+    return Configuration(**values, origins=origins, others=parsed, tls=tls, **secrets)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Other:
+    """A source with a prefix as it is written in a file."""
+
+    prefix: str
+    file: str
+    members: Mapping[str, object]
+
+
+def _several(file: str, tables: list[Any], problems: list[str]) -> tuple[dict[str, object], list[_Other]]:
+    """Return the one of several ``[[source]]`` that has no prefix, and the others."""
+    first: list[dict[str, object]] = []
+    others: list[_Other] = []
+    for table in (dict(table) for table in tables if isinstance(table, dict)):
+        prefix = table.pop("prefix", "")
+        if not isinstance(prefix, str) or prefix in [other.prefix for other in others]:
+            problems.append(f"prefix = {_quoted(prefix)} of a [[source]] in {file} must be text that no other has")
+        elif prefix:
+            others.append(_Other(prefix, file, table))
+        else:
+            first.append(table)
+    if len(first) != 1:
+        problems.append(f"of the [[source]] in {file} {len(first)} have no prefix, and exactly one must have none")
+    return first[0] if first else {}, others
+
+
+def _parsed(other: _Other, problems: list[str]) -> dict[str, Any]:
+    """Return the settings of a source by field; what is not said is as usual."""
+    where = f"[[source]] with prefix {other.prefix!r} in {other.file}"
+    values: dict[str, Any] = {}
+    rows = {row.key.removeprefix("source."): (name, row) for name, row in _rows() if row.key.startswith("source.")}
+    unknown = sorted(other.members.keys() - rows.keys())
+    problems += [f"{key} of {where} is not a setting{_nearest(key, rows)}" for key in unknown]
+    for key, (name, row) in rows.items():
+        value = other.members.get(key, row.default)
+        if value is None:
+            problems.append(f"{row.key} of {where} is missing: {row.help}")
+            continue
+        try:
+            values[name] = row.kind.parse(value)
+        except ValueError as error:
+            problems.append(f"{row.key} = {_quoted(value)} {error} ({where})")
+    return values
 
 
 def _credential(environ: Mapping[str, str], name: str) -> str:
@@ -249,12 +322,15 @@ def _quoted(value: object) -> str:
     return written.without_credentials(json.dumps(value, ensure_ascii=False, default=str))
 
 
-def _from_file(file: str, text: str, problems: list[str]) -> Iterator[tuple[str, tuple[object, str]]]:
+def _read(file: str, text: str, problems: list[str]) -> dict[str, Any]:
     try:
-        document = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         problems.append(f"{file} is not valid TOML: {error}")
-        return
+        return {}
+
+
+def _from_file(file: str, document: Mapping[str, Any], problems: list[str]) -> Iterator[tuple[str, tuple[object, str]]]:
     for section, members in document.items():
         if isinstance(members, list):
             problems.append(f"[[{section}]] in {file}: several of them are not supported, write [{section}] once")

@@ -49,6 +49,7 @@ class Refused(errors.HeadraceError):
         self.status = status
         self.type = str(problem.get("type") or "about:blank")
         self.detail = self.message
+        self.diff = str(problem.get("diff") or "")
 
 
 class NotFound(Refused, errors.NotFound):

@@ -7,13 +7,12 @@ published. A flow that was deleted still has its history, under the name it had.
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
 
 import msgspec
 from aiohttp import web
 
-from ..engine import errors, model, ports
-from ..sync import catalogue, tree, versions
+from ..engine import errors, ports
+from ..sync import sources, tree, versions
 from . import answers, api, authoring, operations, paging, routes, shapes
 from .reach import Reach
 
@@ -32,26 +31,13 @@ class Restoring(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     message: str = ""
 
 
-class Repository(Protocol):
-    """Where versions are found."""
-
-    @property
-    def versions(self) -> versions.Versions:
-        """Every flow's."""
-
-
 class FlowHistory:
     """The handlers, and what they need."""
 
-    def __init__(self, flows: ports.Flows, repository: Repository, writing: authoring.Authoring) -> None:
+    def __init__(self, flows: ports.Flows, repository: sources.Sources, writing: authoring.Authoring) -> None:
         self._flows = flows
         self._repository = repository
         self._writing = writing
-
-    @property
-    def versions(self) -> versions.Versions:
-        """Every flow's."""
-        return self._repository.versions
 
     def table(self) -> list[routes.Route]:
         """Return the routes."""
@@ -79,13 +65,13 @@ class FlowHistory:
     async def list_versions(self, request: web.Request) -> web.Response:
         """A page of versions, from the commit that was published when the first page was made."""
         limit = paging.limit_of(request.query, _VERSIONS, paging.LIMIT_MAX)
-        path, tip = self.place(request.match_info["name"])
-        begin = 0
+        at = self.place(request.match_info["name"])
+        tip, begin = at.tip, 0
         if given := paging.read_cursor(request.query, tuple[str, int]):
-            tip = await asyncio.to_thread(self.versions.commit, given[0], tip)
+            tip = await asyncio.to_thread(at.versions.commit, given[0], tip)
             begin = max(0, given[1])
         most = min(begin + limit + 1, versions.VERSIONS_MAX)
-        found = await asyncio.to_thread(self.versions.of, path, tip, most)
+        found = await asyncio.to_thread(at.versions.of, at.path, tip, most)
         if not found:
             raise errors.NotFound(f"there never was a flow {request.match_info['name']!r}")
         end = begin + limit
@@ -101,16 +87,15 @@ class FlowHistory:
         flow = self._flows.find(name)
         shown = api.flow_view(flow) | {"script": self._script(flow.commit, flow.path)}
         if flow.broken is not None:
-            shown["newest_script"] = self._script(self._flows.current().commit, flow.broken.file)
+            shown["newest_script"] = self._script(self._flows.current().commit_of(flow), flow.broken.file)
         return answers.json_answer(shown, headers={"ETag": api.flow_tag(flow)})
 
     async def show_diff(self, request: web.Request) -> web.Response:
         """A unified diff."""
-        path, tip = self.place(request.match_info["name"])
-        known = self.versions
-        old = await asyncio.to_thread(known.commit, request.query.get("from", ""), tip)
-        new = await asyncio.to_thread(known.commit, request.query.get("to", "") or tip, tip)
-        text = await asyncio.to_thread(known.diff, path, old, new, tip)
+        at = self.place(request.match_info["name"])
+        old = await asyncio.to_thread(at.versions.commit, request.query.get("from", ""), at.tip)
+        new = await asyncio.to_thread(at.versions.commit, request.query.get("to", "") or at.tip, at.tip)
+        text = await asyncio.to_thread(at.versions.diff, at.path, old, new, at.tip)
         return answers.json_answer({"name": request.match_info["name"], "from": old, "to": new, "diff": text})
 
     async def restore(self, request: web.Request) -> web.Response:
@@ -123,9 +108,9 @@ class FlowHistory:
 
     async def version(self, name: str, given: str) -> tuple[str, str]:
         """Return a commit of the published history, by its beginning, and the flow's text in it."""
-        path, tip = self.place(name)
-        commit = await asyncio.to_thread(self.versions.commit, given, tip)
-        return commit, await asyncio.to_thread(self.versions.text, path, commit, tip)
+        at = self.place(name)
+        commit = await asyncio.to_thread(at.versions.commit, given, at.tip)
+        return commit, await asyncio.to_thread(at.versions.text, at.path, commit, at.tip)
 
     def _script(self, commit: str, path: str) -> str:
         try:
@@ -133,17 +118,11 @@ class FlowHistory:
         except OSError:  # left out of the snapshot, or cleaned away this moment
             return ""
 
-    def place(self, name: str) -> tuple[str, str]:
-        """Return the newest path of a flow, or the one it must have had, and the commit that is published."""
-        current: model.Catalogue = self._flows.current()
-        if not current.commit:
-            raise errors.NotFound("nothing is published yet")
+    def place(self, name: str) -> sources.Place:
+        """Return where a flow lies, or where one that is gone must have lain; raises ``NotFound``."""
+        at = self._repository.place(name)
         try:
-            return catalogue.path_now(current.find(name)), current.commit
-        except errors.NotFound:
-            path = f"{name}.py"
-        try:
-            tree.check_path(path)
+            tree.check_path(at.path)
         except tree.TreeRefused as refused:
             raise errors.NotFound(f"no flow can be called {name[:200]!r}: {refused.message}") from None
-        return path, current.commit
+        return at

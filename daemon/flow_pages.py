@@ -29,7 +29,7 @@ from ..engine import errors, events, ids, model, ports
 from ..engine.guest import flow_api
 from ..engine.records import index, listing
 from ..engine.running import dispatcher
-from ..sync import check
+from ..sync import check, sources
 from . import answers, api, authoring, reach, routes, templates, wording
 from .reach import Reach
 
@@ -71,14 +71,15 @@ class FlowPages:
         work: dispatcher.Dispatcher,
         archive: index.Index,
         flows: ports.Flows,
-        repository: ports.Authoring,
+        origin: sources.Sources,
         subjects: reach.Subjects,
     ) -> None:
         self._subjects = subjects
         self._work = work
         self._archive = archive
         self._flows = flows
-        self._repository = repository
+        self._origin = origin
+        self._repository: ports.Authoring = origin.authoring
 
     def table(self) -> list[routes.Route]:
         """Return the routes."""
@@ -144,7 +145,8 @@ class FlowPages:
         text = form.get("inputs", "").strip() or "{}"
         try:
             inputs = answers.checked_inputs(text.encode())
-            accepted = await self._work.submit(_submission(request, form, inputs))
+            commit = await self._origin.commit(request.match_info["name"], form.get("ref", "").strip())
+            accepted = await self._work.submit(_submission(request, form, commit, inputs))
         except errors.InvalidRequest as error:
             return await self._flow_page(request, text, error)
         return templates.redirect(f"/executions/{accepted.execution}")
@@ -174,7 +176,7 @@ class FlowPages:
         """Return the newest version, and the one that runs where that is another. Blocking."""
         shown = []
         if flow.broken is not None:
-            commit = self._flows.current().commit
+            commit = self._flows.current().commit_of(flow)
             shown.append(self._source("The newest version", commit, flow.broken.file, marked=flow.broken.line))
         if flow.runnable:
             title = "The version that runs" if flow.broken else "Source"
@@ -217,7 +219,7 @@ class FlowPages:
     def _newest(self, flow: model.Flow) -> str:
         """Return the text that a change of a flow begins with. Blocking."""
         if flow.broken is not None:
-            return self._text(self._flows.current().commit, flow.broken.file)
+            return self._text(self._flows.current().commit_of(flow), flow.broken.file)
         return self._text(flow.commit, flow.path)
 
     async def save(self, request: web.Request) -> web.Response:
@@ -351,12 +353,12 @@ def _members(owner: type) -> list[dict[str, str]]:
     return found
 
 
-def _submission(request: web.Request, form: dict[str, str], inputs: bytes) -> model.Submission:
+def _submission(request: web.Request, form: dict[str, str], commit: str, inputs: bytes) -> model.Submission:
     """Return the run that a form asks for. A form has its own key, so a button pressed twice runs the flow once."""
     who, flow, key = request[routes.PRINCIPAL].name, request.match_info["name"], form.get("key", "")
     return model.Submission(
         flow=flow,
-        commit=form.get("ref", "").strip(),
+        commit=commit,
         inputs=inputs,
         created_by=who,
         key=f"page:{who}:{key[:40]}" if key else "",

@@ -20,7 +20,7 @@ from .. import __version__
 from ..engine import ports
 from ..engine.records import index
 from ..engine.running import dispatcher
-from ..sync import loop as sync_loop
+from ..sync import sources
 from . import access, answers, metrics, routes, shapes
 from .operations import Operation
 from .reach import Reach
@@ -35,7 +35,7 @@ class Health:
         work: dispatcher.Dispatcher,
         archive: index.Index,
         flows: ports.Flows,
-        synchroniser: sync_loop.Synchroniser,
+        synchroniser: sources.Sources,
         figures: metrics.Metrics,
         notices: Callable[[], list[str]],
     ) -> None:

@@ -44,8 +44,8 @@ class HistoryPages:
     async def show(self, request: web.Request) -> web.Response:
         """The versions, and what one of them changed."""
         name = request.match_info["name"]
-        path, tip = self._history.place(name)
-        found = await asyncio.to_thread(self._history.versions.of, path, tip, _VERSIONS_MAX + 1)
+        place = self._history.place(name)
+        found = await asyncio.to_thread(place.versions.of, place.path, place.tip, _VERSIONS_MAX + 1)
         if not found:
             raise errors.NotFound(f"there never was a flow {name!r}")
         chosen = request.query.get("commit", "")
@@ -53,7 +53,7 @@ class HistoryPages:
         changed: list[str] = []
         if at is not None and at + 1 < len(found):
             pair = (found[at + 1].commit, found[at].commit)
-            text = await asyncio.to_thread(self._history.versions.diff, path, *pair, tip)
+            text = await asyncio.to_thread(place.versions.diff, place.path, *pair, place.tip)
             changed = wording.plain(text).rstrip("\n").split("\n")[2:]
         elif at is not None:
             _, text = await self._history.version(name, found[at].commit)

@@ -19,7 +19,7 @@ from aiohttp import web
 from ..engine import ports
 from ..engine.records import index, listing
 from ..engine.running import dispatcher
-from ..sync import loop as sync_loop
+from ..sync import sources
 from . import principals, reach, routes, templates
 from .reach import Reach
 
@@ -35,7 +35,7 @@ class Pages:
         work: dispatcher.Dispatcher,
         archive: index.Index,
         flows: ports.Flows,
-        synchroniser: sync_loop.Synchroniser,
+        synchroniser: sources.Sources,
         subjects: reach.Subjects,
         state: Path,
     ) -> None:

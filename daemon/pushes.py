@@ -8,8 +8,9 @@ over its raw body before anything of it is read; who is not believed learns noth
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import structlog
 from aiohttp import web
 
 from ..engine import errors
-from ..sync import loop as sync_loop
+from ..sync import sources
 from . import access, answers, operations, routes, shapes, signatures
 from .reach import Reach
 
@@ -50,15 +51,23 @@ class Push(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError(f"`secret_file` {self.secret_file!r} is not a file")
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Believed:
+    """A source, by its prefix, whose forge signs events with ``secret``; ``ref`` as it is configured."""
+
+    prefix: str
+    secret: str
+    ref: str
+
+
 class Pushes:
-    """The handler. ``secret`` is empty where no events are taken."""
+    """The handler."""
 
     def __init__(
-        self, synchroniser: sync_loop.Synchroniser, secret: str, ref: str, clock: Callable[[], float] = time.time
+        self, origin: sources.Sources, believed: Sequence[Believed], clock: Callable[[], float] = time.time
     ) -> None:
-        self._synchroniser = synchroniser
-        self._secret = secret
-        self._ref = ref
+        self._origin = origin
+        self._believed = believed
         self._clock = clock
 
     def table(self) -> list[routes.Route]:
@@ -71,23 +80,34 @@ class Pushes:
         """Look at the source, unless the event is about something else."""
         body = await answers.body_of(request, BODY_BYTES_MAX)
         forge = next((name for name in FORGES if name in request.headers), "")
-        if not forge or not signatures.verified(FORGES[forge], body, request.headers, self._secret, self._clock()):
-            log.info("push.refused", reason="no secret is set" if not self._secret else "wrong signature", forge=forge)
+        now = self._clock()
+        meant = [
+            one
+            for one in self._believed
+            if forge and signatures.verified(FORGES[forge], body, request.headers, one.secret, now)
+        ]
+        if not meant:
+            why = "wrong signature" if self._believed else "no secret is set"
+            log.info("push.refused", reason=why, forge=forge)
             raise _REFUSED
         event = request.headers[forge]
         if event not in _PUSHES:
             return answers.json_answer({"status": "ignored", "reason": f"{event[:100]!r} is no push"})
         named = branches(_said(body, request.content_type))
-        wanted = self._wanted()
-        if wanted and named and wanted not in named:
-            reason = f"the source is {wanted}, this is about {', '.join(sorted(named))[:300]}"
+        wanted = {one.prefix: self._wanted(one) for one in meant}
+        told = [prefix for prefix, branch in wanted.items() if not (branch and named and branch not in named)]
+        if not told:
+            expected = ", ".join(sorted(filter(None, wanted.values())))
+            reason = f"the source is {expected}, this is about {', '.join(sorted(named))[:300]}"
             return answers.json_answer({"status": "ignored", "reason": reason}, status=202)
-        self._synchroniser.nudge("push")
+        for prefix in told:
+            self._origin.nudge("push", prefix)
         return answers.json_answer({"status": "accepted", "reason": ""}, status=202)
 
-    def _wanted(self) -> str:
-        """The branch that flows come from; empty if it is not known, or no branch."""
-        ref = self._synchroniser.status().ref if self._ref in ("", "HEAD") else self._ref
+    def _wanted(self, source: Believed) -> str:
+        """The branch that its flows come from; empty if it is not known, or no branch."""
+        status = next(one for one in self._origin.statuses() if one.prefix == source.prefix)
+        ref = status.ref if source.ref in ("", "HEAD") else source.ref
         return "" if ref == "HEAD" else ref.removeprefix(_BRANCH)
 
 

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from ..engine import errors, events, model, traces, values
 from ..engine.running import dispatcher, views
+from ..sync import sources
 from . import answers, operations, reach, routes, shapes
 from .reach import Reach
 
@@ -28,7 +29,8 @@ _NAME_CHARACTERS_MAX = 200
 
 
 class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of a run request. ``ref`` is a commit that is still kept; without it what is published now runs."""
+    """The body of a run request. ``ref`` is a commit that is still kept, or a branch or tag that may be run from;
+    without it what is published now runs."""
 
     inputs: msgspec.Raw = events.EMPTY_OBJECT
     name: str = ""
@@ -54,10 +56,11 @@ class RerunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Runs:
-    """The handlers, who runs, and what is whose."""
+    """The handlers, who runs, where flows come from, and what is whose."""
 
-    def __init__(self, work: dispatcher.Dispatcher, subjects: reach.Subjects) -> None:
+    def __init__(self, work: dispatcher.Dispatcher, origin: sources.Sources, subjects: reach.Subjects) -> None:
         self._work = work
+        self._origin = origin
         self._subjects = subjects
 
     def table(self) -> list[routes.Route]:
@@ -96,9 +99,9 @@ class Runs:
         body = await answers.json_of(request, BODY_BYTES_MAX)
         asked = answers.decoded(body, RunRequest)
         flow = request.match_info["name"]
-        wanted = model.Submission(
-            flow=flow, commit=asked.ref, inputs=answers.checked_inputs(bytes(asked.inputs)), name=asked.name
-        )
+        inputs = answers.checked_inputs(bytes(asked.inputs))
+        commit = await self._origin.commit(flow, asked.ref)
+        wanted = model.Submission(flow=flow, commit=commit, inputs=inputs, name=asked.name)
         return await self._run(request, wanted, flow, body)
 
     async def create_execution(self, request: web.Request) -> web.Response:
@@ -114,7 +117,7 @@ class Runs:
         wanted = model.Submission(
             flow=asked.flow,
             script=asked.script,
-            commit=asked.ref,
+            commit=await self._origin.commit(asked.flow, asked.ref),
             inputs=answers.checked_inputs(bytes(asked.inputs)),
             name=asked.name,
         )

@@ -11,7 +11,7 @@ import msgspec
 
 from ..engine import events, model, ports
 from ..engine.lifecycle import Status
-from ..sync import loop
+from ..sync import plan, sources
 
 T = TypeVar("T")
 Scope = Literal["read", "run", "edit", "admin"]
@@ -86,7 +86,8 @@ class Execution(Summary, kw_only=True):
 
 
 class RunBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What to run a flow with. ``ref`` is a commit that is still kept; without it what is published now runs."""
+    """What to run a flow with. ``ref`` is a commit that is still kept, or a branch or tag that may be run from;
+    without it what is published now runs."""
 
     inputs: dict[str, Any] = {}
     name: str = ""
@@ -335,8 +336,10 @@ class Problem(msgspec.Struct, kw_only=True):
     status: int
     detail: str
     hint: str | msgspec.UnsetType = msgspec.UNSET
+    diff: str | msgspec.UnsetType = msgspec.UNSET  # of a conflict: what somebody else changed meanwhile
     request: str | msgspec.UnsetType = msgspec.UNSET
 
 
 TaskType = ports.TaskType
-Sync = loop.SyncStatus
+Sync = sources.SyncStatus
+Plan = plan.Plan

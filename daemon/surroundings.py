@@ -8,13 +8,18 @@ from pathlib import Path
 
 from ..engine import ports
 from ..sync import source as sync_source
-from . import config, connections, entrance, front, oidc
+from . import config, connections, entrance, front, oidc, pushes
 
 
-def source(settings: config.Configuration) -> sync_source.Source:
-    """Return where flows come from."""
+def sources(settings: config.Configuration) -> list[sync_source.Source]:
+    """Return where flows come from, the source without a prefix first."""
+    return [_source(each) for each in settings.each_source()]
+
+
+def _source(settings: config.Configuration) -> sync_source.Source:
     return sync_source.parse(
         settings.source_url,
+        prefix=settings.source_prefix,
         ref="" if settings.source_ref == "HEAD" else settings.source_ref,
         path=settings.source_path,
         poll_s=settings.source_poll_s or float(10 * 365 * 86400),
@@ -24,15 +29,21 @@ def source(settings: config.Configuration) -> sync_source.Source:
         token_file=settings.source_token_file,
         user=settings.source_user,
         write_back=settings.source_write_back,
+        preview=settings.source_preview,
         verify=settings.source_verify,
         folders=settings.source_folders,
     )
 
 
-def push_secret(settings: config.Configuration) -> str:
-    """Return the secret of the forge's events, empty if there is none."""
-    file = settings.source_push.secret_file if settings.source_push else settings.push_secret
-    return Path(file).read_text().strip() if file else ""
+def believed(settings: config.Configuration) -> list[pushes.Believed]:
+    """Return the sources whose forges' events are believed, with their secrets."""
+    found = []
+    for each in settings.each_source():
+        file = each.source_push.secret_file if each.source_push else settings.push_secret
+        if file:
+            secret = Path(file).read_text().strip()
+            found.append(pushes.Believed(each.source_prefix, secret, each.source_ref))
+    return found
 
 
 def stands(settings: config.Configuration, clock: ports.Clock) -> entrance.Options:

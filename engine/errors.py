@@ -58,9 +58,15 @@ class NotAllowed(HeadraceError):
 
 
 class Conflict(HeadraceError):
-    """The request contradicts the present state: already ended, already answered, same key with another body."""
+    """The request contradicts the present state: already ended, already answered, same key with another body.
+
+    ``diff`` is what somebody else changed meanwhile, as a unified diff, where that can be said."""
 
     http_status = 409
+
+    def __init__(self, message: str, *, hint: str = "", diff: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.diff = diff
 
 
 class TooLarge(HeadraceError):

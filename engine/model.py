@@ -417,6 +417,7 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     broken: Broken | None = None
     warnings: tuple[str, ...] = ()
     runnable: bool = True  # False: no good version was ever seen
+    source: str = ""  # prefix of the source it comes from, where there are several
 
 
 class Declared(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -433,7 +434,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
-    """All flows of one source at one moment, and what it declares; replaced whole, never changed."""
+    """All flows at one moment, and what the repository declares; replaced whole, never changed."""
 
     source: str = ""
     ref: str = ""
@@ -442,6 +443,11 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
     flows: Mapping[str, Flow] = {}
     declared: Mapping[str, Mapping[str, Declared]] = {}  # type of record → name → what is declared
     problems: tuple[Broken, ...] = ()  # files that declare something and cannot be used
+    commits: Mapping[str, str] = {}  # of several sources: prefix → commit
+
+    def commit_of(self, flow: Flow) -> str:
+        """Return the commit that is published of the source a flow comes from."""
+        return self.commits.get(flow.source, self.commit)
 
     def find(self, name: str) -> Flow:
         """Return the flow called ``name`` or with that id; raises ``NotFound`` with the nearest names."""

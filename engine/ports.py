@@ -73,17 +73,20 @@ class Flows(Protocol):
 class Authoring(Protocol):
     """Changes to flows that become commits in the repository they come from (in developer mode: changes of a file)."""
 
-    async def save_flow(self, name: str, script: str, *, author: str, message: str = "") -> str:
+    async def save_flow(self, name: str, script: str, *, author: str, message: str = "", on_behalf_of: str = "") -> str:
         """Make ``script`` the text of flow ``name``, new or not, and return the commit (empty in developer mode).
 
         On return it is in the repository; a crash before leaves it as it was or complete. The catalogue has it a
-        little later, or marks the flow broken. Raises ``NotAllowed`` where the source cannot be written to,
-        ``Conflict`` when somebody else changed the file meanwhile, ``InvalidRequest`` for an impossible name."""
+        little later, or marks the flow broken. ``on_behalf_of`` had a flow do it, and is its
+        co-author. Raises ``NotAllowed`` where the source cannot be written to, ``Conflict`` when somebody else changed
+        the file meanwhile, ``InvalidRequest`` for an impossible name."""
 
-    async def delete_flow(self, name: str, *, author: str, message: str = "") -> str:
+    async def delete_flow(self, name: str, *, author: str, message: str = "", on_behalf_of: str = "") -> str:
         """Remove the flow's file likewise; raises ``NotFound`` too."""
 
-    async def rename_flow(self, name: str, new_name: str, *, author: str, message: str = "") -> str:
+    async def rename_flow(
+        self, name: str, new_name: str, *, author: str, message: str = "", on_behalf_of: str = ""
+    ) -> str:
         """Move the flow's file likewise, keeping its id; raises ``NotFound``, and ``Conflict`` for a taken name."""
 
     async def published(self, timeout_s: float) -> bool:

@@ -89,5 +89,9 @@ class Branch:
             "GIT_COMMITTER_NAME": "headrace",
             "GIT_COMMITTER_EMAIL": _EMAIL,
         }
-        made = run("commit-tree", git.checked_sha(top), "-p", parent, "-m", note.message, environment=identity)
+        words = [note.message]
+        if note.on_behalf_of:
+            words.append(f"Co-authored-by: {note.on_behalf_of} <{_EMAIL}>")
+        said = [word for paragraph in words for word in ("-m", paragraph)]
+        made = run("commit-tree", git.checked_sha(top), "-p", parent, *said, environment=identity)
         return git.checked_sha(made.decode().strip())

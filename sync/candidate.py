@@ -12,14 +12,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import fnmatch
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from ..engine import errors, events, model, ports
-from . import catalogue, check, documents, edits, git, manifests, snapshot, tree, verification
+from . import catalogue, check, documents, edits, git, manifests, plan, snapshot, tree, verification
 from .branch import Branch
 from .folder import Folder
 from .mirror import MirrorDamaged
@@ -65,7 +67,7 @@ class Workshop:
             verification.Verifier(source.verify, self._mirror.git, state / "gnupg") if source.verify else None
         )
         self._moved: Mapping[str, str] = {}
-        self.versions = Versions(self._mirror)
+        self.versions = Versions(self._mirror, source.prefix)
         self.snapshots = state / "snapshots"
 
     def open(self) -> None:
@@ -94,6 +96,67 @@ class Workshop:
                 raise
             self._mirror.rebuild(failure.message)
         return self._prepare(published, rejected)
+
+    def plan(self, published: catalogue.Manifest | None) -> plan.Plan:
+        """Look at the source and return what ``prepare`` would make of it. Leaves nothing but objects in the mirror."""
+        self._moved = {}
+        fetched = self._origin.fetch()
+        before = published.catalogue if published else model.Catalogue()
+        told = plan.Plan(
+            source=self._source.name,
+            prefix=self._source.prefix,
+            ref=fetched.ref,
+            commit=fetched.commit,
+            published=before.commit,
+            result="publish",
+            rewritten=fetched.rewritten,
+        )
+        if self._is_published(fetched.commit, published):
+            return msgspec.structs.replace(told, result="unchanged")
+        if refusal := self._refusal(fetched, published):
+            return msgspec.structs.replace(told, result="reject", reason=refusal)
+        try:
+            files = tree.plan(self._mirror.entries(fetched.commit))
+        except tree.TreeRefused as refused:
+            return msgspec.structs.replace(told, result="reject", reason=refused.message)
+        manifest = self._catalogued(fetched, files, published)
+        broken, problems = catalogue.broken(manifest), manifest.catalogue.problems
+        reason = _told([*broken, *problems]) if self._source.policy == "strict" and (broken or problems) else ""
+        return msgspec.structs.replace(
+            told,
+            result="reject" if reason else "publish",
+            reason=reason,
+            changes=plan.changes(before, manifest.catalogue),
+            broken=tuple(broken),
+            problems=problems,
+            warnings=manifest.warnings,
+        )
+
+    def preview(self, ref: str, published: catalogue.Manifest | None) -> str:
+        """Make the commit that an allowed branch or tag points at ready to run from, and return it.
+
+        Only its executions see it. It goes when nothing runs on it and an hour has gone by. A commit's name is not
+        taken for a ref: forges give out by name what anybody proposed to them. Raises ``NotAllowed``,
+        ``SourceUnavailable``, and ``Conflict`` if it would be refused."""
+        allowed = self._source.preview.refs if self._source.preview else ()
+        if not any(fnmatch.fnmatchcase(ref, pattern) for pattern in allowed):
+            raise errors.NotAllowed(
+                f"flows are not run from {ref[:200]!r}: it is neither a commit that is kept nor among the refs that "
+                "source.preview allows",
+                hint="name a commit that was published, or have source.preview allow the branch",
+            )
+        self._moved = {}
+        fetched = self._origin.other(ref)
+        if refusal := self._refusal(fetched, published):
+            raise errors.Conflict(f"{ref!r} would be refused: {refusal}", hint="mend it with another commit")
+        known = manifests.read(self.snapshots, fetched.commit)
+        if self._is_published(fetched.commit, known):
+            self._touch(fetched.commit)
+            return fetched.commit
+        made = self._make(fetched, published)
+        if made.rejected:
+            raise errors.Conflict(f"{ref!r} would be refused: {made.rejected}", hint="mend it with another commit")
+        return fetched.commit
 
     def restore(self, last: events.CommitPublished) -> Candidate | None:
         """Return what was published last. ``digest`` is set if its manifest had to be made again.
@@ -134,6 +197,8 @@ class Workshop:
         """Have ``edit`` in the source and return its commit, if it is one. Raises what ``ports.Authoring`` says."""
         try:
             return self._desk.apply(edit, note)
+        except edits.Stale as stale:
+            raise errors.Conflict(stale.message, hint=stale.hint, diff=self._since(edit.path, stale)) from stale
         except git.Stopping as stopping:
             raise errors.NotAccepting(f"the change was broken off: {stopping.message}") from stopping
         except (git.GitFailed, MirrorDamaged) as failure:
@@ -163,17 +228,33 @@ class Workshop:
         """Break off what runs; from any thread, for an orderly stop."""
         self._mirror.git.interrupt()
 
+    def _since(self, path: str, stale: edits.Stale) -> str:
+        """Return what somebody else did to the file; nothing where the mirror does not know what it was."""
+        known = {"": b"", stale.found: stale.content} if stale.content is not None else {"": b""}
+        try:
+            before, after = (
+                known[sha] if sha in known else b"".join(self._mirror.blobs([sha])) for sha in (stale.base, stale.found)
+            )
+        except (MirrorDamaged, git.GitFailed):
+            return ""
+        return edits.difference(path, before, after)
+
     def _prepare(self, published: catalogue.Manifest | None, rejected: str) -> Candidate | None:
         fetched = self._origin.fetch()
         if fetched.commit == rejected:
             return None
         if self._is_published(fetched.commit, published):
             return Candidate(commit=fetched.commit, ref=fetched.ref)
-        if self._verifier is not None:
-            refusal = self._verifier.refusal(fetched.commit, published.catalogue.commit if published else "")
-            if refusal:
-                return Candidate(commit=fetched.commit, ref=fetched.ref, rewritten=fetched.rewritten, rejected=refusal)
+        self._origin.told()
+        if refusal := self._refusal(fetched, published):
+            return Candidate(commit=fetched.commit, ref=fetched.ref, rewritten=fetched.rewritten, rejected=refusal)
         return self._make(fetched, published)
+
+    def _refusal(self, fetched: Fetched, published: catalogue.Manifest | None) -> str:
+        """Return why the signatures of a commit do not satisfy; nothing if they do, or none are asked for."""
+        if self._verifier is None:
+            return ""
+        return self._verifier.refusal(fetched.commit, published.catalogue.commit if published else "")
 
     def _is_published(self, commit: str, published: catalogue.Manifest | None) -> bool:
         return (

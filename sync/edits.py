@@ -8,6 +8,7 @@ not seen. Made by ``write_back``, carried out by ``branch`` and ``folder``.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 from collections.abc import Iterable
 
@@ -18,6 +19,7 @@ from .places import Places
 SCRIPT_BYTES_MAX = tree.PYTHON_BYTES_MAX
 _AUTHOR_CHARACTERS_MAX = 200
 _MESSAGE_CHARACTERS_MAX = 8_000
+_DIFFERENCE_BYTES_MAX = 256 * 1024
 # What git takes for the end of a name or strips from it.
 _UNFIT = re.compile(r"[\x00-\x1f\x7f<>]+")
 
@@ -54,20 +56,35 @@ class Rename:
 Edit = Save | Delete | Rename
 
 
+class Stale(errors.Conflict):
+    """The file is not what the author of a change has seen: ``base`` is, and ``found`` is there now (two contents'
+    shas, empty for none; ``content`` is what was found, where only whoever found it has it)."""
+
+    def __init__(self, message: str, *, hint: str, base: str, found: str, content: bytes | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.base = base
+        self.found = found
+        self.content = content
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Note:
-    """Who changes it and why, fit for a commit; ``since`` is the commit that the author has seen."""
+    """Who changes it and why, fit for a commit; ``since`` is the commit that the author has seen.
+
+    ``on_behalf_of``: who had it done, where a flow did it."""
 
     author: str
     message: str
     since: str = ""
+    on_behalf_of: str = ""
 
     def __post_init__(self) -> None:
         """Leave out what git cannot hold."""
-        author = _UNFIT.sub(" ", _encodable(self.author)).strip(" .,:;\"'\\")[:_AUTHOR_CHARACTERS_MAX]
+        author, other = (_person(name) for name in (self.author, self.on_behalf_of))
         message = _encodable(self.message).replace("\0", "")[:_MESSAGE_CHARACTERS_MAX].strip()
         object.__setattr__(self, "author", author or "headrace")
         object.__setattr__(self, "message", message or "Change a flow")
+        object.__setattr__(self, "on_behalf_of", other if other != self.author else "")
 
 
 def path_of(name: str, places: Places) -> str:
@@ -108,15 +125,18 @@ def text_of(script: str) -> bytes:
     return content
 
 
-def check_base(edit: Edit, found: str, note: Note, now: str) -> None:
-    """Raise ``Conflict`` if the file is not what the author has seen; ``now`` says where it was found otherwise."""
+def check_base(edit: Edit, found: str, note: Note, now: str, content: bytes | None = None) -> None:
+    """Raise ``Stale`` if the file is not what the author has seen; ``now`` says where it was found otherwise."""
     if edit.base is None or edit.base == found:
         return
     since = f" since commit {note.since[:12]}, which is published" if note.since else ""
     what = "was changed" if edit.base and found else "was removed" if edit.base else "was made by somebody else"
-    raise errors.Conflict(
+    raise Stale(
         f"the flow {check.flow_name(edit.path)!r} {what} in {now}{since}",
         hint="wait for the sync, look at what is there now, and make the change again",
+        base=edit.base,
+        found=found,
+        content=content,
     )
 
 
@@ -189,6 +209,19 @@ def _check_addition(new: tree.Entry, files: dict[str, tree.Entry]) -> None:
 def _parents(path: str) -> Iterable[str]:
     while path := path.rpartition("/")[0]:
         yield path
+
+
+def difference(path: str, before: bytes, after: bytes) -> str:
+    """Return what became of a file as a unified diff; empty if it is too long for anybody to read."""
+    if len(before) + len(after) > _DIFFERENCE_BYTES_MAX:
+        return ""
+    old, new = (content.decode("utf-8", "replace").splitlines(keepends=True) for content in (before, after))
+    lines = difflib.unified_diff(old, new, f"a/{path}", f"b/{path}")
+    return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
+
+
+def _person(name: str) -> str:
+    return _UNFIT.sub(" ", _encodable(name)).strip(" .,:;\"'\\")[:_AUTHOR_CHARACTERS_MAX]
 
 
 def _encodable(text: str) -> str:

@@ -64,7 +64,7 @@ class Folder:
             there = _read(parent, name)
             if there == edit.content:
                 return
-            edits.check_base(edit, "" if there is None else tree.blob_sha(there), note, "the directory")
+            edits.check_base(edit, "" if there is None else tree.blob_sha(there), note, "the directory", there)
             if there is None:
                 _check_case(parent, name)
             with self._saved(edit.content, parent, name if there is not None else "") as top:
@@ -94,7 +94,7 @@ class Folder:
             there = _read(parent, name)
             if there is None:
                 raise edits.missing(check.flow_name(edit.path))
-            edits.check_base(edit, tree.blob_sha(there), note, "the directory")
+            edits.check_base(edit, tree.blob_sha(there), note, "the directory", there)
             yield parent, name
 
     @contextlib.contextmanager

@@ -20,7 +20,7 @@ import msgspec
 import structlog
 
 from ..engine import errors, events, model, ports
-from . import candidate, catalogue, manifests, versions, watch, write_back
+from . import candidate, catalogue, manifests, plan, versions, watch, write_back
 from .source import Source
 
 log = structlog.get_logger()
@@ -34,10 +34,11 @@ _WATCHED_POLL_S = 60.0
 _REFUSAL_HINT = "what was published before stays in force; mend it with another commit"
 
 
-class SyncStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Where sync stands. ``state``: starting, syncing, ok, or degraded (then ``error`` says why)."""
+class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one source stands. ``state``: starting, syncing, ok, or degraded (then ``error`` says why)."""
 
     source: str
+    prefix: str = ""  # what the names of its flows begin with
     ref: str = ""
     commit: str = ""
     published_at: str = ""
@@ -78,7 +79,7 @@ class Synchroniser:
         self._refusal = ""
         self._cleaned_at = clock.monotonic()
         self._failures = 0
-        self._status = SyncStatus(source=source.name, ref=source.ref)
+        self._status = SourceStatus(source=source.name, prefix=source.prefix, ref=source.ref)
         self._wanted = asyncio.Event()
         self._asked = 0
         self._answered = 0
@@ -111,6 +112,11 @@ class Synchroniser:
                     group.create_task(watching, name="sync.watch")
         finally:
             await self._write_back.close()
+
+    @property
+    def source(self) -> Source:
+        """Where its flows come from."""
+        return self._source
 
     def sources(self, commit: str) -> list[tuple[str, bytes]]:
         """Return the Python files of a commit by path, also of one whose snapshot is gone (blocking); see there."""
@@ -147,12 +153,22 @@ class Synchroniser:
         self._asked += 1
         self._wanted.set()
 
-    async def sync_now(self, timeout: float) -> SyncStatus:
+    async def sync_now(self, timeout: float) -> SourceStatus:
         """Ask for a pass and return the status after it, or the one so far when ``timeout`` seconds have gone by."""
         self.nudge("request")
         mine = self._asked
         await self.wait(lambda: self._answered >= mine, timeout)
         return self._after if self._answered >= mine else self.status()
+
+    async def plan(self) -> plan.Plan:
+        """Return what the next pass would do; raises ``SourceUnavailable``."""
+        async with self._write_back.turn:
+            return await self._in_thread("plan", functools.partial(self._workshop.plan, self._manifest))
+
+    async def preview(self, ref: str) -> str:
+        """Return the commit of another branch or tag, ready to run from; raises what ``Workshop.preview`` says."""
+        async with self._write_back.turn:
+            return await self._in_thread("preview", functools.partial(self._workshop.preview, ref, self._manifest))
 
     async def wait(self, condition: Callable[[], bool], timeout: float) -> None:
         """Return after the pass that makes ``condition`` true, or when ``timeout`` seconds have gone by."""
@@ -160,8 +176,8 @@ class Synchroniser:
             async with asyncio.timeout(timeout), self._pass_done:
                 await self._pass_done.wait_for(condition)
 
-    def status(self) -> SyncStatus:
-        """Return where sync stands."""
+    def status(self) -> SourceStatus:
+        """Return where the source stands."""
         return self._status
 
     async def _passes(self, *, watched: bool) -> None:

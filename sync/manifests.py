@@ -76,11 +76,12 @@ class Published:
 
     def find(self, name: str, commit: str = "") -> model.Flow:
         """Return the flow as published with ``commit`` (else as published now); raises ``NotFound``."""
-        if commit and commit != self._current.commit:
+        then = self.of(commit) if commit else None
+        if then is not None:
             try:
-                return self._of(commit).find(name)
+                return then.find(name)
             except errors.NotFound:
-                pass  # newer than that commit, or the commit is forgotten
+                pass  # newer than that commit
         return self._current.find(name)
 
     def snapshot(self, commit: str) -> Path:
@@ -99,10 +100,19 @@ class Published:
         for told in self.watchers:
             told()
 
-    def _of(self, commit: str) -> model.Catalogue:
+    def has(self, commit: str) -> bool:
+        """Return whether the files of a commit are here."""
+        return git.is_sha(commit) and snapshot.folder_of(self._snapshots, commit).is_dir()
+
+    def of(self, commit: str) -> model.Catalogue | None:
+        """Return the catalogue that was published with ``commit``, None if that is forgotten or was never."""
+        if commit == self._current.commit:
+            return self._current
         if commit not in self._recent:
             manifest = read(self._snapshots, commit) if git.is_sha(commit) else None
-            self._remember(manifest.catalogue if manifest else model.Catalogue(commit=commit))
+            if manifest is None:
+                return None
+            self._remember(manifest.catalogue)
         self._recent.move_to_end(commit)
         return self._recent[commit]
 

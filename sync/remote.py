@@ -99,10 +99,22 @@ class Remote:
         if git.is_sha(self._source.ref):
             asked = _Asked(Fetched(self._source.ref, self._source.ref), self._source.ref, "origin/by-commit")
         else:
-            asked = self._resolve()
-        found = self._bring(asked)
-        rewritten, self._rewritten = self._rewritten, False
-        return dataclasses.replace(found, rewritten=rewritten)
+            asked = self._resolve(self._source.ref)
+        return dataclasses.replace(self._bring(asked), rewritten=self._rewritten)
+
+    def told(self) -> None:
+        """Forget that the history was rewritten: whoever had to know it does."""
+        self._rewritten = False
+
+    def other(self, ref: str) -> Fetched:
+        """Return where another branch or tag points, with its commit in the mirror; raises like ``fetch``."""
+        self._write_files()
+        self.mirror.ensure()
+        asked = self._resolve(git.checked_ref(ref))
+        local = f"refs/remotes/preview/{asked.local}"
+        if self.mirror.value(f"{local}^{{commit}}") != asked.answer.commit:
+            self._fetch(f"+{asked.name}:{local}")
+        return dataclasses.replace(asked.answer, commit=self.mirror.value(f"{local}^{{commit}}"))
 
     def tip(self) -> Tip:
         """Return the branch that can be written to, with its newest commit in the mirror; raises like ``fetch``.
@@ -112,7 +124,7 @@ class Remote:
         self.mirror.ensure()
         if git.is_sha(self._source.ref):
             raise _no_branch(f"is fixed at the commit {self._source.ref[:12]}")
-        asked = self._resolve()
+        asked = self._resolve(self._source.ref)
         name = asked.name
         if name == "HEAD":  # the default branch, unless the remote does not say which that is
             name = f"refs/heads/{asked.answer.ref}" if asked.answer.ref != "HEAD" else ""
@@ -193,9 +205,8 @@ class Remote:
             hint="nothing was changed; check the network and try again",
         )
 
-    def _resolve(self) -> _Asked:
-        """Ask where the ref (or the default branch) points."""
-        wanted = self._source.ref
+    def _resolve(self, wanted: str) -> _Asked:
+        """Ask where the ref (or, without one, the default branch) points."""
         short = wanted.removeprefix("refs/heads/").removeprefix("refs/tags/")
         names = [name for name in (f"refs/heads/{short}", f"refs/tags/{short}") if wanted in (short, name)]
         if not wanted:

@@ -8,14 +8,31 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from ..engine import errors
 from . import git, places, verification
 
+_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
 Policy = Literal["per-flow", "strict"]
+
+
+class Preview(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The setting ``source.preview``. ``refs``: patterns of branches and tags that flows may be run from unmerged."""
+
+    refs: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse patterns that can be no ref's."""
+        for pattern in self.refs:
+            if not pattern.isprintable() or not pattern.strip() or pattern.startswith(("-", "/")):
+                raise ValueError(f"`refs` has {pattern!r}, which no branch or tag can be called")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +40,7 @@ class Source:
     """One source of flows. ``url`` is a git URL, or the absolute path of a directory when ``developer`` is set."""
 
     url: str
+    prefix: str = ""  # what the names of its flows begin with, where there are several sources
     ref: str = ""  # branch, tag or commit; empty: the remote's default branch
     path: str = ""  # subfolder that holds the flows
     poll_s: float = 30.0
@@ -34,6 +52,7 @@ class Source:
     user: str = "git"  # sent along with the token
     write_back: bool = True  # whether people and flows may change flows here
     verify: verification.Verify | None = None  # whose signatures count; None: nobody has to sign
+    preview: Preview | None = None  # what may be run unmerged; None: nothing
     folders: Mapping[str, str] = dataclasses.field(default_factory=dict)  # other names of the declaring folders
 
     def __post_init__(self) -> None:
@@ -42,6 +61,10 @@ class Source:
             git.checked_url(self.url)
             if self.ref and not git.is_sha(self.ref):
                 git.checked_ref(self.ref)
+        if self.prefix and not _PREFIX.fullmatch(self.prefix):
+            raise errors.ConfigurationInvalid(
+                f"prefix is {self.prefix!r}", hint="use letters, digits, - and _; flows are then called PREFIX/NAME"
+            )
         if self.policy not in ("per-flow", "strict"):
             raise errors.ConfigurationInvalid(f"policy is {self.policy!r}", hint='use "per-flow" or "strict"')
         if self.poll_s < 1:
@@ -73,7 +96,7 @@ class Source:
     @property
     def name(self) -> str:
         """How people and records call it."""
-        return git.redacted(self.url)
+        return f"{git.redacted(self.url)} ({self.prefix})" if self.prefix else git.redacted(self.url)
 
     @property
     def is_local(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from ..engine import errors
-from . import check, git, tree
+from . import check, git, tree, union
 from .mirror import Mirror
 
 #: Nobody leafs through more; git is asked for no more, so a page costs what lies above it.
@@ -35,6 +35,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     change: Literal["added", "changed", "renamed", "deleted"]
     name: str
     before: str = ""
+    blob: str = ""  # of its text, as in the flow's ETag; empty where it was deleted
     author: str
     at: str  # RFC 3339, by the author's clock
     message: str
@@ -43,13 +44,27 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 class Versions:
     """What one source's mirror knows about former versions."""
 
-    def __init__(self, mirror: Mirror) -> None:
+    def __init__(self, mirror: Mirror, prefix: str = "") -> None:
+        """``prefix`` is what the names of flows begin with among all sources."""
         self._mirror = mirror
+        self._prefix = prefix
 
     def of(self, path: str, tip: str, limit: int) -> list[Version]:
         """Return the versions of the file at ``path`` below the folder, newest first, ``limit`` at most.
 
         ``tip`` is the commit to begin at. A path that never was there has none."""
+        if not self._prefix:
+            return self._of(path, tip, limit)
+        return [
+            msgspec.structs.replace(
+                one,
+                name=union.prefixed(self._prefix, one.name),
+                before=one.before and union.prefixed(self._prefix, one.before),
+            )
+            for one in self._of(path, tip, limit)
+        ]
+
+    def _of(self, path: str, tip: str, limit: int) -> list[Version]:
         words = self._run(
             *("log", "--follow", "--find-renames", "--raw", "--no-abbrev", "-z", f"--max-count={limit}"),
             *("--format=%H%x00%an%x00%aI%x00%B%x00", git.checked_sha(tip), "--", self._full(path)),
@@ -82,10 +97,17 @@ class Versions:
         names = [spec.partition(":")[2].removeprefix(self._full("")) for spec in specs]
         return f"--- {names[0]}\t{old[:12]}\n+++ {names[1]}\t{new[:12]}\n{body[at + 1 :]}" if at >= 0 else ""
 
+    def since(self, path: str, blob: str, tip: str) -> str:
+        """Return what became of the flow since its text was ``blob``; nothing if it never was."""
+        for version in self._of(path, tip, VERSIONS_MAX):
+            if version.blob == blob:
+                return self.diff(path, version.commit, tip, tip)
+        return ""
+
     def _spec(self, path: str, commit: str, tip: str) -> str:
         """Return what git calls the file in ``commit``: by the path it had then."""
         earlier = [check.flow_name(path)]
-        for version in self.of(path, tip, VERSIONS_MAX):
+        for version in self._of(path, tip, VERSIONS_MAX):
             if version.commit == commit:
                 earlier = [version.name]
                 break
@@ -112,6 +134,7 @@ class Versions:
             if at >= len(parts) or not parts[at].startswith("\n:"):
                 continue  # a commit without files
             letter = parts[at].rpartition(" ")[2][:1]
+            blob = parts[at].split(" ")[3]
             paths = parts[at + 1 : at + (3 if letter in "RC" else 2)]
             at += 1 + len(paths)
             names = [self._name(one) for one in paths]
@@ -121,6 +144,7 @@ class Versions:
                     change=_CHANGES.get(letter, "changed"),
                     name=names[-1],
                     before=names[0] if letter == "R" else "",
+                    blob=blob if letter != "D" else "",
                     author=author,
                     at=moment,
                     message=message.strip(),

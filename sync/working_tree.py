@@ -62,6 +62,15 @@ class WorkingTree:
         self.mirror.git.run("update-ref", _REF, git.checked_sha(commit))
         return Fetched(commit, "working tree")
 
+    def told(self) -> None:
+        """Nothing is rewritten here."""
+
+    def other(self, ref: str) -> Fetched:
+        """There is nothing but the directory."""
+        raise errors.InvalidRequest(
+            f"the directory {self._directory} has no {ref[:200]!r} to run from", hint="name a git URL as the source"
+        )
+
     def forget(self) -> None:
         """Look at everything afresh: something went wrong. The index is only a memory of file times and sizes."""
         self._index.unlink(missing_ok=True)

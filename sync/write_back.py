@@ -64,22 +64,27 @@ class WriteBack:
         self._asked = 0
         self._running: set[asyncio.Task[str]] = set()
 
-    async def save_flow(self, name: str, script: str, *, author: str, message: str = "") -> str:
+    async def save_flow(self, name: str, script: str, *, author: str, message: str = "", on_behalf_of: str = "") -> str:
         """See ``ports.Authoring``."""
         path = edits.path_of(name, self._source.places)
         edit = edits.Save(path, edits.text_of(script), self._base(path))
-        return await self._write(edit, author, message or f'Save flow "{name}"')
+        return await self._write(edit, self._note(author, message or f'Save flow "{name}"', on_behalf_of))
 
-    async def delete_flow(self, name: str, *, author: str, message: str = "") -> str:
+    async def delete_flow(self, name: str, *, author: str, message: str = "", on_behalf_of: str = "") -> str:
         """See ``ports.Authoring``."""
         path = edits.path_of(name, self._source.places)
-        return await self._write(edits.Delete(path, self._base(path)), author, message or f'Delete flow "{name}"')
+        note = self._note(author, message or f'Delete flow "{name}"', on_behalf_of)
+        return await self._write(edits.Delete(path, self._base(path)), note)
 
-    async def rename_flow(self, name: str, new_name: str, *, author: str, message: str = "") -> str:
+    async def rename_flow(
+        self, name: str, new_name: str, *, author: str, message: str = "", on_behalf_of: str = ""
+    ) -> str:
         """See ``ports.Authoring``."""
         path, new_path = (edits.path_of(one, self._source.places) for one in (name, new_name))
         edit = edits.Rename(path, new_path, self._base(path))
-        return await self._write(edit, author, message or f'Rename flow "{name}" to "{new_name}"')
+        return await self._write(
+            edit, self._note(author, message or f'Rename flow "{name}" to "{new_name}"', on_behalf_of)
+        )
 
     async def published(self, timeout_s: float) -> bool:
         """See ``ports.Authoring``. A commit that the policy refuses is not waited for."""
@@ -120,14 +125,17 @@ class WriteBack:
         manifest = self._passes.manifest
         return manifest.files.get(path, "") if manifest else None
 
-    async def _write(self, edit: edits.Edit, author: str, message: str) -> str:
+    def _note(self, author: str, message: str, on_behalf_of: str) -> edits.Note:
+        """Return who changes what, and the commit that they can have seen."""
+        manifest = self._passes.manifest
+        return edits.Note(author, message, manifest.catalogue.commit if manifest else "", on_behalf_of)
+
+    async def _write(self, edit: edits.Edit, note: edits.Note) -> str:
         if not self._source.write_back:
             raise errors.NotAllowed(
                 f"{self._source.name} is not written to: write-back is off",
                 hint="set source.write_back = true and let the daemon push, or change the flow in the repository",
             )
-        manifest = self._passes.manifest
-        note = edits.Note(author, message, manifest.catalogue.commit if manifest else "")
         # Whoever asked may go away meanwhile; what was begun is carried to its end.
         task = asyncio.create_task(self._carry_out(edit, note), name="sync.write")
         self._running.add(task)

@@ -49,9 +49,14 @@ def flows(client: Client, *, tag: str, as_json: bool) -> None:
 @click.command()
 @options.reaches_daemon
 @click.option("--status", "status_only", is_flag=True, help="Only show how it stands; do not look at the source.")
+@click.option("--dry-run", is_flag=True, help="Look, and only show what that would change.")
 @options.as_json
-def sync(client: Client, *, status_only: bool, as_json: bool) -> int:
+def sync(client: Client, *, status_only: bool, dry_run: bool, as_json: bool) -> int:
     """Look for new commits now, and show what is published."""
+    if dry_run:
+        plans = client.sync_plan()
+        render.json_object({"items": plans}) if as_json else _show_plans(plans)
+        return int(any(plan["result"] == "reject" for plan in plans))
     if status_only:
         state = client.sync_state()
     else:
@@ -64,6 +69,27 @@ def sync(client: Client, *, status_only: bool, as_json: bool) -> int:
     else:
         _show_sync(state)
     return 1 if state["error"] and not status_only else 0
+
+
+_MARKS = {"added": "+", "removed": "-", "changed": "~", "renamed": ">", "broken": "!", "mended": "*"}
+
+
+def _show_plans(plans: list[JSON]) -> None:
+    for plan in plans:
+        what = {"publish": "would be published", "unchanged": "is published already", "reject": "would be refused"}
+        commit = f"{plan['commit'][:12]} of {plan['ref']}"
+        render.line((plan["source"], "bold"), f": {commit} {what[plan['result']]}")
+        if plan["rewritten"]:
+            render.line(("the history was rewritten: it does not contain what is published", "yellow"))
+        if plan["reason"]:
+            render.line((plan["reason"], "bold red"))
+        for change in plan["changes"]:
+            name = f"{change['before']} → {change['name']}" if change["before"] else change["name"]
+            kind = "" if change["kind"] == "flow" else f"  ({change['kind'].replace('_', ' ')})"
+            render.line(f"  {_MARKS[change['change']]} {change['change']:<8} ", (name, "bold"), kind)
+        for each in [*plan["broken"], *plan["problems"]]:
+            render.line((each["file"], "bold"), ": ", *reason_of(each))
+        show_warnings(plan["warnings"])
 
 
 def _show_sync(state: JSON) -> None:

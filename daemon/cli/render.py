@@ -72,6 +72,8 @@ def say(*parts: Part) -> None:
 def say_error(error: errors.HeadraceError) -> None:
     """Tell what went wrong and what can be done about it."""
     say(("headrace: ", "bold red"), error.message)
+    if diff := getattr(error, "diff", ""):
+        say(("what was changed meanwhile:\n", "dim"), diff)
     if error.hint:
         say(("hint: ", "dim"), error.hint)
 

@@ -235,13 +235,13 @@ class RecordCalls:
         given = arguments.decoded(said, arguments.Written).fields
         self._recorder.started(run, said, waits=False, args=values.encode({"fields": [*given]}))
         await self._ledger.journal.durable()
-        author = f"{run.state.name} ({run.state.id})"
+        author = _author(run)
         if exists and new_name and new_name != name:
-            await self._authoring.rename_flow(name, new_name, author=author)
+            await self._authoring.rename_flow(name, new_name, **author)
             name = new_name
         name = name or new_name or f"new flow {model.timestamp(self._ledger_time())}"
         if (script := _script(args.fields)) is not None or not exists:
-            await self._authoring.save_flow(name, script or _TEMPLATE, author=author)
+            await self._authoring.save_flow(name, script or _TEMPLATE, **author)
         await self._authoring.published(_PUBLISHED_S)
         run.saved_flows.add(name)
         flow = self._flows.current().flows.get(name)
@@ -263,7 +263,7 @@ class RecordCalls:
         flow = self._flow(call.target, arguments.decoded(call, arguments.Select).by or "")
         self._recorder.started(run, call, waits=False)
         await self._ledger.journal.durable()
-        await self._authoring.delete_flow(flow.name, author=f"{run.state.name} ({run.state.id})")
+        await self._authoring.delete_flow(flow.name, **_author(run))
         await self._authoring.published(_PUBLISHED_S)
         self._recorder.ended(run, call)
         return b"null"
@@ -463,6 +463,13 @@ def _opened(shown: Mapping[str, Any]) -> dict[str, Any]:
     opened = values.decode(values.encode(shown))
     assert isinstance(opened, dict)
     return opened
+
+
+def _author(run: flow_run.FlowRun) -> dict[str, str]:
+    """Return who changes a flow: the execution, and with it the person who wanted that, if one did."""
+    state = run.state
+    person = "" if state.created_by.startswith(("schedule ", "flow ", "webhook")) else state.created_by
+    return {"author": f"{state.name} ({state.id})", "on_behalf_of": person}
 
 
 def _filter(call: protocol.Call) -> filters.Filter | None:

@@ -70,7 +70,7 @@ def test_every_problem_is_reported_at_once_with_its_place():
     ("file", "said"),
     [
         ("[source\n", "f.toml is not valid TOML"),
-        ("[[source]]\nurl = 'x'", "several of them are not supported"),
+        ("[[listen]]\naddress = 'x'", "several of them are not supported"),
         ("url = 'x'", "url in f.toml is not a setting"),
         ("[listen]\nadress = 'x'", "listen.adress in f.toml is not a setting; did you mean listen.address?"),
         ("[source]\nurl = 7", "source.url = 7 must be text"),
@@ -193,3 +193,48 @@ def test_folders_are_a_list_of_pairs_or_a_table(given, meant):
 
     assert configuration.source_folders == meant
     assert "is not a list such as" in problems(SOURCE, {}, {"f.toml": "[source]\nfolders = 'settings'"})
+
+
+TWO = """
+[[source]]
+prefix = "team"
+url = "ssh://git@forge/team.git"
+ref = "production"
+[[source]]
+url = "ssh://git@forge/ops.git"
+poll = "5s"
+"""
+
+
+def test_several_sources_are_read_printed_and_read_again():
+    loaded = config.load({}, {}, {"f.toml": TWO})
+    first, team = loaded.each_source()
+    assert (first.source_url, first.source_prefix, first.source_poll_s) == ("ssh://git@forge/ops.git", "", 5)
+    assert (team.source_url, team.source_prefix, team.source_ref) == ("ssh://git@forge/team.git", "team", "production")
+    assert team.source_poll_s == 30
+    again = config.load({}, {}, {"g.toml": loaded.printed()})
+    assert [(one.source_prefix, one.source_url, one.source_poll_s) for one in again.each_source()] == [
+        ("", "ssh://git@forge/ops.git", 5),
+        ("team", "ssh://git@forge/team.git", 30),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("[[source]]\nurl = 'ssh://a/b'\n[[source]]\nurl = 'ssh://a/c'", "2 have no prefix, and exactly one must"),
+        ("[[source]]\nprefix = 'a'\nurl = 'ssh://a/b'", "0 have no prefix, and exactly one must"),
+        (TWO + "[[source]]\nprefix = 'team'\nurl = 'ssh://a/c'", 'prefix = "team" of a [[source]] in f.toml must be'),
+        (TWO + "[[source]]\nprefix = 7\nurl = 'ssh://a/c'", "prefix = 7 of a [[source]] in f.toml must be text"),
+        (TWO + "[[source]]\nprefix = 'x'", "source.url of [[source]] with prefix 'x' in f.toml is missing"),
+        (
+            TWO + "[[source]]\nprefix = 'x'\nurl = 'ssh://a/c'\npoll = 'soon'\nreff = ''",
+            'source.poll = "soon" is not a duration',
+        ),
+        (TWO + "[[source]]\nprefix = 'x'\nurl = 'ssh://a/c'\nreff = ''", "reff of [[source]] with prefix 'x'"),
+        ("[source]\nurl = 'ssh://a/b'\npreview = {refs = ['-x']}", "no branch or tag can be called"),
+    ],
+    ids=["two without", "none without", "twice", "a number", "no url", "a wrong value", "unknown", "preview"],
+)
+def test_sources_that_do_not_go_together_are_refused_with_the_reason(file, said):
+    assert said in problems(files={"f.toml": file})

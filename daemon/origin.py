@@ -1,4 +1,5 @@
-"""What a client can do about the versions that a flow had: list, read, compare and restore them. Part of ``client``."""
+"""What a client can do about where flows come from: have it looked at, and list, read, compare and restore the versions
+that a flow had. Part of ``client``."""
 
 from __future__ import annotations
 
@@ -11,9 +12,23 @@ from .endpoint import ANSWER_S
 
 JSON = dict[str, Any]
 
+_PLAN_S = 300.0
 
-class FormerFlows(abc.ABC):
+
+class Origin(abc.ABC):
     """The calls; whoever inherits them knows how to ask the daemon."""
+
+    def sync_state(self) -> JSON:
+        """Return what is published and how the last look at the source went."""
+        return self._json("GET", "/sync")
+
+    def sync(self, wait_s: float = 60) -> JSON:
+        """Have the source looked at now and return how it went."""
+        return self._json("POST", "/sync", query=[("wait", f"{wait_s:g}")], timeout_s=ANSWER_S + wait_s)
+
+    def sync_plan(self) -> list[JSON]:
+        """Return what looking now would change, for each source; nothing of it is done."""
+        return list(self._json("POST", "/sync/plan", timeout_s=_PLAN_S)["items"])
 
     def flow_history(self, name: str, *, limit: int = 50) -> list[JSON]:
         """Return the newest versions of a flow, newest first; of one that was deleted, too."""
