@@ -30,9 +30,12 @@ LOCAL_TIMEOUT_S = 120.0
 
 #: What of the daemon's own environment git may see: where programs are, how to get out, which ssh agent.
 _PASSED_ON = frozenset(
-    {"PATH", "TMPDIR", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+    {"PATH", "TMPDIR", "SSH_AUTH_SOCK"}
     | {"http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"}
 )
+
+#: Whom the daemon trusts, git trusts: libcurl alone would not look at what everything else here looks at.
+_TRUST = {"SSL_CERT_FILE": "GIT_SSL_CAINFO", "SSL_CERT_DIR": "GIT_SSL_CAPATH"}
 
 #: No hooks, no helpers, no recursion, no background gc. A mirror can always be made again, so it is not fsynced;
 #: what must survive a power cut is the snapshot. Old, harmless sins of repositories in the wild are let through.
@@ -75,6 +78,12 @@ _REF = re.compile(r"[\w][\w./+@=#-]{0,199}")
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+#: Of all that git and the ssh below it print, the lines that say what is wrong.
+_TELLING = re.compile(
+    r"(?!fatal: Could not read from remote)(fatal:|error:|ERROR:|ssh: |kex_exchange|Connection )"
+    r"|.*(host key .*strict checking|Permission denied|Load key |WARNING: UNPROTECTED)",
+    re.IGNORECASE,
+)
 
 
 class GitFailed(errors.HeadraceError):
@@ -143,10 +152,11 @@ def is_sha(text: str) -> bool:
 def ssh_command(key: str, known_hosts: str) -> str:
     """Return the ssh that git shall use: no user configuration, never a question, host keys must be known."""
     words = ["ssh", "-F", "none", "-oBatchMode=yes", "-oStrictHostKeyChecking=yes", "-oConnectTimeout=20"]
-    if known_hosts:
-        words.append(f"-oUserKnownHostsFile={known_hosts}")
+    if known_hosts:  # then no other file has a say; ssh reads several names there, so one with a space is quoted
+        quoted = known_hosts.replace("%", "%%")
+        words += [f'-oUserKnownHostsFile="{quoted}"', "-oGlobalKnownHostsFile=/dev/null"]
     if key:
-        words += ["-oIdentitiesOnly=yes", "-i", key]
+        words += ["-oIdentitiesOnly=yes", "-i", key.replace("%", "%%")]
     return shlex.join(words)
 
 
@@ -172,7 +182,9 @@ class Git:
             "GIT_LFS_SKIP_SMUDGE": "1",
             "GIT_NO_REPLACE_OBJECTS": "1",
             "GIT_OPTIONAL_LOCKS": "0",
-        } | dict(environment or {})
+        }
+        self._environment |= {name: os.environ[ours] for ours, name in _TRUST.items() if os.environ.get(ours)}
+        self._environment |= dict(environment or {})
         self._wrapper = git.Git(str(directory))
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
@@ -270,7 +282,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _last_words(command: str, complaint: bytes, status: int) -> str:
     """Return what git said as one line of a reasonable length, the important part first."""
     lines = [line.strip() for line in complaint.decode("utf-8", "replace").splitlines() if line.strip()]
-    telling = [line for line in lines if line.startswith(("fatal:", "error:", "ERROR:"))] or lines[-3:]
+    telling = [line for line in lines if _TELLING.match(line)] or lines[-3:]
     said = redacted("; ".join(telling))[:500] or f"exit status {status}"
     return _CONTROL.sub("?", f"git {command}: {said}")
 

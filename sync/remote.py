@@ -8,6 +8,7 @@ that can be wrong with a remote. Refuses: unpublishing (a deleted branch, an emp
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -28,6 +29,30 @@ _DENIED = re.compile(
     r"denied|not allowed|permission|forbidden|\b40[13]\b|authentication failed|could not read|read.only|not enabled"
     r"|dubious",
     re.IGNORECASE,
+)
+#: What people can do about it, by git's or ssh's words; the first that fits.
+_HINTS = (
+    (
+        re.compile(r"host key .* has changed", re.IGNORECASE),
+        "somebody may stand in between; if the server really has a new key, put that into source.known_hosts",
+    ),
+    (
+        re.compile(r"host key is known", re.IGNORECASE),
+        "put the server's key into source.known_hosts: `ssh-keyscan HOST`, compared with what the forge publishes",
+    ),
+    (
+        re.compile(r"certificate|\bSSL\b|\bTLS\b", re.IGNORECASE),
+        "have the server show a certificate for this name; an authority of your own belongs into the system's store, "
+        "or into the file that SSL_CERT_FILE names",
+    ),
+    (
+        re.compile(
+            r"authentication failed|\b40[13]\b|permission denied|could not read (username|password)|load key",
+            re.IGNORECASE,
+        ),
+        "give the daemon a key (source.ssh_key) or token (source.token_file) that may read this repository; "
+        "a new one counts at the next look",
+    ),
 )
 #: For a push git's own guard against repositories of other users stays on.
 _OWN_ONLY = {"GIT_CONFIG_GLOBAL": os.devnull}
@@ -234,7 +259,7 @@ class Remote:
         except git.GitFailed as error:
             raise errors.SourceUnavailable(
                 f"{self._source.name} cannot be reached: {error.message}",
-                hint="what was published goes on running; check the network, the URL and the credentials",
+                hint=f"what was published goes on running; {_advice(error.message)}",
             ) from error
         found, default = {}, ""
         for line in answer.decode("utf-8", "replace").splitlines():
@@ -256,7 +281,7 @@ class Remote:
                 raise MirrorDamaged(error.message) from error
             raise errors.SourceUnavailable(
                 f"{self._source.name} cannot be fetched: {error.message}",
-                hint="what was published goes on running; check the network and the repository (`git fsck`)",
+                hint=f"what was published goes on running; {_advice(error.message)}",
             ) from error
 
     def _environment(self, state: Path) -> dict[str, str]:
@@ -284,7 +309,22 @@ class Remote:
         if self._source.is_local:
             quoted = self._address.replace("\\", "\\\\").replace('"', '\\"')
             (self._state / "git-config").write_text(f'[safe]\n\tdirectory = "{quoted}"\n')
-        if self._source.token_file and not (self._state / "git-askpass").exists():
-            askpass = self._state / "git-askpass"
-            askpass.write_text(_ASKPASS)
-            askpass.chmod(0o700)
+        if self._source.token_file:
+            _write_program(self._state / "git-askpass", _ASKPASS)
+
+
+def _advice(message: str) -> str:
+    return next(
+        (hint for words, hint in _HINTS if words.search(message)), "check the network, the URL and the repository there"
+    )
+
+
+def _write_program(path: Path, text: str) -> None:
+    """Have ``text`` at ``path``, to be executed by us: all of it or what was there; half of one would stay for ever."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.read_text() == text and path.stat().st_mode & 0o777 == 0o700:
+            return
+    beside = path.with_name(f"{path.name}.tmp")
+    beside.write_text(text)
+    beside.chmod(0o700)
+    beside.rename(path)

@@ -397,7 +397,8 @@ def test_the_token_is_given_to_the_sources_host_only(tmp_path):
 def test_ssh_asks_nobody_and_knows_its_hosts():
     words = shlex.split(git.ssh_command("/keys/my key", "/etc/known hosts"))
     assert words[:3] == ["ssh", "-F", "none"]
-    assert {"-oBatchMode=yes", "-oStrictHostKeyChecking=yes", "-oUserKnownHostsFile=/etc/known hosts"} <= set(words)
+    assert {"-oBatchMode=yes", "-oStrictHostKeyChecking=yes", '-oUserKnownHostsFile="/etc/known hosts"'} <= set(words)
+    assert "-oGlobalKnownHostsFile=/dev/null" in words
     assert words[-2:] == ["-i", "/keys/my key"]
 
 
