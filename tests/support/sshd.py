@@ -23,19 +23,20 @@ class Server:
 
 
 def _made_key(path: pathlib.Path) -> str:
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    if not path.exists():
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
     return path.with_suffix(".pub").read_text()
 
 
 @contextlib.asynccontextmanager
-async def running(folder: pathlib.Path) -> AsyncIterator[Server]:
-    """Serve until the block ends."""
-    folder.mkdir(mode=0o700, parents=True)
+async def running(folder: pathlib.Path, port: int = 0) -> AsyncIterator[Server]:
+    """Serve until the block ends, with the keys in ``folder``, which are made if they are not there."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     host_key = _made_key(folder / "host")
     authorized = folder / "authorized_keys"
     authorized.write_text(_made_key(folder / "client"))
     authorized.chmod(0o600)
-    with socket.create_server(("127.0.0.1", 0)) as free:
+    with socket.create_server(("127.0.0.1", port)) as free:
         port = free.getsockname()[1]
     pathlib.Path("/run/sshd").mkdir(exist_ok=True)  # where it confines itself; packages make it at boot
     config = folder / "sshd_config"

@@ -14,6 +14,8 @@ import pytest
 from headrace.engine import events, model
 from headrace.sync import loop
 from headrace.sync.source import Source
+from tests.support.certificates import Certificates
+from tests.support.certificates import make as make_certificates
 from tests.support.repositories import Repository
 
 
@@ -89,3 +91,8 @@ def repository(tmp_path: Path) -> Repository:
 @pytest.fixture
 def daemon(tmp_path: Path) -> Daemon:
     return Daemon(tmp_path / "state")
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
