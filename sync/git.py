@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import selectors
 import shlex
 import shutil
 import signal
 import subprocess
 import threading
+import time
 import urllib.parse
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
@@ -27,6 +29,12 @@ from ..engine import errors
 
 #: A command that talks to nobody and is not done by then hangs.
 LOCAL_TIMEOUT_S = 120.0
+
+#: What a command prints is kept in memory: a listing of 20,000 files takes a tenth of it.
+OUTPUT_BYTES_MAX = 64 * 1024 * 1024
+_COMPLAINT_BYTES_MAX = 64 * 1024
+#: Indexing some ten million objects takes less; one object that says it is larger than that ends its git, not us.
+_MEMORY_BYTES_MAX = 2 * 1024**3
 
 #: What of the daemon's own environment git may see: where programs are, how to get out, which ssh agent.
 _PASSED_ON = frozenset(
@@ -44,6 +52,7 @@ _OPTIONS = (
     "core.fsmonitor=false",
     "core.attributesFile=/dev/null",
     "core.fsync=none",
+    "core.bigFileThreshold=32m",  # what no snapshot takes passes through git in pieces, never through its memory
     "credential.helper=",
     "submodule.recurse=false",
     "fetch.recurseSubmodules=no",
@@ -62,11 +71,16 @@ _OPTIONS = (
 )
 
 #: A git must not go on writing into the mirror after we were killed and started again. The kernel kills it when we
-#: die; if we died before that was arranged, its parent is no longer us. What follows is only passed on, as "$@".
-_END_WITH_US = (
-    *("setpriv", "--pdeathsig", "KILL"),
-    *("sh", "-c", 'test "$PPID" = "$1" && shift && exec "$@"', "sh"),
+#: die; if we died before that was arranged, its parent is no longer us.
+_END_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+#: Then come our process id, the largest file in blocks of 512 bytes and memory in KiB; the rest is passed on, as "$@".
+#: A limit that is refused is one that is lower already.
+_LIMITED = (
+    *("sh", "-c"),
+    'test "$PPID" = "$1" && { ulimit -c 0; ulimit -f "$2"; ulimit -d "$3"; shift 3; } 2>/dev/null && exec "$@"',
+    "sh",
 )
+_FILE_TOO_LARGE = re.compile(rf"died of signal {int(signal.SIGXFSZ)}\b|File too large")
 
 _HOST = r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?"
 _USER = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
@@ -96,6 +110,10 @@ class GitFailed(errors.HeadraceError):
         self.status = status
         self.output = output
         self.remote = remote
+
+
+class TooMuch(GitFailed):
+    """A git command printed more than we are ready to keep."""
 
 
 class Stopping(errors.HeadraceError):
@@ -197,15 +215,18 @@ class Git:
         environment: Mapping[str, str] | None = None,
         accept: Container[int] = (0,),
         stdin: BinaryIO | None = None,
+        bytes_max: int = OUTPUT_BYTES_MAX,
     ) -> bytes:
         """Run ``git words…``, fed from the file ``stdin`` if there is one, and return its output.
 
-        Raises ``GitFailed`` on another exit status or after the time."""
+        Raises ``GitFailed`` on another exit status or after the time, ``TooMuch`` for more than ``bytes_max``."""
         with self._process(words, stdin, environment) as process:
             try:
-                output, complaint = process.communicate(timeout=timeout_s)
+                output, complaint = _heard(process, time.monotonic() + timeout_s, bytes_max)
             except subprocess.TimeoutExpired:
                 raise GitFailed(f"git {words[0]} was not done after {timeout_s:g} s", status=None) from None
+            except OverflowError:
+                raise TooMuch(f"git {words[0]} had more than {bytes_max:,} bytes to say", status=None) from None
         if process.returncode not in accept:
             self._check_interrupted(words)
             status = process.returncode
@@ -231,6 +252,11 @@ class Git:
             for process in self._running:
                 _kill_group(process)
 
+    def _room(self) -> int:
+        """Return how large a file git may make: half of what the disk has left, so that the journal keeps the rest."""
+        existing = next(folder for folder in (self.directory, *self.directory.parents) if folder.is_dir())
+        return shutil.disk_usage(existing).free // 2
+
     def _check_interrupted(self, words: tuple[str, ...]) -> None:
         if self._interrupted:
             raise Stopping(f"git {words[0]} was broken off: stopping")
@@ -242,12 +268,13 @@ class Git:
         environment = self._environment | dict(extra or {})
         # GitPython hands on the whole of our environment, so `env` takes away what git has no business to see.
         unwanted = [f"-u{name}" for name in os.environ if name and name not in _PASSED_ON and name not in environment]
-        guard = [*_END_WITH_US, str(os.getpid())] if shutil.which("setpriv") else []
+        guard = _END_WITH_US if shutil.which("setpriv") else ()
+        limits = (str(os.getpid()), str(self._room() // 512), str(_MEMORY_BYTES_MAX // 1024))
         options = [word for option in _OPTIONS for word in ("-c", option)]
         with self._lock:
             self._check_interrupted(words)
             handle = self._wrapper.execute(
-                ["env", *unwanted, *guard, "git", *options, *words],
+                ["env", *unwanted, *guard, *_LIMITED, *limits, "git", *options, *words],
                 istream=stdin,
                 env=environment,
                 as_process=True,
@@ -261,6 +288,32 @@ class Git:
             with self._lock:
                 self._running.discard(process)
             _end(process)
+
+
+def _heard(process: subprocess.Popen[bytes], deadline: float, bytes_max: int) -> tuple[bytes, bytes]:
+    """Return all that ``process`` prints until it ends, and the end of its complaints.
+
+    Raises ``TimeoutExpired`` at ``deadline`` (monotonic), ``OverflowError`` for too much."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    output, complaint = bytearray(), bytearray()
+    with selectors.DefaultSelector() as pipes:
+        pipes.register(process.stdout, selectors.EVENT_READ, output)
+        pipes.register(process.stderr, selectors.EVENT_READ, complaint)
+        while pipes.get_map():
+            ready = pipes.select(max(0.0, deadline - time.monotonic()))
+            if not ready or time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(process.args, 0)
+            for key, _ in ready:
+                chunk = os.read(key.fd, 64 * 1024)
+                key.data.extend(chunk)
+                if not chunk:
+                    pipes.unregister(key.fileobj)
+            del complaint[:-_COMPLAINT_BYTES_MAX]
+            if len(output) > bytes_max:
+                raise OverflowError
+    process.wait(max(0.0, deadline - time.monotonic()))
+    return bytes(output), bytes(complaint)
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
@@ -283,6 +336,8 @@ def _last_words(command: str, complaint: bytes, status: int) -> str:
     """Return what git said as one line of a reasonable length, the important part first."""
     lines = [line.strip() for line in complaint.decode("utf-8", "replace").splitlines() if line.strip()]
     telling = [line for line in lines if _TELLING.match(line)] or lines[-3:]
+    if status == -signal.SIGXFSZ or any(_FILE_TOO_LARGE.search(line) for line in lines):
+        telling = ["more came than the disk has room for", *telling]
     said = redacted("; ".join(telling))[:500] or f"exit status {status}"
     return _CONTROL.sub("?", f"git {command}: {said}")
 

@@ -23,6 +23,8 @@ from . import git, tree
 log = structlog.get_logger()
 
 _GC_TIMEOUT_S = 600.0
+#: As many files as a commit may have, with names of an extraordinary length.
+_LISTING_BYTES_MAX = 32 * 1024 * 1024
 _CHECK_TIMEOUT_S = 300.0
 
 
@@ -44,7 +46,7 @@ class Mirror:
     def ensure(self) -> None:
         """Make the repository if it is not there, and clear what a crash or a killed git left. Cheap when all is well.
 
-        Lock files may go because nobody else works here: we hold the state directory's lock, and our own git
+        Its files may go because nobody else works here: we hold the state directory's lock, and our own git
         processes end with us."""
         if self._trusted and (self.directory / "HEAD").is_file():
             return
@@ -52,14 +54,25 @@ class Mirror:
         for leftover in self.directory.parent.glob("mirror.git.*"):
             shutil.rmtree(leftover, ignore_errors=True)
         if self._is_repository():
-            for lock in self.directory.rglob("*.lock"):
-                log.warning("mirror.lock_removed", file=str(lock.relative_to(self.directory)))
-                lock.unlink(missing_ok=True)
+            self._sweep()
         else:
             if self.directory.exists():
                 log.warning("mirror.rebuilt", reason="it is not a repository any more")
             self._swap_in(self._new_beside())
         self._trusted = True
+
+    def _sweep(self) -> None:
+        """Remove locks, and what of packs and objects is only half there: git itself would keep some of it for ever."""
+        objects = self.directory / "objects"
+        whole = {pack.stem for pack in (objects / "pack").glob("pack-*.pack") if pack.with_suffix(".idx").exists()}
+        half = [path for path in (objects / "pack").glob("*") if path.stem not in whole or path.suffix == ".keep"]
+        begun = [path for folder in (".", "??") for path in (objects / folder).glob("tmp_*")]
+        for path in [*self.directory.rglob("*.lock"), self.directory / "gc.pid", *half, *begun]:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.exists():
+                log.warning("mirror.leftover_removed", file=str(path.relative_to(self.directory)))
+                path.unlink(missing_ok=True)
 
     def distrust(self) -> None:
         """Look at the repository afresh before the next use: a git command failed or was killed."""
@@ -127,7 +140,9 @@ class Mirror:
         """Return everything below the source's folder in ``commit``; raises ``MirrorDamaged`` if it is not here."""
         spec = f"{git.checked_sha(commit)}:{self.folder}"
         try:
-            listing = self.git.run("ls-tree", "-r", "-z", "-l", "--full-tree", spec)
+            listing = self.git.run("ls-tree", "-r", "-z", "-l", "--full-tree", spec, bytes_max=_LISTING_BYTES_MAX)
+        except git.TooMuch as error:  # a hundred trees that hold each other a hundred times are small, and endless
+            raise tree.TreeRefused("the list of its files is endless, or as good as that") from error
         except git.GitFailed as error:
             if self.folder and self.has(commit):
                 raise tree.TreeRefused(f"there is no folder {self.folder!r} in it") from error

@@ -23,6 +23,8 @@ from .source import Source
 #: A fetch that is not done by then is broken off and tried again later.
 FETCH_TIMEOUT_S = 120.0
 _ASK_TIMEOUT_S = 30.0
+#: We name the refs we want. A server too old to hear that lists all it has: 100,000 of them take a half of this.
+_REFS_BYTES_MAX = 16 * 1024 * 1024
 
 #: Words of git, ssh and forges for "not with these credentials".
 _DENIED = re.compile(
@@ -39,6 +41,10 @@ _HINTS = (
     (
         re.compile(r"host key is known", re.IGNORECASE),
         "put the server's key into source.known_hosts: `ssh-keyscan HOST`, compared with what the forge publishes",
+    ),
+    (
+        re.compile(r"disk has room|bytes to say"),
+        "look at what the repository holds, and at the disk",
     ),
     (
         re.compile(r"certificate|\bSSL\b|\bTLS\b", re.IGNORECASE),
@@ -254,7 +260,9 @@ class Remote:
         patterns = [*names, *(f"{name}^{{}}" for name in names if name.startswith("refs/tags/"))]
         try:
             answer = self.mirror.git.run(
-                "ls-remote", "--symref", "--", self._address, *patterns, timeout_s=_ASK_TIMEOUT_S
+                *("ls-remote", "--symref", "--", self._address, *patterns),
+                timeout_s=_ASK_TIMEOUT_S,
+                bytes_max=_REFS_BYTES_MAX,
             )
         except git.GitFailed as error:
             raise errors.SourceUnavailable(
@@ -267,7 +275,7 @@ class Remote:
             if git.is_sha(value):
                 found[name] = value
             elif name == "HEAD":
-                default = value.removeprefix("ref: ").removeprefix("refs/heads/")
+                default = _branch_name(value.removeprefix("ref: "))
         return found, default
 
     def _fetch(self, refspec: str) -> None:
@@ -311,6 +319,14 @@ class Remote:
             (self._state / "git-config").write_text(f'[safe]\n\tdirectory = "{quoted}"\n')
         if self._source.token_file:
             _write_program(self._state / "git-askpass", _ASKPASS)
+
+
+def _branch_name(ref: str) -> str:
+    """Return the short name of a branch, or nothing if it is one that we would not say to git, to people or records."""
+    try:
+        return git.checked_ref(ref).removeprefix("refs/heads/")
+    except errors.ConfigurationInvalid:
+        return ""
 
 
 def _advice(message: str) -> str:
