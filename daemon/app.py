@@ -43,6 +43,7 @@ from . import (
     authoring,
     bulk,
     caretaker,
+    commit_statuses,
     config,
     entrance,
     execution_pages,
@@ -210,6 +211,7 @@ class Parts:
     vaults: vault_client.Client
     figures: metrics.Metrics
     pruner: pruning.Pruner
+    tellers: list[commit_statuses.Teller]
     schedules: schedules.Schedules
 
 
@@ -271,7 +273,11 @@ def _assemble(
     )
     ticking = _schedules(lines, ledger, found.kept, work, flows)
     synchroniser.flows.watchers += [work.lanes.reconsider, ticking.nudge]
-    return Parts(source, synchroniser, tasks, work, stream.Hub(lines), vaults, figures, pruner, ticking)
+    tellers = surroundings.tellers(settings)
+    for teller in tellers:
+        teller.start(found.published)
+        lines.subscribe(teller.take)
+    return Parts(source, synchroniser, tasks, work, stream.Hub(lines), vaults, figures, pruner, tellers, ticking)
 
 
 def _schedules(
@@ -370,6 +376,7 @@ def _begin(group: asyncio.TaskGroup, parts: Parts) -> list[asyncio.Task[None]]:
         group.create_task(parts.schedules.run(), name="schedules"),
         group.create_task(parts.synchroniser.run(), name="sync"),
         group.create_task(parts.pruner.run(), name="retention"),
+        *(group.create_task(teller.run(), name="commit statuses") for teller in parts.tellers),
     ]
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from ..engine import errors
-from ..sync import source, verification
-from . import front, oidc, pushes, written
+from ..sync import forge, source, verification
+from . import commit_statuses, front, oidc, pushes, written
 from . import setting_kinds as kinds
 
 ENV_PREFIX = "HEADRACE_"
@@ -77,6 +77,9 @@ class Configuration:
     )
     source_token_file: str = _setting("source.token_file", "", kinds.FILE, "file with the token or password for https")
     source_user: str = _setting("source.user", "git", kinds.TEXT, "user name sent along with the token")
+    source_github_app: forge.GithubApp | None = _setting(  # noqa: RUF009 - as below
+        "source.github_app", "", kinds.table(forge.GithubApp), "the GitHub App that gets in, instead of a token"
+    )
     source_write_back: bool = _setting(
         "source.write_back",
         True,
@@ -91,6 +94,9 @@ class Configuration:
     )
     source_push: pushes.Push | None = _setting(  # noqa: RUF009 - as below
         "source.push", "", kinds.table(pushes.Push), "a forge's push events are believed, signed with this secret"
+    )
+    source_statuses: commit_statuses.Statuses | None = _setting(  # noqa: RUF009 - as below
+        "source.statuses", "", kinds.table(commit_statuses.Statuses), "a forge is told what became of each commit"
     )
     source_folders: Mapping[str, str] = _setting(
         "source.folders",

@@ -4,11 +4,13 @@ how patient it is with connections. Called by ``app``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from ..engine import ports
+from ..engine import errors, ports
+from ..sync import forge
 from ..sync import source as sync_source
-from . import config, connections, entrance, front, oidc, pushes
+from . import commit_statuses, config, connections, entrance, front, oidc, pushes
 
 
 def sources(settings: config.Configuration) -> list[sync_source.Source]:
@@ -28,6 +30,7 @@ def _source(settings: config.Configuration) -> sync_source.Source:
         known_hosts=settings.source_known_hosts,
         token_file=settings.source_token_file,
         user=settings.source_user,
+        github_app=settings.source_github_app,
         write_back=settings.source_write_back,
         preview=settings.source_preview,
         verify=settings.source_verify,
@@ -44,6 +47,29 @@ def believed(settings: config.Configuration) -> list[pushes.Believed]:
             secret = Path(file).read_text().strip()
             found.append(pushes.Believed(each.source_prefix, secret, each.source_ref))
     return found
+
+
+def tellers(settings: config.Configuration) -> list[commit_statuses.Teller]:
+    """Return what tells forges of their commits."""
+    found = []
+    each = settings.each_source()
+    prefixes = [one.source_prefix for one in each]
+    for one in each:
+        if (said := one.source_statuses) is not None:
+            source = _source(one)
+            found.append(commit_statuses.Teller(said, source, prefixes, _forge_token(said, source)))
+    return found
+
+
+def _forge_token(said: commit_statuses.Statuses, source: sync_source.Source) -> Callable[[], str]:
+    file = said.token_file or source.token_file
+    if not file and source.github_app is not None:
+        return forge.AppTokens(source.github_app, source.url).token
+    if not file:
+        raise errors.ConfigurationInvalid(
+            "source.statuses has no token", hint="name a `token_file`, or let a GitHub App in with source.github_app"
+        )
+    return lambda: Path(file).read_text().strip()
 
 
 def stands(settings: config.Configuration, clock: ports.Clock) -> entrance.Options:

@@ -16,7 +16,7 @@ import urllib.parse
 from pathlib import Path
 
 from ..engine import errors
-from . import git
+from . import forge, git
 from .mirror import Mirror, MirrorDamaged
 from .source import Source
 
@@ -60,6 +60,8 @@ _HINTS = (
         "a new one counts at the next look",
     ),
 )
+#: Whom a token of a GitHub App belongs to.
+_APP_USER = "x-access-token"
 #: For a push git's own guard against repositories of other users stays on.
 _OWN_ONLY = {"GIT_CONFIG_GLOBAL": os.devnull}
 
@@ -114,6 +116,7 @@ class Remote:
     def __init__(self, source: Source, state: Path) -> None:
         self._source = source
         self._address = git.checked_url(source.url)
+        self._app = forge.AppTokens(source.github_app, source.url) if source.github_app else None
         self.mirror = Mirror(state, source.folder, self._environment(state))
         self._state = state
         self._known = ""  # the commit that certainly is in the mirror, to ask no git about it at each poll
@@ -303,12 +306,12 @@ class Remote:
         if scheme == "file":
             # git refuses repositories of other users unless told otherwise, and listens to no option about that.
             environment["GIT_CONFIG_GLOBAL"] = str(state / "git-config")
-        if source.token_file:
+        if source.token_file or self._app is not None:
             environment |= {
                 "GIT_ASKPASS": str(state / "git-askpass"),
                 "HEADRACE_GIT_HOST": urllib.parse.urlsplit(source.url).netloc,
-                "HEADRACE_GIT_USER": source.user,
-                "HEADRACE_GIT_TOKEN_FILE": source.token_file,
+                "HEADRACE_GIT_USER": source.user if self._app is None else _APP_USER,
+                "HEADRACE_GIT_TOKEN_FILE": source.token_file or str(state / "git-token"),
             }
         return environment
 
@@ -317,8 +320,10 @@ class Remote:
         if self._source.is_local:
             quoted = self._address.replace("\\", "\\\\").replace('"', '\\"')
             (self._state / "git-config").write_text(f'[safe]\n\tdirectory = "{quoted}"\n')
-        if self._source.token_file:
-            _write_program(self._state / "git-askpass", _ASKPASS)
+        if self._source.token_file or self._app is not None:
+            _write_beside(self._state / "git-askpass", _ASKPASS, 0o700)
+        if self._app is not None:
+            _write_beside(self._state / "git-token", self._app.token(), 0o600)
 
 
 def _branch_name(ref: str) -> str:
@@ -335,12 +340,14 @@ def _advice(message: str) -> str:
     )
 
 
-def _write_program(path: Path, text: str) -> None:
-    """Have ``text`` at ``path``, to be executed by us: all of it or what was there; half of one would stay for ever."""
+def _write_beside(path: Path, text: str, mode: int) -> None:
+    """Have ``text`` at ``path``, for us alone: all of it or what was there; half of one would stay for ever."""
     with contextlib.suppress(FileNotFoundError):
-        if path.read_text() == text and path.stat().st_mode & 0o777 == 0o700:
+        if path.read_text() == text and path.stat().st_mode & 0o777 == mode:
             return
     beside = path.with_name(f"{path.name}.tmp")
+    beside.unlink(missing_ok=True)
+    beside.touch(mode)
     beside.write_text(text)
-    beside.chmod(0o700)
+    beside.chmod(mode)
     beside.rename(path)

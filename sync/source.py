@@ -16,7 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from ..engine import errors
-from . import git, places, verification
+from . import forge, git, places, verification
 
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -52,6 +52,7 @@ class Source:
     user: str = "git"  # sent along with the token
     write_back: bool = True  # whether people and flows may change flows here
     verify: verification.Verify | None = None  # whose signatures count; None: nobody has to sign
+    github_app: forge.GithubApp | None = None  # gets in as an app, with tokens of its own
     preview: Preview | None = None  # what may be run unmerged; None: nothing
     folders: Mapping[str, str] = dataclasses.field(default_factory=dict)  # other names of the declaring folders
 
@@ -73,6 +74,12 @@ class Source:
         if self.path and (self.path.startswith(("/", "-")) or ".." in parts or not self.path.isprintable()):
             raise errors.ConfigurationInvalid(
                 f"path is {self.path!r}", hint="give a folder relative to the top of the repository"
+            )
+        if self.github_app is not None and (self.token_file or not self.url.startswith("https://")):
+            raise errors.ConfigurationInvalid(
+                "source.github_app makes tokens for https, and "
+                + ("source.token_file names one" if self.token_file else "the source is not reached so"),
+                hint="take source.token_file away" if self.token_file else "give the address that begins with https://",
             )
         places.Places.named(self.folders)
         if self.verify is not None and (self.developer or self.write_back):

@@ -61,7 +61,7 @@ class Daemon:
             clock=self.clock,
         )
 
-    async def synced(self, sync: loop.Synchroniser) -> loop.SyncStatus:
+    async def synced(self, sync: loop.Synchroniser) -> loop.SourceStatus:
         """Make one pass and return the status; the timers of the loop play no part."""
         await sync._pass()
         return sync.status()

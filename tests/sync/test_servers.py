@@ -34,7 +34,7 @@ async def server(request, repository, tmp_path, certificates, monkeypatch) -> As
     await made.stop()
 
 
-def everything_said(daemon, logs: list, status: loop.SyncStatus) -> str:
+def everything_said(daemon, logs: list, status: loop.SourceStatus) -> str:
     """Return what people, logs and records get to see, and all that lies in the state directory."""
     written = "".join(path.read_bytes().decode("latin-1") for path in daemon.state.rglob("*") if path.is_file())
     return f"{logs} {status} {daemon.events} {written}"
