@@ -271,7 +271,9 @@ class Workshop:
             plan = tree.plan(self._mirror.entries(fetched.commit))
         except tree.TreeRefused as refusal:
             return dataclasses.replace(about, rejected=refusal.message)
-        manifest = self._catalogued(fetched, plan, previous)
+        manifest = catalogue.same_ids(
+            self._catalogued(fetched, plan, previous), manifests.read(self.snapshots, fetched.commit), previous
+        )
         broken = [*catalogue.broken(manifest), *manifest.catalogue.problems]
         if self._source.policy == "strict" and not again and broken:
             return dataclasses.replace(about, rejected=_told(broken))

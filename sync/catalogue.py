@@ -147,6 +147,21 @@ def _flows(previous: Manifest | None, before: Mapping[str, model.Flow], commit: 
     return sorted(flows, key=lambda flow: flow.name)
 
 
+def same_ids(manifest: Manifest, known: Manifest | None, previous: Manifest | None) -> Manifest:
+    """Return ``manifest`` with the ids that its new flows were given when this very commit was catalogued before.
+
+    It was run without being published, or we died before it was announced."""
+    if known is None:
+        return manifest
+    old = {flow.id for flow in previous.catalogue.flows.values()} if previous else set()
+    given = {flow.path: flow.id for flow in known.catalogue.flows.values() if flow.id not in old}
+    flows = {
+        name: msgspec.structs.replace(flow, id=given[flow.path]) if flow.id not in old and flow.path in given else flow
+        for name, flow in manifest.catalogue.flows.items()
+    }
+    return msgspec.structs.replace(manifest, catalogue=msgspec.structs.replace(manifest.catalogue, flows=flows))
+
+
 def broken(manifest: Manifest) -> list[model.Broken]:
     """Return what is wrong, by file."""
     found = [flow.broken for flow in manifest.catalogue.flows.values() if flow.broken]

@@ -1,5 +1,6 @@
 """Several sources in one daemon, what is run unmerged, what a sync would do, and what a conflict shows."""
 
+import hmac
 import json
 import subprocess
 import sys
@@ -41,10 +42,11 @@ def world(tmp_path_factory):
     main, team = Repository(home / "main"), Repository(home / "team")
     fill(main, "main")
     fill(team, "team")
+    (home / "secret").write_text("team's secret")
     config = home / "headrace.toml"
     config.write_text(
         f'[[source]]\nurl = "{main.url}"\npreview = {{refs = ["feature/*"]}}\n\n'
-        f'[[source]]\nprefix = "team"\nurl = "{team.url}"\n'
+        f'[[source]]\nprefix = "team"\nurl = "{team.url}"\npush = {{secret_file = "{home / "secret"}"}}\n'
     )
     daemon = Daemon(home / "s", main.url, "--config", str(config)).start()
     until(lambda: len(daemon.client.flows()) == 4, "both are published")
@@ -137,6 +139,19 @@ def test_all_of_it_is_there_after_a_restart_without_the_repositories(world):
     assert daemon.client.sync()["state"] == "ok"
 
 
+def test_a_push_event_is_believed_by_the_source_whose_secret_signed_it(world):
+    daemon = world[0]
+    body = json.dumps({"ref": "refs/heads/main"}).encode()
+    for secret, status in ((b"team's secret", 202), (b"another", 401)):
+        signature = hmac.new(secret, body, "sha256").hexdigest()
+        headers = {
+            "X-GitHub-Event": "push",
+            "X-Hub-Signature-256": f"sha256={signature}",
+            "Content-Type": "application/json",
+        }
+        assert daemon.raw("POST", "/api/v1/sync/push", body, headers)[0] == status
+
+
 def test_a_dry_run_says_what_a_sync_would_do(tmp_path, make_daemon):
     repository = Repository(tmp_path / "r")
     first = fill(repository, "main")
@@ -180,7 +195,20 @@ def test_a_branch_that_is_allowed_runs_without_being_merged(world):
     assert daemon.client.flow("parent") == published
     assert daemon.run("parent")["output_value"]["me"] == "main"
     daemon.client.sync()  # which cleans, and leaves it
+    main.branch = "feature/x"
+    git(main.directory, "checkout", "--quiet", "feature/x")
+    main.write("fresh.py")
+    commit = main.push()
+    fresh = daemon.client.wait(daemon.client.run("fresh", ref="feature/x")["id"])
+    main.branch = "main"
+    git(main.directory, "checkout", "--quiet", "main")
     assert daemon.client.wait(daemon.client.run("parent", ref=commit)["id"])["output_value"]["n"] == 9
+    git(main.directory, "merge", "--quiet", "--ff-only", "feature/x")
+    git(main.directory, "push", "--quiet", "origin", "main")
+    live(daemon, "fresh", commit)
+    assert daemon.client.flow("fresh")["id"] == fresh["flow_id"]  # merged, it is the flow that ran before
+    fill(main, "main")
+    daemon.client.sync()
 
 
 @pytest.mark.parametrize(
