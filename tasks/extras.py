@@ -1,4 +1,4 @@
-"""Libraries that only some task types need: imported when such a task runs, and asked for by name when they are missing.
+"""Libraries that only some task types need: imported when one runs, and asked for by name when they are missing.
 
 Each such type names the extra of the distribution ``headrace`` that brings its library. The module itself imports the
 library for the type checker alone, so that a daemon without it starts, lists the type and documents it.
