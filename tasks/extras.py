@@ -19,8 +19,8 @@ def require(module: str, *, extra: str, task: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as absent:
-        name = absent.name or module
-        if name.partition(".")[0] != module.partition(".")[0]:
+        name = (absent.name or module).partition(".")[0]
+        if name != module.partition(".")[0]:
             raise _unusable(module, extra, task, f"it lacks {name}") from None
         raise errors.TaskFailed(
             f"{task} needs the library {name}, which is not installed where the daemon runs: "

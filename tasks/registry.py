@@ -18,12 +18,17 @@ import msgspec
 import structlog
 
 from ..engine import errors, ports, values
-from . import definition, git, rest, vault
+from . import definition, git, rest, sqlpg, vault
 
 log = structlog.get_logger()
 
 ENTRY_POINTS = "headrace.tasks"
-BUILT_IN: tuple[definition.Factory, ...] = (git.definition, rest.definition, vault.definition)
+BUILT_IN: tuple[definition.Factory, ...] = (
+    git.definition,
+    rest.definition,
+    sqlpg.definition,
+    vault.definition,
+)
 
 # What msgspec says about a value: the expectation, then what it got (left out: it may quote the value) and where.
 _COMPLAINT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)

@@ -10,6 +10,7 @@ import contextlib
 import os
 import ssl
 from collections.abc import Iterator
+from typing import Any
 
 
 class TlsInputInvalid(ValueError):
@@ -20,11 +21,19 @@ class TlsInputInvalid(ValueError):
         self.name = name
 
 
-def context(*, cacert: str | None, client_cert: str | None, client_key: str | None, verify: bool) -> ssl.SSLContext:
+def context(
+    *,
+    cacert: str | None,
+    client_cert: str | None,
+    client_key: str | None,
+    verify: bool,
+    expected_name: str | None = None,
+) -> ssl.SSLContext:
     """Return a client context that trusts ``cacert`` (else the system) and shows ``client_cert``.
 
+    With ``expected_name`` the certificate is checked for that name, whatever address a library connects to.
     Raises ``TlsInputInvalid``; its message never contains key material."""
-    made = _with_texts(cacert, client_cert, client_key)
+    made = _with_texts(cacert, client_cert, client_key, expected_name)
     if not verify:
         made.check_hostname = False
         made.verify_mode = ssl.CERT_NONE
@@ -38,15 +47,17 @@ def check(*, cacert: str | None, client_cert: str | None, client_key: str | None
     _with_texts(cacert, client_cert, client_key)
 
 
-def _with_texts(cacert: str | None, client_cert: str | None, client_key: str | None) -> ssl.SSLContext:
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+def _with_texts(
+    cacert: str | None, client_cert: str | None, client_key: str | None, expected_name: str | None = None
+) -> ssl.SSLContext:
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if expected_name is None else _pinned(expected_name)
     if cacert is not None:
         try:
             made.load_verify_locations(cadata=cacert)
         except (ssl.SSLError, ValueError):
             raise TlsInputInvalid("cacert", "expected certificates as PEM text") from None
     if client_cert is not None:
-        with _as_file(client_cert) as certificate, _as_file(client_key or client_cert) as key:
+        with as_file(client_cert) as certificate, as_file(client_key or client_cert) as key:
             try:
                 made.load_cert_chain(certificate, key, password=_refuse_password)
             except (ssl.SSLError, ValueError) as error:
@@ -67,10 +78,28 @@ def _chain_problem(error: ssl.SSLError | ValueError) -> str:
     return "its private key is encrypted, expected one without a passphrase"
 
 
+class _Pinned(ssl.SSLContext):
+    expected_name = ""
+
+    def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
+        return super().wrap_bio(*arguments, **{**named, "server_hostname": self.expected_name})
+
+    def wrap_socket(self, *arguments: Any, **named: Any) -> ssl.SSLSocket:
+        return super().wrap_socket(*arguments, **{**named, "server_hostname": self.expected_name})
+
+
+def _pinned(expected_name: str) -> ssl.SSLContext:
+    made = _Pinned(ssl.PROTOCOL_TLS_CLIENT)
+    made.expected_name = expected_name
+    return made
+
+
 @contextlib.contextmanager
-def _as_file(text: str) -> Iterator[str]:
+def as_file(text: str) -> Iterator[str]:
+    """Give the path of a file that holds ``text``, in memory and for this process alone, while the block lasts."""
     descriptor = os.memfd_create("pem", os.MFD_CLOEXEC)
     try:
+        os.fchmod(descriptor, 0o600)  # some libraries refuse a key that others may read
         with os.fdopen(os.dup(descriptor), "wb") as stream:
             stream.write(text.encode())
         yield f"/proc/self/fd/{descriptor}"

@@ -1,0 +1,161 @@
+"""Real servers on loopback, each with state of its own below a folder, ended with the block.
+
+They run as an unprivileged user where the tests are root: some refuse to be root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+PASSWORD = "pass-word-of-the-tests"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+def program(name: str) -> str:
+    """Return the program's path; skips the test where Debian's package of it is not installed."""
+    places = [*sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin"), reverse=True), "/usr/sbin", "/usr/bin", "/bin"]
+    found = shutil.which(name, path=os.pathsep.join(map(str, places)))
+    if found is None:
+        pytest.skip(f"{name} is not installed: see TEST_PACKAGES in the Makefile")
+    return found
+
+
+def someone() -> str | None:
+    """Return who the servers run as: nobody, or None for us."""
+    return "nobody" if os.geteuid() == 0 else None
+
+
+@contextlib.contextmanager
+def folder() -> Iterator[pathlib.Path]:
+    """Give a folder of the server's user; short, because socket names have to fit into 100 characters."""
+    path = pathlib.Path(tempfile.mkdtemp(prefix="served-"))
+    try:
+        own(path)
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+def own(path: pathlib.Path) -> None:
+    """Give the file or folder to the servers' user."""
+    if someone() is not None:
+        entry = pwd.getpwnam("nobody")
+        os.chown(path, entry.pw_uid, entry.pw_gid)
+
+
+def run(*arguments: str, text: str = "", environment: dict[str, str] | None = None) -> str:
+    """Run a program as the servers' user and return what it said."""
+    done = subprocess.run(
+        arguments, input=text, text=True, capture_output=True, cwd="/", user=someone(), env=environment, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@contextlib.contextmanager
+def started(
+    arguments: Sequence[str],
+    ready: Callable[[], bool],
+    log: pathlib.Path,
+    environment: dict[str, str] | None = None,
+) -> Iterator[subprocess.Popen]:
+    """Run a server until the block ends, from when it is ready."""
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            arguments, stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd=log.parent, user=someone(),
+            env=environment, start_new_session=True,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while not ready():
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def answers(port: int) -> Callable[[], bool]:
+    """Whether somebody listens there."""
+
+    def tried() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return True
+        return False
+
+    return tried
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """A server that runs: where, and how to get in."""
+
+    port: int
+    folder: pathlib.Path
+    username: str = ""
+    tls_port: int = 0
+    process: subprocess.Popen | None = None
+
+    @property
+    def access(self) -> dict:
+        """The inputs of a task that uses it."""
+        return {"hostname": "127.0.0.1", "port": self.port, "username": self.username, "password": PASSWORD}
+
+
+def _certificates(target: pathlib.Path, source: pathlib.Path) -> None:
+    for name in ("ca.crt", "server.crt", "server.key"):
+        copy = target / name
+        shutil.copy(source / name, copy)
+        copy.chmod(0o600)
+        own(copy)
+
+
+@contextlib.contextmanager
+def postgresql(certificates: pathlib.Path) -> Iterator[Service]:
+    """PostgreSQL with a user ``app`` and a database of that name."""
+    initdb, postgres = program("initdb"), program("postgres")
+    with folder() as base:
+        data, password, port = base / "data", base / "password", free_port()
+        password.write_text(PASSWORD)
+        own(password)
+        run(
+            initdb, "-D", str(data), "-U", "app", f"--pwfile={password}", "-A", "scram-sha-256", "--no-sync",
+            "--locale=C.UTF-8",
+        )  # fmt: skip
+        _certificates(data, certificates)
+        settings = {
+            "port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off",
+            "ssl": "on", "ssl_cert_file": "server.crt", "ssl_key_file": "server.key", "ssl_ca_file": "ca.crt",
+            "shared_buffers": "16MB",
+        }  # fmt: skip
+        options = [text for name, value in settings.items() for text in ("-c", f"{name}={value}")]
+        environment = {"PGPASSWORD": PASSWORD, "PATH": os.defpath}
+        ask = [program("psql"), "-h", "127.0.0.1", "-p", str(port), "-U", "app", "-d", "postgres", "-qAtc"]
+
+        def ready() -> bool:
+            return subprocess.run([*ask, "SELECT 1"], env=environment, capture_output=True).returncode == 0
+
+        with started([postgres, "-D", str(data), *options], ready, base / "log"):
+            run(*ask, "CREATE DATABASE app", environment=environment)
+            yield Service(port, base, "app")
