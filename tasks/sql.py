@@ -10,17 +10,33 @@ from __future__ import annotations
 import dataclasses
 import urllib.parse
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import msgspec
 
-from ..engine import values
+from ..engine import ports, values
 from . import host
 from .definition import invalid, missing
 from .host import about
 
 STATEMENTS = ("fetch", "fetchrow", "fetchval", "execute", "executemany", "script")
 ALIASES = host.ALIASES
+
+
+Fetch = Annotated[str | None, about("A statement; the result is a list of its rows.")]
+FetchRow = Annotated[str | None, about("A statement; the result is its first row, or null.")]
+FetchVal = Annotated[str | None, about("A statement; the result is the first column of its first row.")]
+Execute = Annotated[str | None, about("A statement whose rows, if there are any, are not wanted.")]
+ExecuteMany = Annotated[str | None, about("A statement that is executed for each list in args, all of them or none.")]
+Script = Annotated[str | None, about("Several statements, without args.")]
+Args = Annotated[list[Any] | None, about("The values of the statement's placeholders, in their order.")]
+ReadOnly = Annotated[
+    bool, about("Let the database refuse every change; the task may then be repeated. Default: false.")
+]
+MaxRows = Annotated[
+    int, msgspec.Meta(ge=1, le=1_000_000, description="More rows than that are a failure. Default: 10000.")
+]
+ROWS_MAX = 10_000
 
 
 class SqlInputs(host.HostInputs):
@@ -31,21 +47,24 @@ class SqlInputs(host.HostInputs):
         str | None, about("All of it as one address: scheme://username:password@hostname:port/database.")
     ] = None
     database: Annotated[str | None, about("The database to use.")] = None
-    fetch: Annotated[str | None, about("A statement; the result is a list of its rows.")] = None
-    fetchrow: Annotated[str | None, about("A statement; the result is its first row, or null.")] = None
-    fetchval: Annotated[str | None, about("A statement; the result is the first column of its first row.")] = None
-    execute: Annotated[str | None, about("A statement whose rows, if there are any, are not wanted.")] = None
-    executemany: Annotated[
-        str | None, about("A statement that is executed for each list in args, all of them or none.")
-    ] = None
-    script: Annotated[str | None, about("Several statements, without args.")] = None
-    args: Annotated[list[Any] | None, about("The values of the statement's placeholders, in their order.")] = None
-    read_only: Annotated[
-        bool, about("Let the database refuse every change; the task may then be repeated. Default: false.")
-    ] = False
-    max_rows: Annotated[
-        int, msgspec.Meta(ge=1, le=1_000_000, description="More rows than that are a failure. Default: 10000.")
-    ] = 10_000
+    fetch: Fetch = None
+    fetchrow: FetchRow = None
+    fetchval: FetchVal = None
+    execute: Execute = None
+    executemany: ExecuteMany = None
+    script: Script = None
+    args: Args = None
+    read_only: ReadOnly = False
+    max_rows: MaxRows = ROWS_MAX
+
+
+class HasStatement(Protocol):
+    """Inputs with a statement in one of these."""
+
+    @property
+    def fetch(self) -> str | None: ...
+    @property
+    def args(self) -> list[Any] | None: ...
 
 
 class SqlOutput(msgspec.Struct, kw_only=True):
@@ -72,13 +91,13 @@ class Statement:
         return self.mode.startswith("fetch")
 
 
-def statement(inputs: Any) -> Statement:
+def statement(inputs: HasStatement) -> Statement:
     """Return the statement of inputs that were checked."""
     mode = next(name for name in STATEMENTS if getattr(inputs, name) is not None)
     return Statement(mode, getattr(inputs, mode), inputs.args or [])
 
 
-def check_statement(task: str, inputs: Any) -> None:
+def check_statement(task: str, inputs: HasStatement) -> None:
     """Raise ``InputRefused`` unless there is one statement with the arguments it takes."""
     given = [name for name in STATEMENTS if getattr(inputs, name) is not None]
     if not given:
@@ -165,12 +184,11 @@ class Rows:
         """Whether no further row is wanted."""
         return bool(self._kept) and self._mode in ("fetchrow", "fetchval")
 
-    @property
-    def ambiguous(self) -> list[str]:
-        """Names that several columns have: a row keeps the last of each."""
-        if self._mode == "fetchval":
-            return []
-        return sorted({name for name in self.columns if list(self.columns).count(name) > 1})
+    def warn(self, context: ports.TaskContext) -> None:
+        """Tell of names that several columns have: a row keeps the last of each."""
+        twice = sorted({name for name in self.columns if list(self.columns).count(name) > 1})
+        if twice and self._mode != "fetchval":
+            context.log("WARNING", f"several columns are called {', '.join(twice)}: name them with AS")
 
     def add(self, row: Sequence[Any]) -> None:
         """Take the next row."""
@@ -191,7 +209,9 @@ class Rows:
     @property
     def result(self) -> Any:
         """What was asked for."""
-        return list(self._kept) if self._mode == "fetch" else self._kept[0] if self._kept else None
+        if self._mode == "fetch":
+            return list(self._kept)
+        return self._kept[0] if self._kept else None
 
 
 def as_json(value: Any) -> bytes:

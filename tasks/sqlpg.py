@@ -149,8 +149,7 @@ class _Session:
                 if error.sqlstate is not None or "produce a result" not in str(error):
                     raise
                 # It was executed and has no rows, such as an INSERT without RETURNING.
-        if rows.ambiguous:
-            self._context.log("WARNING", f"several columns are called {', '.join(rows.ambiguous)}: name them with AS")
+        rows.warn(self._context)
         return sql.SqlOutput(result=rows.result, row_count=len(rows))
 
     def _adapted(self, library: Any, args: Any) -> list[Any]:

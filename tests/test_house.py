@@ -63,7 +63,7 @@ QUARANTINE = {
     "yaml": r"sync\..*|engine\.state\..*|daemon\.record_pages",
     "pyrage": r"engine\.state\.age",
     "psycopg": r"tasks\.sqlpg",
-    "sqlite3": r"engine\.(records|state)\..*",
+    "sqlite3": r"engine\.(records|state)\..*|tasks\.sqlite",
 }
 #: Names that say nothing of what a module is.
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "base", "manager", "misc", "tools"}
