@@ -13,7 +13,8 @@ import contextlib
 import re
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -62,6 +63,11 @@ class HostInputs(Inputs):
         return self.cacert is not None or self.client_cert is not None if self.use_tls is None else self.use_tls
 
 
+#: What libraries raise about what is not their protocol at all.
+GARBAGE = (
+    *(ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError),
+    *(RuntimeError, EOFError, struct.error),
+)
 #: Other names of these inputs, as flows in the wild write them.
 ALIASES = {"host": "hostname", "user": "username"}
 
@@ -125,12 +131,60 @@ async def first(candidates: Sequence[str], connect: Callable[[str], Awaitable[T]
     return await connect(candidates[-1])
 
 
-def opened(candidates: Sequence[str], port: int, connect_timeout: float) -> socket.socket:
-    """Return a connection to the first address that takes it; blocks, and raises the last ``OSError``."""
-    for address in candidates[:-1]:
+async def opened(inputs: HostInputs, port: int, egress: Egress) -> socket.socket:
+    """Return a connection to the host, for libraries that block; raises ``Failed``."""
+
+    async def connected(address: str) -> socket.socket:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        made = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            made.setblocking(False)
+            async with asyncio.timeout(inputs.connect_timeout):
+                await asyncio.get_running_loop().sock_connect(made, (address, port))
+            made.setblocking(True)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    try:
+        return await first(await addresses(inputs, port, egress), connected)
+    except OSError as error:
+        raise explained(error, inputs, port) from None
+
+
+class Line:
+    """A connection a blocking library uses in a thread, which others may cut: then every call on it ends at once."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self.socket = connected
+        #: The same connection: libraries close theirs, or make another object of it for TLS.
+        self._own = connected.dup()
+        self.was_cut = False
+
+    def cut(self) -> None:
+        """End whatever waits on it."""
+        self.was_cut = True
         with contextlib.suppress(OSError):
-            return socket.create_connection((address, port), connect_timeout)
-    return socket.create_connection((candidates[-1], port), connect_timeout)
+            self._own.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._own.close()
+        self.socket.close()
+
+
+@contextlib.asynccontextmanager
+async def line(inputs: HostInputs, port: int, egress: Egress) -> AsyncIterator[Line]:
+    """Give a connection to the host, gone after the block; raises ``Failed``."""
+    made = Line(await opened(inputs, port, egress))
+    try:
+        yield made
+    finally:
+        made.cut()
+        made.close()
 
 
 def trust(inputs: HostInputs) -> ssl.SSLContext | None:

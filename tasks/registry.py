@@ -18,13 +18,14 @@ import msgspec
 import structlog
 
 from ..engine import errors, ports, values
-from . import definition, git, rest, sqlite, sqlpg, vault
+from . import definition, git, mysql, rest, sqlite, sqlpg, vault
 
 log = structlog.get_logger()
 
 ENTRY_POINTS = "headrace.tasks"
 BUILT_IN: tuple[definition.Factory, ...] = (
     git.definition,
+    mysql.definition,
     rest.definition,
     sqlite.definition,
     sqlpg.definition,

@@ -43,8 +43,11 @@ def someone() -> str | None:
 
 @contextlib.contextmanager
 def folder() -> Iterator[pathlib.Path]:
-    """Give a folder of the server's user; short, because socket names have to fit into 100 characters."""
-    path = pathlib.Path(tempfile.mkdtemp(prefix="served-"))
+    """Give a folder of the server's user, in memory where that can be: databases wait for disks when they are made.
+
+    Its name is short, because those of sockets have to fit into 100 characters."""
+    memory = pathlib.Path("/dev/shm")
+    path = pathlib.Path(tempfile.mkdtemp(prefix="served-", dir=memory if os.access(memory, os.W_OK) else None))
     try:
         own(path)
         yield path
@@ -158,4 +161,34 @@ def postgresql(certificates: pathlib.Path) -> Iterator[Service]:
 
         with started([postgres, "-D", str(data), *options], ready, base / "log"):
             run(*ask, "CREATE DATABASE app", environment=environment)
+            yield Service(port, base, "app")
+
+
+@contextlib.contextmanager
+def mariadb(certificates: pathlib.Path) -> Iterator[Service]:
+    """MariaDB with a user ``app`` and a database of that name."""
+    install, server, client = program("mariadb-install-db"), program("mariadbd"), program("mariadb")
+    with folder() as base:
+        data, end, port = base / "data", base / "end", free_port()
+        common = ["--no-defaults", f"--datadir={data}"]
+        run(
+            install,
+            *common,
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+            "--innodb-flush-method=nosync",
+        )
+        _certificates(base, certificates)
+        arguments = [
+            server, *common, f"--socket={end}", f"--port={port}", "--bind-address=127.0.0.1", "--skip-name-resolve",
+            "--innodb-flush-method=nosync", "--innodb-flush-log-at-trx-commit=0", f"--ssl-cert={base}/server.crt",
+            f"--ssl-key={base}/server.key", f"--ssl-ca={base}/ca.crt", f"--pid-file={base}/pid",
+        ]  # fmt: skip
+        ask = [client, "--no-defaults", f"--socket={end}", "-u", "root", "-e"]
+
+        def ready() -> bool:
+            return subprocess.run([*ask, "SELECT 1"], capture_output=True).returncode == 0
+
+        with started(arguments, ready, base / "log"):
+            run(*ask, f"CREATE DATABASE app; CREATE USER app IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON app.* TO app")
             yield Service(port, base, "app")

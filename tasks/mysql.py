@@ -1,0 +1,216 @@
+"""MYSQL: statements for MySQL and MariaDB, through PyMySQL in a thread.
+
+Placeholders are ``%s``. Rows come one at a time. Cancelled, the connection is cut, and a second one has the server kill
+the first: a server notices by itself only when it has something to send. A password goes in clear text only through TLS
+that was checked, whatever the server asks for; it cannot have files of this host either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from . import blocking, extras, host, sql
+from . import definition as definitions
+
+if TYPE_CHECKING:
+    import pymysql
+    import pymysql.cursors
+
+    from ..engine import ports
+
+TASK = "MYSQL"
+PORT = 3306
+SCHEMES = ("mysql", "mariadb")
+#: How long the second connection may take that ends the first.
+_KILL_S = 5.0
+_NO_SUCH_THREAD = 1094
+#: Errors that pass: the server is full, stops or was stopped, or another transaction was in the way.
+_PASSING = frozenset({1040, 1053, 1203, 1205, 1213, 1927, 2003, 2006, 2013})
+
+
+class MysqlInputs(sql.SqlInputs):
+    """The inputs of MYSQL."""
+
+
+class _Refused:
+    """What is asked for the password in clear text."""
+
+    def __init__(self, connection: Any) -> None:
+        pass
+
+    def authenticate(self, _: Any) -> None:
+        """Refuse."""
+        raise host.Failed("the server wants the password in clear text: that takes use_tls=True")
+
+
+class _Work:
+    """One statement on one connection, in a thread; ``stop`` may be called from outside."""
+
+    def __init__(self, inputs: MysqlInputs, context: ports.TaskContext, line: host.Line) -> None:
+        self._inputs = inputs
+        self._context = context
+        self._line = line
+        self._asked = sql.statement(inputs)
+        self._port = inputs.port or PORT
+        self._address = line.socket.getpeername()
+        self.connected = False
+        self._too_late = False
+
+    def stop(self) -> None:
+        """End it: whatever waits for the server is told that the connection is gone."""
+        self._line.cut()
+
+    def give_up(self) -> None:
+        """End it unless the server has let us in."""
+        if not self.connected:
+            self._too_late = True
+            self._line.cut()
+
+    def run(self) -> sql.SqlOutput:
+        library: Any = _library()
+        try:
+            connection = self._open(library, self._line.socket, None)
+            self.connected = True
+            try:
+                return self._performed(library, connection)
+            finally:
+                if self._line.was_cut:
+                    self._kill(library, connection)
+        except library.Error as error:
+            if self._too_late:
+                raise host.explained(TimeoutError(), self._inputs, self._port) from None
+            raise self._explained(error) from None
+        except host.GARBAGE as error:
+            if self._too_late:
+                raise host.explained(TimeoutError(), self._inputs, self._port) from None
+            raise host.Failed(f"what the server says is not understood: {host.quoted(str(error))}") from None
+
+    def _open(self, library: Any, connected: socket.socket, read_timeout: float | None) -> pymysql.Connection[Any]:
+        inputs = self._inputs
+        trust: ssl.SSLContext | None = host.trust(inputs)
+        checked = trust is not None and inputs.verify_ssl
+        connection: pymysql.Connection[Any] = library.connections.Connection(
+            host=inputs.hostname,
+            user=inputs.username or "",
+            password=inputs.password or "",
+            database=inputs.database,
+            charset="utf8mb4",
+            autocommit=True,
+            cursorclass=library.cursors.SSCursor,
+            client_flag=library.constants.CLIENT.MULTI_STATEMENTS if self._asked.mode == "script" else 0,
+            program_name=f"headrace {self._context.execution_id}",
+            init_command="SET SESSION TRANSACTION READ ONLY" if inputs.read_only else None,
+            read_timeout=read_timeout,
+            ssl=trust,
+            ssl_disabled=inputs.use_tls is False,
+            auth_plugin_map={} if checked else {"mysql_clear_password": _Refused, "dialog": _Refused},
+            defer_connect=True,
+        )
+        connection.connect(connected)
+        return connection
+
+    def _kill(self, library: Any, connection: Any) -> None:
+        try:
+            with socket.create_connection(self._address[:2], _KILL_S) as second:
+                cursor: Any = self._open(library, second, _KILL_S).cursor()
+                cursor.execute("KILL CONNECTION %s", [connection.thread_id()])
+        except (library.Error, OSError, host.Failed, *host.GARBAGE) as error:
+            if error.args[:1] != (_NO_SUCH_THREAD,):
+                self._context.log("WARNING", f"the statement may go on at the server: {type(error).__name__}")
+
+    def _performed(self, library: Any, connection: pymysql.Connection[Any]) -> sql.SqlOutput:
+        asked = self._asked
+        cursor: Any = connection.cursor()
+        if asked.mode == "executemany":
+            connection.begin()
+            count = cursor.executemany(asked.text, [_adapted(one) for one in asked.args])
+            connection.commit()
+            return sql.SqlOutput(row_count=count or 0)
+        cursor.execute(asked.text, _adapted(asked.args) or None)
+        if asked.wants_rows:
+            return self._fetched(cursor)
+        count = cursor.rowcount
+        while cursor.nextset():
+            count = cursor.rowcount
+        cursor.close()
+        return sql.SqlOutput(row_count=count if 0 <= count < 2**63 else None)
+
+    def _fetched(self, cursor: pymysql.cursors.SSCursor) -> sql.SqlOutput:
+        rows = sql.Rows(self._asked, self._inputs.max_rows)
+        rows.columns = [column[0] for column in cursor.description or ()]
+        try:
+            for row in iter(cursor.fetchone, None) if rows.columns else ():
+                if rows.complete:
+                    break
+                rows.add(row)
+        finally:
+            self._leave(cursor)
+        rows.warn(self._context)
+        return sql.SqlOutput(result=rows.result, row_count=len(rows))
+
+    def _leave(self, cursor: Any) -> None:
+        """See to it that rows nobody wants are not sent: the library would take them all, also when it is collected."""
+        if cursor._result is not None and cursor._result.unbuffered_active:
+            self._line.cut()
+            cursor._result.unbuffered_active = False
+
+    def _explained(self, error: pymysql.Error) -> host.Failed:
+        cause = getattr(error, "original_exception", None)
+        if isinstance(cause, OSError):
+            return host.explained(cause, self._inputs, self._port)
+        code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+        said = host.quoted(str(error.args[-1]) if error.args else type(error).__name__)
+        return host.Failed(f"{said} ({code})" if code else said, passing=code in _PASSING)
+
+
+def _library() -> Any:
+    library: Any = extras.require("pymysql", extra="mysql", task=TASK)
+    extras.require("pymysql.cursors", extra="mysql", task=TASK)
+    return library
+
+
+def _adapted(args: Any) -> list[Any]:
+    """Objects go as JSON; a list is a list of values, as after IN."""
+    return [msgspec.json.encode(one).decode() if isinstance(one, dict) else one for one in args]
+
+
+async def _attempt(inputs: MysqlInputs, context: ports.TaskContext, settings: definitions.Settings) -> sql.SqlOutput:
+    await blocking.call(_library)
+    port = inputs.port or PORT
+    async with host.line(inputs, port, settings.egress) as line:
+        work = _Work(inputs, context, line)
+        timer = asyncio.get_running_loop().call_later(inputs.connect_timeout, work.give_up)
+        try:
+            return await blocking.alone(work.run, on_cancel=work.stop)
+        finally:
+            timer.cancel()
+
+
+async def _run(settings: definitions.Settings, given: MysqlInputs, context: ports.TaskContext) -> sql.SqlOutput:
+    inputs = sql.resolved(given, SCHEMES)
+    attempt = functools.partial(_attempt, inputs, context, settings)
+    shown = f"{sql.statement(inputs).mode} on {inputs.hostname}:{inputs.port or PORT}"
+    return await host.performed(shown, attempt, inputs, context, settings, repeatable=inputs.read_only)
+
+
+def definition(settings: definitions.Settings) -> definitions.TaskDefinition[MysqlInputs]:
+    """Return the task type MYSQL."""
+    return definitions.TaskDefinition(
+        name=TASK,
+        summary="Execute statements in MySQL or MariaDB",
+        description="One statement, its rows as JSON. Placeholders are %s.",
+        inputs=MysqlInputs,
+        output=sql.SqlOutput,
+        run=functools.partial(_run, settings),
+        idempotent=lambda inputs: inputs.read_only,
+        check=lambda inputs: sql.check(TASK, inputs, SCHEMES),
+        aliases=("SQLMY",),
+        secret_inputs=frozenset({"dsn"}),
+        input_aliases=sql.ALIASES,
+    )
