@@ -82,11 +82,13 @@ class Failed(Exception):
         self.output = output
 
 
-def check(task: str, inputs: HostInputs) -> None:
-    """Raise ``InputRefused`` for what names no host, or for TLS inputs that do not go together."""
+def check(task: str, inputs: HostInputs, *, nameless: bool = False) -> None:
+    """Raise ``InputRefused`` for what names no host, or for TLS inputs that do not go together.
+
+    ``nameless`` is for services where a password alone is enough."""
     if not _HOSTNAME.fullmatch(inputs.hostname):
         raise invalid(task, "hostname", "expected a host name or an address, without port or path")
-    if inputs.password is not None and inputs.username is None:
+    if inputs.password is not None and inputs.username is None and not nameless:
         raise missing(task, "username", "the user whose 'password' is given")
     check_tls(task, inputs)
 
@@ -153,6 +155,34 @@ async def opened(inputs: HostInputs, port: int, egress: Egress) -> socket.socket
         return await first(await addresses(inputs, port, egress), connected)
     except OSError as error:
         raise explained(error, inputs, port) from None
+
+
+@contextlib.asynccontextmanager
+async def stream(
+    inputs: HostInputs, port: int, egress: Egress, *, limit: int
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Give a connection to the host, with TLS where it is wanted; gone after the block. Raises ``Failed``.
+
+    ``limit`` is how many bytes a line may have. What breaks inside of the block is told as what it means, too."""
+    candidates = await addresses(inputs, port, egress)
+    trusted = await asyncio.to_thread(trust, inputs)
+
+    async def connected(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(address, port, ssl=trusted, limit=limit)
+
+    try:
+        async with asyncio.timeout(inputs.connect_timeout):
+            reader, writer = await first(candidates, connected)
+    except (OSError, TimeoutError) as error:
+        raise explained(error, inputs, port) from None
+    try:
+        yield reader, writer
+    except asyncio.IncompleteReadError:
+        raise Failed(f"{inputs.hostname}:{port} closed the connection", passing=True) from None
+    except OSError as error:
+        raise explained(error, inputs, port) from None
+    finally:
+        writer.transport.abort()  # nothing that is still to be sent matters
 
 
 class Line:

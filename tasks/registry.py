@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from ..engine import errors, ports, values
-from . import definition, git, mysql, rest, sqlite, sqlpg, vault
+from . import definition, git, mysql, redis, rest, sqlite, sqlpg, vault
 
 log = structlog.get_logger()
 
@@ -26,6 +26,7 @@ ENTRY_POINTS = "headrace.tasks"
 BUILT_IN: tuple[definition.Factory, ...] = (
     git.definition,
     mysql.definition,
+    redis.definition,
     rest.definition,
     sqlite.definition,
     sqlpg.definition,

@@ -192,3 +192,19 @@ def mariadb(certificates: pathlib.Path) -> Iterator[Service]:
         with started(arguments, ready, base / "log"):
             run(*ask, f"CREATE DATABASE app; CREATE USER app IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON app.* TO app")
             yield Service(port, base, "app")
+
+
+@contextlib.contextmanager
+def redis(certificates: pathlib.Path) -> Iterator[Service]:
+    """Redis, with the password for its default user and for ``app``, which may only read."""
+    server = program("redis-server")
+    with folder() as base:
+        _certificates(base, certificates)
+        port, tls_port = free_port(), free_port()
+        (base / "conf").write_text(
+            f"port {port}\ntls-port {tls_port}\nbind 127.0.0.1\ndir {base}\nsave ''\nrequirepass {PASSWORD}\n"
+            f"tls-cert-file {base}/server.crt\ntls-key-file {base}/server.key\ntls-ca-cert-file {base}/ca.crt\n"
+            f"tls-auth-clients optional\nuser app on >{PASSWORD} ~* +@read\n"
+        )
+        with started([server, str(base / "conf")], answers(port), base / "log"):
+            yield Service(port, base, "default", tls_port)

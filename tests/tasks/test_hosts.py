@@ -22,6 +22,7 @@ SECRET = "hush-hush-pass-word"
 #: What a call of each type needs beside the host, and the library it uses.
 TYPES = {
     "MYSQL": ({"username": "u", "password": SECRET, "fetch": "SELECT 1"}, "pymysql"),
+    "REDIS": ({"password": SECRET, "command": "GET", "args": ["k"]}, None),
     "SQLPG": ({"username": "u", "password": SECRET, "fetch": "SELECT 1"}, "psycopg"),
 }
 each = pytest.mark.parametrize("name", TYPES)
@@ -154,7 +155,7 @@ async def test_a_host_that_is_something_else(failure, name, behaviour):
         await strange.left_alone()
 
 
-@each
+@pytest.mark.parametrize("name", [name for name, (_, library) in TYPES.items() if library])
 async def test_without_the_library_the_task_says_what_to_install(call, monkeypatch, name):
     inputs, library = TYPES[name]
     for loaded in [one for one in sys.modules if one == library or one.startswith(f"{library}.")]:

@@ -30,9 +30,8 @@ def sql(call, server: Service):
 @pytest.fixture
 async def table(sql):
     name = f"t{uuid.uuid4().hex}"
-    await sql(
-        script=f"CREATE TABLE {name} (id int PRIMARY KEY, name varchar(99)) CHARSET utf8mb4; INSERT INTO {name} VALUES (1, 'a')"
-    )
+    made = f"CREATE TABLE {name} (id int PRIMARY KEY, name varchar(99)) CHARSET utf8mb4"
+    await sql(script=f"{made}; INSERT INTO {name} VALUES (1, 'a')")
     return name
 
 
