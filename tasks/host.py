@@ -159,13 +159,14 @@ async def opened(inputs: HostInputs, port: int, egress: Egress) -> socket.socket
 
 @contextlib.asynccontextmanager
 async def stream(
-    inputs: HostInputs, port: int, egress: Egress, *, limit: int
+    inputs: HostInputs, port: int, egress: Egress, *, limit: int, plain: bool = False
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Give a connection to the host, with TLS where it is wanted; gone after the block. Raises ``Failed``.
 
-    ``limit`` is how many bytes a line may have. What breaks inside of the block is told as what it means, too."""
+    ``limit`` is how many bytes a line may have, ``plain`` is for protocols that begin TLS later. What breaks inside
+    of the block is told as what it means, too."""
     candidates = await addresses(inputs, port, egress)
-    trusted = await asyncio.to_thread(trust, inputs)
+    trusted = None if plain else await asyncio.to_thread(trust, inputs)
 
     async def connected(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection(address, port, ssl=trusted, limit=limit)

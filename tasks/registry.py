@@ -18,13 +18,14 @@ import msgspec
 import structlog
 
 from ..engine import errors, ports, values
-from . import definition, git, mysql, redis, rest, sqlite, sqlpg, vault
+from . import definition, git, ldap, mysql, redis, rest, sqlite, sqlpg, vault
 
 log = structlog.get_logger()
 
 ENTRY_POINTS = "headrace.tasks"
 BUILT_IN: tuple[definition.Factory, ...] = (
     git.definition,
+    ldap.definition,
     mysql.definition,
     redis.definition,
     rest.definition,

@@ -208,3 +208,25 @@ def redis(certificates: pathlib.Path) -> Iterator[Service]:
         )
         with started([server, str(base / "conf")], answers(port), base / "log"):
             yield Service(port, base, "default", tls_port)
+
+
+@contextlib.contextmanager
+def slapd(certificates: pathlib.Path) -> Iterator[Service]:
+    """OpenLDAP with the directory ``dc=example``, whose ``cn=admin`` may everything and others may read."""
+    server, schema = program("slapd"), pathlib.Path("/etc/ldap/schema")
+    with folder() as base:
+        _certificates(base, certificates)
+        (base / "data").mkdir()
+        own(base / "data")
+        (base / "conf").write_text(
+            "".join(f"include {schema}/{one}.schema\n" for one in ("core", "cosine", "inetorgperson"))
+            + f"modulepath /usr/lib/ldap\nmoduleload back_mdb\npidfile {base}/pid\nTLSCACertificateFile {base}/ca.crt\n"
+            f"TLSCertificateFile {base}/server.crt\nTLSCertificateKeyFile {base}/server.key\nTLSVerifyClient allow\n"
+            f'database mdb\nsuffix "dc=example"\nrootdn "cn=admin,dc=example"\nrootpw {PASSWORD}\n'
+            f"directory {base}/data\n"
+            "dbnosync\nsizelimit size.soft=500 size.hard=1000 size.pr=500 size.prtotal=unlimited\n"
+        )
+        port, tls_port = free_port(), free_port()
+        urls = f"ldap://127.0.0.1:{port} ldaps://127.0.0.1:{tls_port}"
+        with started([server, "-f", str(base / "conf"), "-h", urls, "-d", "stats"], answers(port), base / "log"):
+            yield Service(port, base, "cn=admin,dc=example", tls_port)

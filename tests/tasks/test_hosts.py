@@ -21,6 +21,7 @@ from tests.support.task_context import Context, FolderFiles
 SECRET = "hush-hush-pass-word"
 #: What a call of each type needs beside the host, and the library it uses.
 TYPES = {
+    "LDAP": ({"username": "cn=u", "password": SECRET}, None),
     "MYSQL": ({"username": "u", "password": SECRET, "fetch": "SELECT 1"}, "pymysql"),
     "REDIS": ({"password": SECRET, "command": "GET", "args": ["k"]}, None),
     "SQLPG": ({"username": "u", "password": SECRET, "fetch": "SELECT 1"}, "psycopg"),
