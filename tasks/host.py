@@ -31,6 +31,9 @@ _QUOTED_CHARACTERS = 1000
 _HOSTNAME = re.compile(r"[A-Za-z0-9._:%-]{1,253}")
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+ConnectTimeout = Annotated[
+    float, msgspec.Meta(gt=0, description="Seconds to connect and log in, TLS included. Default: 30.")
+]
 
 
 def about(description: str) -> msgspec.Meta:
@@ -45,9 +48,7 @@ class HostInputs(Inputs):
     port: Annotated[Port | None, about("Default: the usual one.")] = None
     username: Annotated[str | None, about("The user to log in as.")] = None
     password: Annotated[str | None, about("The user's password.")] = None
-    connect_timeout: Annotated[
-        float, msgspec.Meta(gt=0, description="Seconds to connect and log in, TLS included. Default: 30.")
-    ] = 30.0
+    connect_timeout: ConnectTimeout = 30.0
     use_tls: Annotated[
         bool | None,
         about("Whether TLS is spoken and the certificate checked. Default: true if cacert or client_cert is given."),

@@ -18,17 +18,19 @@ import msgspec
 import structlog
 
 from ..engine import errors, ports, values
-from . import definition, git, ldap, mysql, redis, rest, sqlite, sqlpg, vault
+from . import aws, definition, git, ldap, mysql, redis, rest, s3, sqlite, sqlpg, vault
 
 log = structlog.get_logger()
 
 ENTRY_POINTS = "headrace.tasks"
 BUILT_IN: tuple[definition.Factory, ...] = (
+    aws.definition,
     git.definition,
     ldap.definition,
     mysql.definition,
     redis.definition,
     rest.definition,
+    s3.definition,
     sqlite.definition,
     sqlpg.definition,
     vault.definition,

@@ -55,7 +55,7 @@ class RestOutput(msgspec.Struct, kw_only=True):
     json: Any = msgspec.UNSET  #: the parsed body, null when it is not JSON; absent with ``dst``
 
 
-class _EgressDenied(OSError):
+class EgressDenied(OSError):
     """An address is forbidden by the operator's policy."""
 
 
@@ -70,15 +70,16 @@ class _Resolver(aiohttp.ThreadedResolver):
         found = await super().resolve(host, port, family)
         for one in found:
             if (refusal := self._egress.refusal(one["host"])) is not None:
-                raise _EgressDenied(refusal)
+                raise EgressDenied(refusal)
         return found
 
 
 class Connections:
     """One session, with its pool of connections, for each event loop."""
 
-    def __init__(self, egress: Egress) -> None:
+    def __init__(self, egress: Egress, *, decompress: bool = True) -> None:
         self.egress = egress
+        self._decompress = decompress
         self._sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = (
             weakref.WeakKeyDictionary()
         )
@@ -97,6 +98,7 @@ class Connections:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": "headrace"},
                 trust_env=False,
+                auto_decompress=self._decompress,
             )
         return session
 
@@ -141,7 +143,7 @@ class _Exchange:
         try:
             return await self._follow()
         except (aiohttp.ClientError, OSError) as error:
-            words, passing = _explained(error, self._url, self._inputs)
+            words, passing = explained(error, self._url, self._inputs.connect_timeout, self._inputs.read_timeout)
             failure = self._failure(words)
         if passing:
             raise retry.Transient(failure)
@@ -181,7 +183,7 @@ class _Exchange:
     async def _send(self, jar: aiohttp.CookieJar, *, with_body: bool) -> aiohttp.ClientResponse:
         at_home = self._url.origin() == self._first.origin()
         if (refusal := self._connections.egress.refusal(self._url.raw_host or "")) is not None:
-            raise _EgressDenied(refusal)
+            raise EgressDenied(refusal)
         return await self._connections.session().request(
             self._method,
             self._url,
@@ -300,12 +302,12 @@ def _size(count: int) -> str:
     return f"{count // 1024**3} GiB" if count >= 1024**3 else f"{count // 1024**2} MiB"
 
 
-def _explained(error: Exception, url: yarl.URL, inputs: request.RestInputs) -> tuple[str, bool]:
+def explained(error: Exception, url: yarl.URL, connect_timeout: float, read_timeout: float) -> tuple[str, bool]:
     """Return what went wrong in words, and whether it may pass."""
     where = f"{url.host}:{url.port}"
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     match cause:
-        case _EgressDenied():
+        case EgressDenied():
             return str(cause), False
         case ssl.SSLCertVerificationError():
             return f"the certificate of {where} is not trusted: {cause.verify_message}", False
@@ -319,13 +321,13 @@ def _explained(error: Exception, url: yarl.URL, inputs: request.RestInputs) -> t
             passing = error.errno != socket.EAI_NONAME
             return f"the name {url.host} cannot be resolved: {error.strerror or error.os_error}", passing
         case aiohttp.ConnectionTimeoutError():
-            return f"no connection to {where} within {inputs.connect_timeout:g} s", True
+            return f"no connection to {where} within {connect_timeout:g} s", True
         case aiohttp.ClientConnectorError():
             if isinstance(cause, ConnectionRefusedError):
                 return f"connection refused by {where}", True
             return f"cannot connect to {where}: {error.strerror or cause}", True
         case aiohttp.SocketTimeoutError():
-            return f"{where} sent nothing for {inputs.read_timeout:g} s", True
+            return f"{where} sent nothing for {read_timeout:g} s", True
         case aiohttp.ServerDisconnectedError():
             return f"{where} closed the connection without an answer", True
         case aiohttp.ClientPayloadError():

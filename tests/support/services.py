@@ -13,6 +13,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -77,11 +78,14 @@ def started(
     ready: Callable[[], bool],
     log: pathlib.Path,
     environment: dict[str, str] | None = None,
+    *,
+    ourselves: bool = False,
 ) -> Iterator[subprocess.Popen]:
-    """Run a server until the block ends, from when it is ready."""
+    """Run a server until the block ends, from when it is ready; as us if it is a program of ours."""
     with log.open("wb") as said:
         process = subprocess.Popen(
-            arguments, stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd=log.parent, user=someone(),
+            arguments, stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd=log.parent,
+            user=None if ourselves else someone(),
             env=environment, start_new_session=True,
         )  # fmt: skip
     try:
@@ -230,3 +234,13 @@ def slapd(certificates: pathlib.Path) -> Iterator[Service]:
         urls = f"ldap://127.0.0.1:{port} ldaps://127.0.0.1:{tls_port}"
         with started([server, "-f", str(base / "conf"), "-h", urls, "-d", "stats"], answers(port), base / "log"):
             yield Service(port, base, "cn=admin,dc=example", tls_port)
+
+
+@contextlib.contextmanager
+def moto() -> Iterator[str]:
+    """The services of AWS as moto knows them; gives their address."""
+    with folder() as base:
+        port = free_port()
+        arguments = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        with started(arguments, answers(port), base / "log", {"PATH": os.defpath, "HOME": str(base)}, ourselves=True):
+            yield f"http://127.0.0.1:{port}"
