@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from ..engine import errors, ports, values
-from . import aws, definition, git, ldap, mysql, redis, rest, s3, sqlite, sqlpg, vault
+from . import aws, definition, git, ldap, mqtt, mysql, redis, rest, s3, sqlite, sqlpg, vault
 
 log = structlog.get_logger()
 
@@ -27,6 +27,7 @@ BUILT_IN: tuple[definition.Factory, ...] = (
     aws.definition,
     git.definition,
     ldap.definition,
+    mqtt.definition,
     mysql.definition,
     redis.definition,
     rest.definition,

@@ -244,3 +244,21 @@ def moto() -> Iterator[str]:
         arguments = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
         with started(arguments, answers(port), base / "log", {"PATH": os.defpath, "HOME": str(base)}, ourselves=True):
             yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def mosquitto(certificates: pathlib.Path) -> Iterator[Service]:
+    """An MQTT broker for the user ``app``, who may not use topics below ``secret``."""
+    server, passwords = program("mosquitto"), program("mosquitto_passwd")
+    with folder() as base:
+        _certificates(base, certificates)
+        run(passwords, "-b", "-c", str(base / "users"), "app", PASSWORD)
+        (base / "acl").write_text("user app\ntopic readwrite free/#\n")
+        port, tls_port = free_port(), free_port()
+        (base / "conf").write_text(
+            f"allow_anonymous false\npassword_file {base}/users\nacl_file {base}/acl\nmax_queued_messages 0\n"
+            f"listener {port} 127.0.0.1\nlistener {tls_port} 127.0.0.1\ncafile {base}/ca.crt\n"
+            f"certfile {base}/server.crt\nkeyfile {base}/server.key\n"
+        )
+        with started([server, "-v", "-c", str(base / "conf")], answers(port), base / "log"):
+            yield Service(port, base, "app", tls_port)

@@ -22,6 +22,7 @@ SECRET = "hush-hush-pass-word"
 #: What a call of each type needs beside the host, and the library it uses.
 TYPES = {
     "LDAP": ({"username": "cn=u", "password": SECRET}, None),
+    "MQTT": ({"username": "u", "password": SECRET, "topic": "t", "text": "x"}, None),
     "MYSQL": ({"username": "u", "password": SECRET, "fetch": "SELECT 1"}, "pymysql"),
     "REDIS": ({"password": SECRET, "command": "GET", "args": ["k"]}, None),
     "SQLPG": ({"username": "u", "password": SECRET, "fetch": "SELECT 1"}, "psycopg"),
