@@ -18,12 +18,13 @@ import msgspec
 import structlog
 
 from ..engine import errors, ports, values
-from . import aws, definition, git, ldap, mqtt, mysql, redis, rest, s3, sqlite, sqlpg, vault
+from . import amqp, aws, definition, git, ldap, mqtt, mysql, redis, rest, s3, sqlite, sqlpg, vault
 
 log = structlog.get_logger()
 
 ENTRY_POINTS = "headrace.tasks"
 BUILT_IN: tuple[definition.Factory, ...] = (
+    amqp.definition,
     aws.definition,
     git.definition,
     ldap.definition,

@@ -262,3 +262,31 @@ def mosquitto(certificates: pathlib.Path) -> Iterator[Service]:
         )
         with started([server, "-v", "-c", str(base / "conf")], answers(port), base / "log"):
             yield Service(port, base, "app", tls_port)
+
+
+@contextlib.contextmanager
+def rabbitmq(certificates: pathlib.Path) -> Iterator[Service]:
+    """RabbitMQ for the user ``app``."""
+    server = pathlib.Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+    if not server.exists():
+        pytest.skip("rabbitmq-server is not installed: see TEST_PACKAGES in the Makefile")
+    with folder() as base:
+        _certificates(base, certificates)
+        port, tls_port, names = free_port(), free_port(), str(free_port())
+        (base / "conf").write_text(
+            f"listeners.tcp.default = 127.0.0.1:{port}\nlisteners.ssl.default = 127.0.0.1:{tls_port}\n"
+            f"default_user = app\ndefault_pass = {PASSWORD}\nssl_options.certfile = {base}/server.crt\n"
+            f"ssl_options.keyfile = {base}/server.key\nssl_options.cacertfile = {base}/ca.crt\n"
+            "ssl_options.verify = verify_none\n"
+        )
+        environment = {
+            "PATH": os.defpath, "HOME": str(base), "RABBITMQ_NODENAME": "tests@localhost", "ERL_EPMD_PORT": names,
+            "ERL_EPMD_ADDRESS": "127.0.0.1", "RABBITMQ_MNESIA_BASE": str(base), "RABBITMQ_LOG_BASE": str(base),
+            "RABBITMQ_CONFIG_FILE": f"{base}/conf", "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{base}/plugins", "RABBITMQ_DIST_PORT": str(free_port()),
+        }  # fmt: skip
+        try:
+            with started([str(server)], answers(port), base / "log", environment):
+                yield Service(port, base, "app", tls_port)
+        finally:
+            subprocess.run([program("epmd"), "-port", names, "-kill"], env=environment, capture_output=True)
