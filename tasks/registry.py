@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from ..engine import errors, ports, values
-from . import amqp, aws, definition, git, ldap, mqtt, mysql, redis, rest, s3, sqlite, sqlpg, vault
+from . import amqp, aws, definition, git, ldap, mqtt, mysql, openai, prometheus, redis, rest, s3, sqlite, sqlpg, vault
 
 log = structlog.get_logger()
 
@@ -30,6 +30,8 @@ BUILT_IN: tuple[definition.Factory, ...] = (
     ldap.definition,
     mqtt.definition,
     mysql.definition,
+    openai.definition,
+    prometheus.definition,
     redis.definition,
     rest.definition,
     s3.definition,

@@ -387,9 +387,10 @@ async def _trust(inputs: request.RestInputs, *, at_home: bool) -> ssl.SSLContext
     return await asyncio.to_thread(build)
 
 
-async def _run(
+async def perform(
     connections: Connections, pacing: retry.Pacing, inputs: request.RestInputs, context: ports.TaskContext
 ) -> RestOutput:
+    """Send what the inputs, which were checked, describe, as often as it takes; raises ``TaskFailed``."""
     body, content_type = await _body(inputs, context)
     material = _Material(body, content_type, await _trust(inputs, at_home=True), await _trust(inputs, at_home=False))
     exchange = _Exchange(inputs, context, connections, material)
@@ -407,7 +408,7 @@ def definition(settings: definitions.Settings) -> definitions.TaskDefinition[req
         "POST and PATCH carry the execution's id as Idempotency-Key unless the header is given.",
         inputs=request.RestInputs,
         output=RestOutput,
-        run=functools.partial(_run, connections, settings.pacing),
+        run=functools.partial(perform, connections, settings.pacing),
         idempotent=lambda inputs: inputs.verb in request.SAFE,
         check=request.check,
         aliases=("HTTP",),

@@ -48,7 +48,7 @@ FLOORS = {
 QUARANTINE = {
     "aiohttp": r"daemon\.(access|accounts|answers|api|assets|async_client|authoring|connections|health|login|\w+_pages)"
     r"|daemon\.(messages|openapi|pages|paging|records|retention|routes|runs|server|stream|templates|webhooks)"
-    r"|daemon\.(bulk|exports|flow_history|front|oidc|pushes|timetable)|tasks\.(http|rest|vault).*",
+    r"|daemon\.(bulk|commit_statuses|exports|flow_history|front|oidc|pushes|timetable)|tasks\.(http|rest|vault).*",
     "cronsim": r"engine\.cron",
     "jinja2": r"daemon\.templates",
     "prometheus_client": r"daemon\.metrics",

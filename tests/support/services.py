@@ -290,3 +290,23 @@ def rabbitmq(certificates: pathlib.Path) -> Iterator[Service]:
                 yield Service(port, base, "app", tls_port)
         finally:
             subprocess.run([program("epmd"), "-port", names, "-kill"], env=environment, capture_output=True)
+
+
+@contextlib.contextmanager
+def prometheus() -> Iterator[str]:
+    """Prometheus that watches itself; gives its address."""
+    server = program("prometheus")
+    with folder() as base:
+        port = free_port()
+        (base / "data").mkdir()
+        own(base / "data")
+        target = f"static_configs: [{{targets: ['127.0.0.1:{port}']}}]"
+        (base / "conf").write_text(
+            f"global: {{scrape_interval: 100ms}}\nscrape_configs:\n- job_name: itself\n  {target}\n"
+        )
+        arguments = [
+            server, f"--config.file={base}/conf", f"--storage.tsdb.path={base}/data",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ]  # fmt: skip
+        with started(arguments, answers(port), base / "log"):
+            yield f"http://127.0.0.1:{port}"
