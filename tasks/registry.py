@@ -18,7 +18,25 @@ import msgspec
 import structlog
 
 from ..engine import errors, ports, values
-from . import amqp, aws, definition, git, ldap, mqtt, mysql, openai, prometheus, redis, rest, s3, sqlite, sqlpg, vault
+from . import (
+    amqp,
+    aws,
+    azure,
+    definition,
+    git,
+    google,
+    ldap,
+    mqtt,
+    mysql,
+    openai,
+    prometheus,
+    redis,
+    rest,
+    s3,
+    sqlite,
+    sqlpg,
+    vault,
+)
 
 log = structlog.get_logger()
 
@@ -26,7 +44,9 @@ ENTRY_POINTS = "headrace.tasks"
 BUILT_IN: tuple[definition.Factory, ...] = (
     amqp.definition,
     aws.definition,
+    azure.definition,
     git.definition,
+    google.definition,
     ldap.definition,
     mqtt.definition,
     mysql.definition,
