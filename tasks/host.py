@@ -41,7 +41,7 @@ def about(description: str) -> msgspec.Meta:
     return msgspec.Meta(description=description)
 
 
-class HostInputs(Inputs):
+class LoginInputs(Inputs, kw_only=True):
     """Where the host is, and who we are there."""
 
     hostname: Annotated[str, about("The host: a name or an address.")]
@@ -49,6 +49,11 @@ class HostInputs(Inputs):
     username: Annotated[str | None, about("The user to log in as.")] = None
     password: Annotated[str | None, about("The user's password.")] = None
     connect_timeout: ConnectTimeout = 30.0
+
+
+class HostInputs(LoginInputs, kw_only=True):
+    """The same for protocols that may go through TLS."""
+
     use_tls: Annotated[
         bool | None,
         about("Whether TLS is spoken and the certificate checked. Default: true if cacert or client_cert is given."),
@@ -87,11 +92,16 @@ def check(task: str, inputs: HostInputs, *, nameless: bool = False) -> None:
     """Raise ``InputRefused`` for what names no host, or for TLS inputs that do not go together.
 
     ``nameless`` is for services where a password alone is enough."""
-    if not _HOSTNAME.fullmatch(inputs.hostname):
-        raise invalid(task, "hostname", "expected a host name or an address, without port or path")
+    check_hostname(task, inputs)
     if inputs.password is not None and inputs.username is None and not nameless:
         raise missing(task, "username", "the user whose 'password' is given")
     check_tls(task, inputs)
+
+
+def check_hostname(task: str, inputs: LoginInputs) -> None:
+    """Raise ``InputRefused`` for what names no host."""
+    if not _HOSTNAME.fullmatch(inputs.hostname):
+        raise invalid(task, "hostname", "expected a host name or an address, without port or path")
 
 
 def check_tls(task: str, inputs: HostInputs) -> None:
@@ -106,7 +116,7 @@ def check_tls(task: str, inputs: HostInputs) -> None:
         raise invalid(task, problem.name, str(problem)) from None
 
 
-async def addresses(inputs: HostInputs, port: int, egress: Egress) -> list[str]:
+async def addresses(inputs: LoginInputs, port: int, egress: Egress) -> list[str]:
     """Return the numeric addresses to connect to, the preferred one first; raises ``Failed``."""
     name = inputs.hostname.strip("[]")
     try:
@@ -232,7 +242,7 @@ def trust(inputs: HostInputs) -> ssl.SSLContext | None:
     )
 
 
-def explained(error: Exception, inputs: HostInputs, port: int) -> Failed:
+def explained(error: Exception, inputs: LoginInputs, port: int) -> Failed:
     """Return in words what an ``OSError`` or a ``TimeoutError`` of a connection means, and whether it may pass."""
     where = f"{inputs.hostname}:{port}"
     match error:

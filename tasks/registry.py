@@ -18,25 +18,7 @@ import msgspec
 import structlog
 
 from ..engine import errors, ports, values
-from . import (
-    amqp,
-    aws,
-    azure,
-    definition,
-    git,
-    google,
-    ldap,
-    mqtt,
-    mysql,
-    openai,
-    prometheus,
-    redis,
-    rest,
-    s3,
-    sqlite,
-    sqlpg,
-    vault,
-)
+from . import amqp, aws, azure, definition, git, google, ldap, mqtt, mysql, openai, prometheus, redis, rest, s3, scp, sftp, sqlite, sqlpg, ssh, vault
 
 log = structlog.get_logger()
 
@@ -55,8 +37,11 @@ BUILT_IN: tuple[definition.Factory, ...] = (
     redis.definition,
     rest.definition,
     s3.definition,
+    scp.definition,
+    sftp.definition,
     sqlite.definition,
     sqlpg.definition,
+    ssh.definition,
     vault.definition,
 )
 

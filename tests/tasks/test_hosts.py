@@ -26,8 +26,13 @@ TYPES = {
     "MQTT": ({"username": "u", "password": SECRET, "topic": "t", "text": "x"}, None),
     "MYSQL": ({"username": "u", "password": SECRET, "fetch": "SELECT 1"}, "pymysql"),
     "REDIS": ({"password": SECRET, "command": "GET", "args": ["k"]}, None),
+    "SCP": ({"username": "u", "password": SECRET, "src": "headrace:f", "dst": "f"}, "asyncssh"),
+    "SFTP": ({"username": "u", "password": SECRET, "path": ".", "command": "list"}, "asyncssh"),
+    "SSH": ({"username": "u", "password": SECRET, "script": "true", "connect_tries": 1}, "asyncssh"),
     "SQLPG": ({"username": "u", "password": SECRET, "fetch": "SELECT 1"}, "psycopg"),
 }
+#: Types whose protocol brings its own encryption or has none.
+WITHOUT_TLS = {"SCP", "SFTP", "SSH"}
 each = pytest.mark.parametrize("name", TYPES)
 
 
@@ -199,6 +204,8 @@ async def test_without_the_library_the_task_says_what_to_install(call, monkeypat
     ids=["hostname", "port", "connect_timeout", "client_key", "cacert", "use_tls", "unknown"],
 )
 def test_inputs_that_cannot_be_used(tasks, name, inputs, kind, message):
+    if name in WITHOUT_TLS and {"cacert", "client_key"} & set(inputs):
+        kind, message = "ExtraInputError", "has no input 'c"
     with pytest.raises(errors.InputRefused) as refused:
         tasks.prepare(name, json.dumps({**TYPES[name][0], "hostname": "x", **inputs}).encode())
     assert refused.value.kind == kind and refused.value.message.startswith(f"{name} {message}")
