@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from ..engine import errors, ports, values
-from . import amqp, aws, azure, definition, git, google, ldap, mqtt, mysql, openai, prometheus, redis, rest, s3, scp, sftp, sqlite, sqlpg, ssh, vault
+from . import amqp, aws, azure, definition, git, google, ldap, mqtt, mysql, openai, prometheus, redis, rest, s3, scp, sftp, smtp, sqlite, sqlpg, ssh, vault
 
 log = structlog.get_logger()
 
@@ -39,6 +39,7 @@ BUILT_IN: tuple[definition.Factory, ...] = (
     s3.definition,
     scp.definition,
     sftp.definition,
+    smtp.definition,
     sqlite.definition,
     sqlpg.definition,
     ssh.definition,

@@ -62,6 +62,7 @@ QUARANTINE = {
     "rich": r"daemon\.cli\..*",
     "yaml": r"sync\..*|engine\.state\..*|daemon\.record_pages",
     "pyrage": r"engine\.state\.age",
+    "aiosmtplib": r"tasks\.smtp",
     "asyncssh": r"tasks\.(ssh|sftp_files|scp|ssh_connection)",
     "pymysql": r"tasks\.mysql",
     "psycopg": r"tasks\.sqlpg",

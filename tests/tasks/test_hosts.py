@@ -28,6 +28,7 @@ TYPES = {
     "REDIS": ({"password": SECRET, "command": "GET", "args": ["k"]}, None),
     "SCP": ({"username": "u", "password": SECRET, "src": "headrace:f", "dst": "f"}, "asyncssh"),
     "SFTP": ({"username": "u", "password": SECRET, "path": ".", "command": "list"}, "asyncssh"),
+    "SMTP": ({"username": "u", "password": SECRET, "from": "a@b.example", "to": "c@d.example"}, "aiosmtplib"),
     "SSH": ({"username": "u", "password": SECRET, "script": "true", "connect_tries": 1}, "asyncssh"),
     "SQLPG": ({"username": "u", "password": SECRET, "fetch": "SELECT 1"}, "psycopg"),
 }
