@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from ..engine import errors, ports, values
-from . import amqp, aws, azure, definition, git, google, ldap, mqtt, mysql, openai, prometheus, redis, rest, s3, scp, sftp, smtp, sqlite, sqlpg, ssh, vault
+from . import amqp, aws, azure, definition, git, google, imap, ldap, mqtt, mysql, openai, prometheus, redis, rest, s3, scp, sftp, smtp, sqlite, sqlpg, ssh, vault
 
 log = structlog.get_logger()
 
@@ -29,6 +29,7 @@ BUILT_IN: tuple[definition.Factory, ...] = (
     azure.definition,
     git.definition,
     google.definition,
+    imap.definition,
     ldap.definition,
     mqtt.definition,
     mysql.definition,

@@ -105,3 +105,19 @@ async def writing(context: ports.TaskContext, named: str) -> AsyncIterator[Sink]
         await sink.commit()
     finally:
         await sink.abort()
+
+
+def put(context: ports.TaskContext, named: str, content: bytes) -> None:
+    """Write a whole file, for code that blocks anyway; raises ``TaskFailed``."""
+    name = path(named)
+    try:
+        writer = context.files.write(name)
+        try:
+            writer.write(content)
+            writer.commit()
+        finally:
+            writer.abort()
+    except errors.HeadraceError as error:
+        raise errors.TaskFailed(f"cannot write the file '{name}': {error.message}") from None
+    except OSError as error:
+        raise errors.TaskFailed(f"cannot write the file '{name}': {error.strerror}") from None
