@@ -37,7 +37,7 @@ from ..engine.state import age, masks, sealed, secrets
 from ..engine.workers import processes
 from ..sync import source as sync_source
 from ..sync import sources
-from ..tasks import definition, egress, registry, vault_client
+from ..tasks import definition, egress, local, registry, vault_client
 from . import (
     api,
     authoring,
@@ -225,7 +225,7 @@ def _assemble(
     """Put the rooms together; nothing is started yet."""
     source, *others = surroundings.sources(settings)
     outside = egress.Egress(deny_private=settings.tasks_public_only)
-    tasks = registry.installed(definition.Settings(egress=outside))
+    tasks = registry.installed(definition.Settings(egress=outside, local=settings.tasks_local or local.Local()))
     vaults = vault_client.Client()
     known = masks.Masks()
     synchroniser = sources.Sources(

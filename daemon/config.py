@@ -21,6 +21,7 @@ from typing import Any
 
 from ..engine import errors
 from ..sync import forge, source, verification
+from ..tasks import local
 from . import commit_statuses, front, oidc, pushes, written
 from . import setting_kinds as kinds
 
@@ -142,6 +143,12 @@ class Configuration:
         False,
         kinds.YES_OR_NO,
         "REST and GIT connect to public addresses only, never to this machine or the network it stands in",
+    )
+    tasks_local: local.Local | None = _setting(  # noqa: RUF009 - as above
+        "tasks.local",
+        "",
+        kinds.table(local.Local),
+        "what of this machine tasks may use: `programs` that COMMAND, ANSIBLE and TERRAFORM may start",
     )
     records_keep_s: float = _setting(
         "records.keep",

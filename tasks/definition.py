@@ -18,6 +18,7 @@ import msgspec
 
 from ..engine import errors, ports
 from .egress import Egress
+from .local import Local
 from .retry import Backoff, Pacing
 
 
@@ -91,6 +92,7 @@ class Settings:
 
     egress: Egress = dataclasses.field(default_factory=Egress)
     pacing: Pacing = dataclasses.field(default_factory=Pacing)
+    local: Local = dataclasses.field(default_factory=Local)
 
 
 Factory = Callable[[Settings], TaskDefinition[Any]]

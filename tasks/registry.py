@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from ..engine import errors, ports, values
-from . import amqp, aws, azure, definition, git, google, imap, ldap, mqtt, mysql, openai, prometheus, redis, rest, s3, scp, sftp, smtp, sqlite, sqlpg, ssh, vault
+from . import amqp, aws, azure, command, definition, git, google, imap, ldap, mqtt, mysql, openai, prometheus, redis, rest, s3, scp, sftp, sleep, smtp, sqlite, sqlpg, ssh, vault
 
 log = structlog.get_logger()
 
@@ -27,6 +27,7 @@ BUILT_IN: tuple[definition.Factory, ...] = (
     amqp.definition,
     aws.definition,
     azure.definition,
+    command.definition,
     git.definition,
     google.definition,
     imap.definition,
@@ -40,6 +41,7 @@ BUILT_IN: tuple[definition.Factory, ...] = (
     s3.definition,
     scp.definition,
     sftp.definition,
+    sleep.definition,
     smtp.definition,
     sqlite.definition,
     sqlpg.definition,
