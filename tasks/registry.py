@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from ..engine import errors, ports, values
-from . import amqp, aws, azure, command, definition, ftp, git, google, imap, ldap, mqtt, mysql, openai, prometheus, redis, rest, s3, scp, sftp, sleep, smtp, sqlite, sqlpg, ssh, vault
+from . import amqp, aws, azure, command, definition, file, ftp, git, google, imap, ldap, mqtt, mysql, openai, prometheus, redis, rest, s3, scp, sftp, sleep, smtp, sqlite, sqlpg, ssh, vault
 
 log = structlog.get_logger()
 
@@ -28,6 +28,7 @@ BUILT_IN: tuple[definition.Factory, ...] = (
     aws.definition,
     azure.definition,
     command.definition,
+    file.definition,
     ftp.definition,
     git.definition,
     google.definition,

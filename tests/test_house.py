@@ -50,7 +50,7 @@ QUARANTINE = {
     r"|daemon\.(messages|openapi|pages|paging|records|retention|routes|runs|server|stream|templates|webhooks)"
     r"|daemon\.(bulk|commit_statuses|exports|flow_history|front|oidc|pushes|timetable)|tasks\.(http|rest|vault).*",
     "cronsim": r"engine\.cron",
-    "jinja2": r"daemon\.templates",
+    "jinja2": r"daemon\.templates|tasks\.rendering",
     "prometheus_client": r"daemon\.metrics",
     "jsonschema_rs": r"engine\.state\.schemas",
     "uvloop": r"daemon\.app",
