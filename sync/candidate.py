@@ -221,8 +221,12 @@ class Workshop:
                 snapshot.remove(path)
             elif path.suffix == ".json" and path.stem not in kept:
                 path.unlink(missing_ok=True)
-        self._mirror.unpin([pin for pin in self._mirror.pins() if pin not in kept])
-        self._mirror.tidy()
+        try:
+            self._mirror.unpin([pin for pin in self._mirror.pins() if pin not in kept])
+            self._mirror.tidy()
+        except git.GitFailed:
+            self._origin.forget()  # what a killed git left is swept before the next pass
+            raise
 
     def interrupt(self) -> None:
         """Break off what runs; from any thread, for an orderly stop."""

@@ -230,7 +230,7 @@ class Git:
         if process.returncode not in accept:
             self._check_interrupted(words)
             status = process.returncode
-            said = _last_words(words[0], complaint, status)
+            said = _last_words(next(word for word in words if "=" not in word and word != "-c"), complaint, status)
             raise GitFailed(said, status=status, output=output, remote=_remote_words(complaint))
         return output
 

@@ -203,10 +203,7 @@ class Mirror:
 
     def value(self, revision: str) -> str:
         """Return the commit or object a revision of ours stands for, or nothing."""
-        try:
-            return self.git.run("rev-parse", "--verify", "--quiet", revision).decode().strip()
-        except git.GitFailed:
-            return ""
+        return self.git.run("rev-parse", "--verify", "--quiet", revision, accept=(0, 1)).decode().strip()
 
     def is_ancestor(self, old: str, new: str) -> bool:
         """Return whether the history of ``new`` contains ``old``."""
