@@ -30,7 +30,7 @@ run: install  ## the daemon on flows.example
 test: install system-packages  ## all tests
 	$(BIN)/pytest -n 4 --dist loadfile
 
-faults: install system-packages  ## the records under power cuts, full disks, damage: minutes; SCALE=10 for more
+faults: install system-packages  ## records under power cuts, full disks, damage; git under kills: an hour; SCALE=10 for more
 	$(BIN)/pytest --override-ini='norecursedirs=.*' --quiet tests/faults
 	HEADRACE_CUTS=30 HEADRACE_KILLS=100 HEADRACE_STEPS=100 $(BIN)/pytest --quiet -s tests/e2e/test_power_cut.py \
 	  tests/e2e/test_kill.py tests/e2e/test_kill_state.py tests/e2e/test_clock_steps.py
@@ -38,6 +38,8 @@ faults: install system-packages  ## the records under power cuts, full disks, da
 	  HEADRACE_TIMINGS=20000 HEADRACE_BURST=5000 HEADRACE_SLOW=100 \
 	  $(BIN)/pytest --quiet --timeout 900 tests/daemon/test_signatures.py tests/e2e/test_access.py \
 	  tests/e2e/test_openapi.py tests/e2e/test_mangled_requests.py tests/e2e/test_burst.py
+	HEADRACE_REPOSITORIES=1000 HEADRACE_ARGUMENTS=5000 \
+	  $(BIN)/pytest --quiet --timeout 3600 tests/sync/test_corpus.py tests/sync/test_arguments.py
 
 check: install  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
