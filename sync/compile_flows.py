@@ -10,6 +10,7 @@ an answer is the one that did it. Nothing in a file is ever executed.
 from __future__ import annotations
 
 import ast
+import gc
 import io
 import json
 import re
@@ -143,6 +144,7 @@ def _text(content: bytes) -> str:
 def main() -> None:
     """Answer for every file on standard input."""
     warnings.simplefilter("ignore")  # an odd escape in a flow is its author's business
+    gc.disable()  # syntax trees have no cycles, and looking for some costs a tenth of the time
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES_MAX, _MEMORY_BYTES_MAX))

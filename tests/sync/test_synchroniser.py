@@ -9,6 +9,7 @@ import shutil
 import pytest
 
 from headrace.engine import errors, events
+from headrace.sync import check
 from tests.support.repositories import FLOW, git
 
 
@@ -449,3 +450,29 @@ async def test_a_stop_in_the_middle_of_a_pass_is_quick_and_harms_nothing(
     assert git(daemon.state / "mirror.git", "for-each-ref", "--format=%(refname)", "refs/pins") == f"refs/pins/{commit}"
     monkeypatch.setenv("PATH", path)
     assert (await daemon.synced(await daemon.started(repository.url))).flows == 2
+
+
+async def test_what_did_not_change_is_compiled_once_whatever_is_pushed_or_restarted(repository, daemon, monkeypatch):
+    compiled = []
+    real = check.check
+
+    def recording(files):
+        compiled.append(sorted(files))
+        return real(files)
+
+    monkeypatch.setattr(check, "check", recording)
+    for number in range(50):
+        repository.write(f"team/flow{number}.py", FLOW + f"# {number}\n")
+    repository.push()
+    sync = await daemon.started(repository.url)
+    await daemon.synced(sync)
+    assert [len(files) for files in compiled] == [50]
+    repository.write("team/flow7.py", FLOW + "# changed\n")
+    repository.push()
+    await daemon.synced(sync)
+    repository.move("team/flow8.py", "moved.py")  # its name has a say in what its metadata mean
+    repository.push()
+    sync = await daemon.started(repository.url)
+    await daemon.synced(sync)
+    await daemon.synced(sync)
+    assert [files for files in compiled[1:] if files] == [["team/flow7.py"], ["moved.py"]]
