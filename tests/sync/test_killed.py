@@ -10,7 +10,7 @@ from tests.sync import killing
 pytestmark = needs_strace
 
 #: So many of the calls, spread evenly.
-SAMPLE = 4
+SAMPLE = 2
 
 
 def sample(points: list[killing.Point], least: int) -> list[killing.Point]:
@@ -28,4 +28,4 @@ async def test_sync_that_is_killed_heals_by_itself(tmp_path, monkeypatch, kind):
         hits += await scene.kill_git(point, monkeypatch)
     for point in (*of_git[1::2], *of_daemon):
         hits += await scene.kill_daemon(point)
-    assert hits > 0.6 * (len(of_git) + len(of_daemon))
+    assert hits >= 0.5 * (len(of_git) + len(of_daemon))
