@@ -35,9 +35,13 @@ def write(snapshots: Path, manifest: catalogue.Manifest) -> str:
     text = msgspec.json.encode(manifest)
     final = path_of(snapshots, manifest.catalogue.commit)
     beside = final.with_name(f"{final.name}.tmp-{secrets.token_hex(4)}")
-    beside.write_bytes(text)
-    snapshot.sync_path(beside)
-    beside.replace(final)
+    try:
+        beside.write_bytes(text)
+        snapshot.sync_path(beside)
+        beside.replace(final)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
     snapshot.sync_path(snapshots)
     return hashlib.sha256(text).hexdigest()
 

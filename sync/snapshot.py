@@ -45,18 +45,27 @@ def folder_of(snapshots: Path, commit: str) -> Path:
 def write(snapshots: Path, commit: str, plan: tree.Plan, blobs: Blobs, earlier: Earlier | None = None) -> Path:
     """Write the snapshot of ``commit``, durably, replacing one that is there, and return its folder."""
     beside = snapshots / f"{commit}.tmp-{secrets.token_hex(4)}"
-    folders = _make_folders(beside, plan)
-    fresh = _link_known(beside, plan, earlier)
-    for entry, content in zip(fresh, blobs([entry.blob for entry in fresh]), strict=True):
-        _write_file(beside / entry.path, content, _MODES[entry.mode])
-    if len(fresh) + len(folders) <= _FSYNC_FILES_MAX or not _sync_file_system(snapshots):
-        for path in [*(beside / entry.path for entry in fresh), *folders]:
-            sync_path(path)
+    try:
+        _fill(beside, plan, blobs, earlier)
+    except BaseException:  # a full disk, say: one more half snapshot with each pass would not make it emptier
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
     final = folder_of(snapshots, commit)
     remove(final)
     beside.rename(final)
     sync_path(snapshots)
     return final
+
+
+def _fill(beside: Path, plan: tree.Plan, blobs: Blobs, earlier: Earlier | None) -> None:
+    """Write all files into a new folder, durably."""
+    folders = _make_folders(beside, plan)
+    fresh = _link_known(beside, plan, earlier)
+    for entry, content in zip(fresh, blobs([entry.blob for entry in fresh]), strict=True):
+        _write_file(beside / entry.path, content, _MODES[entry.mode])
+    if len(fresh) + len(folders) <= _FSYNC_FILES_MAX or not _sync_file_system(beside):
+        for path in [*(beside / entry.path for entry in fresh), *folders]:
+            sync_path(path)
 
 
 def is_intact(folder: Path, blobs: Mapping[str, str]) -> bool:

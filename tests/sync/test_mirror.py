@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -13,7 +14,7 @@ import msgspec
 import pytest
 
 from headrace.engine import events
-from headrace.sync import manifests, mirror, snapshot
+from headrace.sync import manifests, mirror, snapshot, tree
 from tests.support.repositories import FLOW, git
 
 
@@ -181,6 +182,19 @@ async def test_unchanged_files_are_linked_and_touched_ones_are_not(repository, d
     assert (new / "touched.py").read_text() == FLOW
     assert {path.stat().st_mode & 0o777 for path in new.iterdir()} == {0o444}
     assert {path.stat().st_mtime for path in new.iterdir()} == {snapshot.MTIME_S}
+
+
+def test_a_snapshot_that_cannot_be_written_leaves_nothing_behind(tmp_path):
+    """Each pass would leave another half of one, on a disk that is full."""
+    files = tuple(tree.Entry(f"lib/{number}.py", tree.blob_sha(b"x = 1\n"), "100644", 6) for number in range(3))
+
+    def blobs(shas):
+        yield b"x = 1\n"
+        raise OSError(errno.ENOSPC, "no room")
+
+    with pytest.raises(OSError, match="no room"):
+        snapshot.write(tmp_path, "5" * 40, tree.Plan(files, {}), blobs)
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_executables_stay_executable(repository, daemon):
