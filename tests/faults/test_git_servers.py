@@ -27,9 +27,9 @@ async def test_misbehaviour_of_servers(suite: Suite, repository, server, hostile
         commit = repository.push()
         stage, manner = suite.random.choice(hostile_git.STAGES), suite.random.choice(manners)
         with suite.attempt((number, stage, manner)):
-            with monkeypatch.context() as patched:
-                small.shorten(patched)
-                await small.spoilt_pass(daemon, sync, hostile, stage, manner, commit)
+            hostile.stage = stage
+            await small.spoilt_pass(daemon, sync, hostile, monkeypatch, manner, commit)
+            hostile.stage = ""
             status = await daemon.synced(sync)
             assert (status.state, status.commit) == ("ok", commit), status.error
             assert small.leftovers(daemon.state) == []

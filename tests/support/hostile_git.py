@@ -114,6 +114,7 @@ MANNERS: dict[str, Callable[[bytes], AsyncIterator[bytes]]] = {
 }
 STATUSES = (401, 403, 404, 418, 429, 500, 503)
 SLOW = {"silence", "half, then silence", "a byte now and then"}
+ENDLESS = {"packets without end", "bytes without end"}
 
 
 @dataclasses.dataclass

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import pathlib
 import shutil
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
@@ -132,6 +135,43 @@ async def test_a_server_that_is_gone_stops_nothing_and_is_found_again_without_he
         while sync.status().commit != second:
             await asyncio.sleep(0.01)
     assert [event.commit for event in daemon.published] == [first, second]
+
+
+class Onlooker(threading.Thread):
+    """Looks at the command line and the environment of every process there is, again and again."""
+
+    def __init__(self, wanted: bytes) -> None:
+        super().__init__(name="onlooker", daemon=True)
+        self._wanted = wanted
+        self.over = threading.Event()
+        self.programs: set[bytes] = set()
+        self.found: list[bytes] = []
+
+    def run(self) -> None:
+        while not self.over.is_set():
+            for process in pathlib.Path("/proc").glob("[0-9]*"):
+                with contextlib.suppress(OSError):
+                    words = (process / "cmdline").read_bytes()
+                    self.programs |= {pathlib.Path(os.fsdecode(word)).name.encode() for word in words.split(b"\0")[:3]}
+                    if self._wanted in words + (process / "environ").read_bytes():
+                        self.found.append(words)
+
+
+@pytest.mark.parametrize("server", ["https"], indirect=True)
+async def test_nobody_on_the_machine_sees_the_token_go_by(server, repository, daemon):
+    repository.write("a.py")
+    repository.push()
+    onlooker = Onlooker(server.token.encode())
+    onlooker.start()
+    sync = await daemon.started(server.url, **server.settings)
+    for number in range(6):
+        repository.write("a.py", FLOW + f"# {number}\n")
+        commit = repository.push()
+        assert (await daemon.synced(sync)).commit == commit
+    onlooker.over.set()
+    onlooker.join(30)
+    assert {b"git", b"git-remote-https"} & onlooker.programs
+    assert onlooker.found == []
 
 
 @pytest.mark.parametrize("server", ["https"], indirect=True)
