@@ -18,7 +18,34 @@ import msgspec
 import structlog
 
 from ..engine import errors, ports, values
-from . import amqp, aws, azure, command, definition, file, ftp, git, google, imap, ldap, mqtt, mysql, openai, prometheus, redis, rest, s3, scp, sftp, sleep, smtp, sqlite, sqlpg, ssh, vault
+from . import (
+    amqp,
+    aws,
+    azure,
+    command,
+    definition,
+    file,
+    ftp,
+    git,
+    google,
+    imap,
+    ldap,
+    mqtt,
+    mysql,
+    openai,
+    prometheus,
+    redis,
+    rest,
+    s3,
+    scp,
+    sftp,
+    sleep,
+    smtp,
+    sqlite,
+    sqlpg,
+    ssh,
+    vault,
+)
 
 log = structlog.get_logger()
 
