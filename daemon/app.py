@@ -13,7 +13,7 @@ import gc
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import structlog
 import uvloop
@@ -179,7 +179,7 @@ def run(settings: config.Configuration, manager: service_manager.ServiceManager,
     logs.configure(settings.log_format, settings.log_level)
     try:
         with ownership.locked(settings.state_directory):
-            return uvloop.run(_live(settings, manager, accept_loss=accept_loss))
+            return uvloop.run(_until_told(settings, manager, accept_loss=accept_loss))
     except errors.HeadraceError as error:
         return _failed(error)
     except BaseExceptionGroup as group:  # a helper died; what is not an error of ours is a defect and shown whole
@@ -197,6 +197,22 @@ def _failed(error: errors.HeadraceError) -> int:
 def _first(group: BaseExceptionGroup[errors.HeadraceError]) -> errors.HeadraceError:
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+async def _until_told(settings: config.Configuration, manager: service_manager.ServiceManager, **given: bool) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return await serve(settings, manager, Stage(stop), **given)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stage:
+    """Where a daemon lives: what tells it to stop, whom it greets with its address, and who plays its tasks."""
+
+    stop: asyncio.Event
+    greet: Callable[[str, str, config.Configuration], None] | None = None
+    cast: Callable[[ports.Tasks], ports.Tasks] = lambda real: real
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -221,6 +237,7 @@ def _assemble(
     archive: index.Index,
     found: Unfinished,
     pool: processes.Processes,
+    cast: Callable[[ports.Tasks], ports.Tasks],
 ) -> Parts:
     """Put the rooms together; nothing is started yet."""
     source, *others = surroundings.sources(settings)
@@ -242,7 +259,7 @@ def _assemble(
         ledger,
         archive,
         found.kept,
-        dispatcher.Outside(flows, tasks, synchroniser.authoring, vaults),
+        dispatcher.Outside(flows, cast(tasks), synchroniser.authoring, vaults),
         pool,
         clock=SystemClock(),
         new_id=ids.new_id,
@@ -302,12 +319,11 @@ def _encrypted(source: sync_source.Source, flows: ports.Flows, name: str) -> byt
         raise errors.NotFound(f"there is no secrets/{name} in the repository: {error.strerror}") from None
 
 
-async def _live(settings: config.Configuration, manager: service_manager.ServiceManager, *, accept_loss: bool) -> int:
-    """Start everything, wait for the signal to stop, stop everything."""
+async def serve(
+    settings: config.Configuration, manager: service_manager.ServiceManager, stage: Stage, *, accept_loss: bool = False
+) -> int:
+    """Start everything, wait until it is time to stop, stop everything."""
     began = time.monotonic()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     manager.begin()
     async with (
         _records(settings, accept_loss=accept_loss) as (lines, archive, unfinished, care),
@@ -318,7 +334,7 @@ async def _live(settings: config.Configuration, manager: service_manager.Service
         pool = processes.Processes(SystemClock(), idle_max=settings.run_max_running)
         await pool.start()
         watch_pool = group.create_task(_raise_when_done(pool.failed), name="fork server")
-        parts = _assemble(settings, lines, archive, unfinished, pool)
+        parts = _assemble(settings, lines, archive, unfinished, pool, stage.cast)
         source, synchroniser, work = parts.source, parts.synchroniser, parts.work
         await synchroniser.start(unfinished.published)
         count = len(unfinished.executions)
@@ -343,10 +359,10 @@ async def _live(settings: config.Configuration, manager: service_manager.Service
         )
         took_s = round(time.monotonic() - began, 3)
         log.info("daemon.ready", url=url, source=source.name, version=__version__, unfinished=count, duration_s=took_s)
-        _greet(url, door.announce(url), settings)
+        (stage.greet or _greet)(url, door.announce(url), settings)
         manager.ready(f"listens on {url}", lines.pulse)
 
-        await stop.wait()
+        await stage.stop.wait()
 
         log.info("daemon.stopping", running=work.unfinished)
         manager.stopping("lets what runs come to its end")

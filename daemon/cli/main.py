@@ -50,6 +50,7 @@ _VERBS = {
     "records": "history",
     "replay": "replay",
     "check": "check",
+    "test": "test",
     "sync": "catalogue",
     "tasks": "catalogue",
     "login": "accounts",
