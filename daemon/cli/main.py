@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import keyword
 import os
 import platform
 import sys
@@ -27,6 +28,7 @@ _VERBS = {
     "up": "up",
     "init": "init",
     "run": "act",
+    "try": "act",
     "flows": "catalogue",
     "flow": "flow",
     "executions": "look",
@@ -70,7 +72,8 @@ class _Verbs(click.Group):
             return super().get_command(ctx, cmd_name)
         # The marked place where verbs are imported.
         module = importlib.import_module(f".{_VERBS[cmd_name]}", __package__)
-        found: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        name = cmd_name.replace("-", "_")
+        found: click.Command = getattr(module, f"{name}_" if keyword.iskeyword(name) else name)
         return found
 
 
