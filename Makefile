@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # command:package — what the tests use of the system; a test whose server is missing skips and says so
 TEST_PACKAGES := git:git jq:jq strace:strace /usr/sbin/mkfs.ext4:e2fsprogs openssl:openssl /usr/sbin/sshd:openssh-server \
-	chromium:chromium gpg:gpg ssh-keygen:openssh-client
+	chromium:chromium gpg:gpg ssh-keygen:openssh-client zsh:zsh fish:fish
 .DEFAULT_GOAL := help
 .PHONY: help install run test faults check bench ui screenshots clean system-packages venv-package
 

@@ -15,7 +15,7 @@ import click
 
 from ...engine import errors
 from ..client import ENDED, JSON, Client
-from . import arguments, look, many, options, render
+from . import arguments, completers, look, many, options, render
 
 _TIMED_OUT = 124
 _INTERRUPTED = 130
@@ -31,7 +31,7 @@ class _RunOptions(TypedDict):
 
 @click.command()
 @options.reaches_daemon
-@click.argument("flow", shell_complete=options.complete_flows)
+@click.argument("flow", shell_complete=completers.flows)
 @click.argument("pairs", metavar="[KEY=VALUE | KEY:=JSON]...", nargs=-1)
 @click.option("--input", "document", default="", metavar="JSON|@FILE|-", help="The inputs as one JSON object.")
 @click.option("--ref", default="", metavar="REF", help="A commit, branch or tag; what is published unless said.")
@@ -52,7 +52,7 @@ def run(
 
 @click.command(name="try")
 @options.reaches_daemon
-@click.argument("file", metavar="FILE|-")
+@click.argument("file", metavar="FILE|-", shell_complete=completers.paths)
 @click.argument("pairs", metavar="[KEY=VALUE | KEY:=JSON]...", nargs=-1)
 @click.option("--input", "document", default="", metavar="JSON|@FILE|-", help="The inputs as one JSON object.")
 @click.option("--ref", default="", metavar="REF", help="A commit, branch or tag that it imports from.")
@@ -95,7 +95,7 @@ def _see_through(client: Client, what: str, execution: JSON, given: _RunOptions,
 
 @click.command()
 @options.reaches_daemon
-@click.argument("words", metavar="[ID] [KEY=VALUE | KEY:=JSON]...", nargs=-1)
+@click.argument("words", metavar="[ID] [KEY=VALUE | KEY:=JSON]...", nargs=-1, shell_complete=completers.executions)
 @click.option("--latest/--same-commit", "latest", default=True, help="Which version of the flow; --latest unless said.")
 @click.option("--input", "document", default="", metavar="JSON|@FILE|-", help="Other inputs as one JSON object.")
 @click.option("--no-wait", is_flag=True, help="Print the new execution's id and leave.")
@@ -171,13 +171,13 @@ def _tell(execution: JSON, *, quiet: bool) -> int:
 
 def _executions_argument(function: Callable[..., int]) -> Callable[..., int]:
     argument = click.argument(
-        "executions", metavar="ID...", nargs=-1, required=True, shell_complete=options.complete_executions
+        "executions", metavar="ID...", nargs=-1, required=True, shell_complete=completers.executions
     )
     return argument(function)
 
 
 _any_executions_argument = click.argument(
-    "executions", metavar="[ID]...", nargs=-1, shell_complete=options.complete_executions
+    "executions", metavar="[ID]...", nargs=-1, shell_complete=completers.executions
 )
 
 

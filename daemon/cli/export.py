@@ -11,12 +11,12 @@ from typing import BinaryIO
 import click
 
 from ..client import Client
-from . import options, render
+from . import completers, options, render
 
 
 @click.command()
 @options.reaches_daemon
-@click.argument("executions", metavar="ID...", nargs=-1, required=True, shell_complete=options.complete_executions)
+@click.argument("executions", metavar="ID...", nargs=-1, required=True, shell_complete=completers.executions)
 @click.option("-o", "--output", default="-", metavar="FILE|-", help="Where to write; stdout unless given.")
 def export(client: Client, executions: tuple[str, ...], *, output: str) -> None:
     """Write executions as JSON lines: the record, what it refers to, and the flow's source.

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-from click import shell_completion
 
 from ... import __version__
 from ...engine import errors
@@ -60,6 +59,7 @@ _VERBS = {
     "token": "accounts",
     "audit": "accounts",
     "openapi": "catalogue",
+    "completion": "completion",
 }
 
 
@@ -95,19 +95,6 @@ def version(*, as_json: bool) -> None:
         render.json_object({"version": __version__, "python": platform.python_version()})
     else:
         render.line(f"headrace {__version__}")
-
-
-@headrace.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
-    """Print the completion script of a shell.
-
-    Put `eval "$(headrace completion bash)"` into ~/.bashrc (zsh: ~/.zshrc), or
-    `headrace completion fish | source` into ~/.config/fish/config.fish."""
-    kind = shell_completion.get_completion_class(shell)
-    if kind is None:
-        raise click.UsageError(f"there is no completion for {shell}")
-    click.echo(kind(headrace, {}, "headrace", "_HEADRACE_COMPLETE").source())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

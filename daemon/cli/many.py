@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from ..client import JSON, Client
-from . import look, options, render
+from . import completers, look, options, render
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _SHOWN_MAX = 30
@@ -37,7 +37,7 @@ def chosen_by_filter(function: _F) -> _F:
     """Give a verb the options of a filter; ``chosen`` takes them together."""
     for option in reversed(
         [
-            click.option("--flow", default="", metavar="NAME", shell_complete=options.complete_flows),
+            click.option("--flow", default="", metavar="NAME", shell_complete=completers.flows),
             click.option("--tag", default="", help="Of flows that have this tag."),
             click.option("--status", multiple=True, type=look.StatusName(), metavar="STATUS"),
             click.option("--failed", is_flag=True, help="The same as --status error."),

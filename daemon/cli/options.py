@@ -1,8 +1,7 @@
-"""Options and arguments that verbs share: which daemon is meant, JSON, spans of time, completion of names."""
+"""Options and arguments that verbs share: which daemon is meant, JSON, spans of time."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import functools
@@ -12,9 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
-from ...engine import errors
 from .. import written
 
 R = TypeVar("R")
@@ -91,30 +88,6 @@ class Since(click.ParamType[str]):
         except ValueError:
             then = now - datetime.timedelta(seconds=Seconds().convert(value, param, ctx))
         return then.isoformat(timespec="microseconds")
-
-
-def complete_flows(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the names of flows."""
-    with contextlib.suppress(errors.HeadraceError):  # no daemon, no help; a prompt is no place for errors
-        found = _client(ctx, "", "").flows()
-        return [
-            CompletionItem(flow["name"], help=flow["description"].partition("\n")[0])
-            for flow in found
-            if flow["name"].startswith(incomplete)
-        ]
-    return []
-
-
-def complete_executions(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the ids of recent executions."""
-    with contextlib.suppress(errors.HeadraceError):
-        recent = _client(ctx, "", "").executions(limit=50)["items"]
-        return [
-            CompletionItem(each["id"], help=f"{each['name']} {each['status']}")
-            for each in recent
-            if each["id"].startswith(incomplete)
-        ]
-    return []
 
 
 def _client(ctx: click.Context, url: str, state: str) -> Any:
