@@ -96,7 +96,12 @@ _Fetch = Callable[[], exports.Export]
     "--timeout", "timeout_s", default="60", type=options.Seconds(), metavar="TIME", help="For each replay; 60 s."
 )
 @click.option(
-    "--format", "style", default="text", show_default=True, type=click.Choice(["text", "json", "junit", "sarif"])
+    "--format",
+    "style",
+    default="text",
+    show_default=True,
+    type=click.Choice(["text", "json", "junit", "sarif"]),
+    help="For people, programs, CI systems, forges.",
 )
 def check(path: Path, *, records: bool, style: str, **given: Unpack[_Given]) -> int:
     """Check the flows in PATH, as a daemon would; with --records, replay what ran recently against them.

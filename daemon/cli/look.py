@@ -43,13 +43,22 @@ class _Filters(TypedDict):
 
 @click.command()
 @options.reaches_daemon
-@click.option("--flow", "flow_name", default="", metavar="NAME", shell_complete=completers.flows)
-@click.option("--status", "statuses", multiple=True, type=StatusName(), metavar="STATUS", help="May be given again.")
+@click.option("--flow", "flow_name", default="", metavar="NAME", shell_complete=completers.flows, help="Of this flow.")
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    type=StatusName(),
+    metavar="STATUS",
+    help="In this status, such as running or error; may be given again.",
+)
 @click.option("--tag", default="", help="Of flows that have this tag.")
 @click.option("--failed", is_flag=True, help="The same as --status error.")
 @click.option("--unacknowledged", is_flag=True, help="Failed, and nobody said that they know.")
-@click.option("--since", default=None, type=options.Since(), metavar="TIME", help="2h, 7d, or a date and time.")
-@click.option("--limit", default=25, show_default=True, type=click.IntRange(1, 10_000))
+@click.option(
+    "--since", default=None, type=options.Since(), metavar="TIME", help="Made since then: 2h, 7d, or a date and time."
+)
+@click.option("--limit", default=25, show_default=True, type=click.IntRange(1, 10_000), help="So many, the newest.")
 @options.as_json
 def executions(client: Client, *, as_json: bool, **given: Unpack[_Filters]) -> None:
     """List executions, newest first."""
