@@ -58,6 +58,8 @@ _VERBS = {
     "logout": "accounts",
     "token": "accounts",
     "audit": "accounts",
+    "doctor": "doctor",
+    "unit": "unit",
     "openapi": "catalogue",
     "completion": "completion",
 }

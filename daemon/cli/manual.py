@@ -20,7 +20,7 @@ from ...engine.records import recovery, salvage
 from ...engine.running import pruning
 from ...sync import versions
 from .. import audit, shapes
-from . import main
+from . import doctor, main
 
 Items = shapes.Items
 
@@ -124,6 +124,7 @@ OUTPUTS: Mapping[str, tuple[Any, ...]] = {
     "token create": (shapes.NewToken,),
     "token list": (Items[shapes.Token],),
     "audit": (Items[audit.Entry],),
+    "doctor": (Items[doctor.Finding],),
     "version": (About,),
 }
 

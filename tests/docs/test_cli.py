@@ -119,7 +119,19 @@ def test_every_verb_with_json_stands_in_the_table_and_no_other():
 def test_every_reading_verb_has_json():
     without = {words for words, _ in manual.verbs(main.headrace)} - manual.OUTPUTS.keys()
     assert without == {
-        *("up", "init", "check", "test", "login", "logout", "openapi", "completion", "token revoke", "locks release"),
+        *(
+            "up",
+            "init",
+            "check",
+            "unit",
+            "test",
+            "login",
+            "logout",
+            "openapi",
+            "completion",
+            "token revoke",
+            "locks release",
+        ),
         *("flow delete", "records export", "records reindex", "files show", "webhooks sign"),
         *(f"{plural} delete" for plural in ("settings", "files", "connections", "webhooks", "schedules")),
         "vault-configs delete",
