@@ -23,8 +23,9 @@ def export(client: Client, executions: tuple[str, ...], *, output: str) -> None:
 
     Secrets are masked. `headrace replay FILE` runs such an execution again where nothing else of it is. ID may be
     `latest`, or the beginning or the end of an id."""
-    with _opened(output) as file:
-        for execution in [client.execution_id(text) for text in executions]:
+    with _opened(output) as file, render.bar("exporting", len(executions)) as reached:
+        for done, execution in enumerate([client.execution_id(text) for text in executions]):
+            reached(done)
             for line in client.export(execution):
                 file.write(line)
     if output != "-":

@@ -69,7 +69,8 @@ def reindex(state: str) -> int:
         reader = recovery.Reader(None)
         reader.read(segments.files(folder / "records"))
         found = reader.found
-        filing.rebuild(folder / "index.db", folder / "records", found.instance, found.position)
+        with render.bar("indexing", found.position.seq) as reached:
+            filing.rebuild(folder / "index.db", folder / "records", found.instance, found.position, reached)
         size = sum(path.stat().st_size for path in (folder / "records").glob("*.jsonl"))
     took_s = time.monotonic() - began
     render.say(f"{found.position.seq:,} records are indexed, {size:,} bytes in {took_s:.1f} s")
