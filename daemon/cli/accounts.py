@@ -56,7 +56,7 @@ def logout(address: str) -> None:
     render.say(f"forgot the token for {url}")
 
 
-@click.group()
+@click.group(cls=options.Verbs)
 @options.target
 @click.pass_context
 def token(ctx: click.Context, *, url: str, state: str) -> None:

@@ -13,7 +13,7 @@ from . import catalogue, completers, options, render
 _message = click.option("--message", "-m", default="", metavar="TEXT", help="What the commit says.")
 
 
-@click.group()
+@click.group(cls=options.Verbs)
 def flow() -> None:
     """Show or change one flow."""
 

@@ -22,7 +22,7 @@ from . import export, options, pruning, render
 state_option = click.option("--state", default="", metavar="DIR", help="The state directory meant.")
 
 
-@click.group()
+@click.group(cls=options.Verbs)
 def records() -> None:
     """The records on disk: check, mend, index, prune and export them."""
     # What the journal tells a daemon's log is no answer to who typed a verb.

@@ -8,7 +8,7 @@ from ..client import Client
 from . import completers, options, render
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=options.Verbs, invoke_without_command=True)
 @options.target
 @options.as_json
 @click.pass_context

@@ -65,7 +65,7 @@ _VERBS = {
 }
 
 
-class _Verbs(click.Group):
+class _Verbs(options.Verbs):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*_VERBS, *super().list_commands(ctx)]
 

@@ -24,7 +24,7 @@ _NO = frozenset({"false", "no", "off", "0", "n"})
 _TYPE_STYLES = {"SUCCESS": "green", "WARNING": "yellow", "ERROR": "bold red"}
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=options.Verbs, invoke_without_command=True)
 @options.target
 @click.option("--all", "everything", is_flag=True, help="Also those that were answered or withdrawn.")
 @options.as_json

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import difflib
 import functools
 import os
 from collections.abc import Callable
@@ -23,6 +24,22 @@ class Target:
 
     url: str = ""
     state: str = ""
+
+
+class Verbs(click.Group):
+    """A group that names the verbs nearest to one that is not there."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb that is typed; raises ``UsageError``."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=2)
+            if not near:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {' or '.join(near)}?", error.ctx) from error
 
 
 def target(function: Callable[..., R]) -> Callable[..., R]:

@@ -32,7 +32,7 @@ def _group(plural: str, columns: tuple[str, ...], about: str) -> click.Group:
     """Return the verb for one type of record, with ``list``, ``show`` and ``delete``."""
     one = plural.replace("_", " ").removesuffix("s")
 
-    @click.group(name=plural.replace("_", "-"), invoke_without_command=True, help=about)
+    @click.group(cls=options.Verbs, name=plural.replace("_", "-"), invoke_without_command=True, help=about)
     @options.target
     @options.as_json
     @click.pass_context
