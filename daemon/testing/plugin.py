@@ -30,6 +30,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what is a flow by its place, even one whose name begins with test: pytest would run its lines."""
+    given = config.getoption("--flows")
+    folder = Path(given).resolve() if given else None
+    if folder is None or not collection_path.is_file() or not collection_path.is_relative_to(folder):
+        return None
+    return None if "tests" in collection_path.relative_to(folder).parts else True
+
+
 def _scope(fixture_name: str, config: pytest.Config) -> Any:
     scope = config.getini("headrace_scope")
     if scope not in _SCOPES:

@@ -55,6 +55,12 @@ FLOWS = {
         def handler(system, this, inputs):
             this.task('REST', url='http://stock.invalid/', colour='red')
         """,
+    "test_site": """
+        raise RuntimeError('a flow is no test, whatever it is called')
+
+        def handler(system, this, inputs):
+            pass
+        """,
     "waits": """
         def handler(system, this, inputs):
             this.sleep(600)
