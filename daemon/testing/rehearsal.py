@@ -23,7 +23,7 @@ from typing import Any
 import structlog
 
 from ...engine import errors
-from .. import app, config, service_manager
+from .. import app, config, service_manager, stage
 from ..client import ENDED, JSON, Client
 from . import stand_ins
 
@@ -143,8 +143,8 @@ class Rehearsal:
         async def main() -> None:
             loop, stop = asyncio.get_running_loop(), asyncio.Event()
             self._tell = lambda: _call_in(loop, stop.set)
-            stage = app.Stage(stop, lambda *_: self._greeted.set(), self.tasks.over)
-            await app.serve(config.load(given, {}, {}), service_manager.ServiceManager({}), stage)
+            on = stage.Stage(stop, lambda *_: self._greeted.set(), self.tasks.over, ticks=False)
+            await app.serve(config.load(given, {}, {}), service_manager.ServiceManager({}), on)
 
         try:
             asyncio.run(main())
@@ -177,7 +177,7 @@ class Rehearsal:
         __tracebackhide__ = True
         id_ = self.start_flow(flow, inputs, **more)
         ended = self.wait(id_, answers=answers, timeout_s=timeout_s)
-        if unplayed := self.tasks.unplayed():
+        if unplayed := [text for task, text in self.tasks.unplayed.items() if self._is_below(task, id_)]:
             raise FlowFailed("\n".join([*unplayed, *_tail(ended)]))
         if ended.status != ("ENDED_ERROR" if fails else "ENDED_SUCCESS"):
             raise FlowFailed(_account(ended))
@@ -196,6 +196,12 @@ class Rehearsal:
                 self.client.answer(asked[-1]["id"], dict(left.pop(0)))
             elif time.monotonic() > until:
                 raise FlowFailed(_stuck(found, asked, timeout_s))
+
+    def _is_below(self, execution: str, top: str) -> bool:
+        """Whether it was started by ``top``, or by what that started: what a flow is followed by is not its own."""
+        while execution and execution != top:
+            execution = self.client.execution(execution)["parent_execution_id"] or ""
+        return bool(execution)
 
     def setting(self, name: str, /) -> Any:
         """Return the value of a setting, as flows would read it now."""

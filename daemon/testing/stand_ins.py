@@ -55,7 +55,8 @@ class StandIns:
         """Forget all of them."""
         self._played: list[StandIn] = []
         self._real: set[str] = set()
-        self._unplayed: list[str] = []
+        #: What was asked for and nobody played, in words, by the task's execution.
+        self.unplayed: dict[str, str] = {}
 
     def __call__(self, type_: str, /, *answers: Answer, **wanted: Any) -> StandIn:
         """Play a task type, for calls whose inputs have the values ``wanted``.
@@ -81,11 +82,6 @@ class StandIns:
         """Let these types be what they are: they act on the world."""
         self._real |= {type_.upper() for type_ in types}
 
-    def unplayed(self) -> list[str]:
-        """Return what was asked for and nobody played since the last time, in words."""
-        found, self._unplayed = self._unplayed, []
-        return found
-
     def over(self, real: ports.Tasks) -> ports.Tasks:
         """Return the tasks of a daemon whose own ones are ``real``."""
         return _Stage(real, self)
@@ -101,10 +97,6 @@ class StandIns:
     def plays(self, type_: str) -> bool:
         """Return whether there is somebody for the type at all."""
         return any(one.type == type_ for one in self._played)
-
-    def miss(self, text: str) -> None:
-        """Note that nobody played something."""
-        self._unplayed.append(text)
 
     def _add(self, one: StandIn) -> StandIn:
         self._played.append(one)
@@ -169,7 +161,7 @@ class _Played:
                 f"nobody plays the task {self.type} with the inputs {', '.join(self._inputs) or '(none)'}: "
                 f"fake_task({self.type!r}, {{…}}) does, and fake_task.allow({self.type!r}) lets it act on the world"
             )
-            self._stand_ins.miss(text)
+            self._stand_ins.unplayed[context.execution_id] = text
             raise errors.TaskFailed(text)
         answer: Any = found.take(self._inputs)
         if callable(answer):

@@ -55,6 +55,15 @@ FLOWS = {
         def handler(system, this, inputs):
             this.task('REST', url='http://stock.invalid/', colour='red')
         """,
+    "falls": """
+        # /// script
+        # [tool.headrace]
+        # on_failure = "careless"
+        # schedule = "* * * * *"
+        # ///
+        def handler(system, this, inputs):
+            raise ValueError('down')
+        """,
     "test_site": """
         raise RuntimeError('a flow is no test, whatever it is called')
 
@@ -68,6 +77,7 @@ FLOWS = {
 }
 TESTS = """
     import pathlib
+    import time
     import pytest
 
     LEFT = {'status_code': 200, 'json': {'left': 3}}
@@ -115,6 +125,14 @@ TESTS = """
         started = rehearsal.start_flow('waits')
         rehearsal.client.cancel(started)
         assert rehearsal.wait(started).status == 'ENDED_CANCELLED'
+
+    def test_what_follows_a_flow_is_not_its_own(run_flow, rehearsal):
+        run_flow('falls', fails=True)
+        until = time.monotonic() + 20
+        while not rehearsal.client.executions(flow='careless', status='ENDED_SUCCESS')['items']:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        run_flow('packs', item='pot')
 
     def test_BAD_nobody_plays_it(run_flow):
         run_flow('orders', item='cup')
