@@ -30,7 +30,17 @@ def test(words: tuple[str, ...]) -> int:
         raise errors.NotFound("pytest is not installed here", hint="pip install 'headrace[pytest]'")
     # The plugin is named for those who keep pytest from loading plugins by itself.
     command = [sys.executable, "-m", "pytest", "-p", "headrace", "--rootdir", ".", "--flows", "."]
-    status = subprocess.run([*command, *arguments], cwd=folder, check=False).returncode
+    status = _run([*command, *arguments], folder)
     if status == _NOTHING:
         render.say("hint: a test is a function `test_…(run_flow)` in tests/test_….py; docs/testing.md shows some")
     return _STATUS.get(status, 1)
+
+
+def _run(command: list[str], folder: Path) -> int:
+    """Run it to its end, however often somebody presses Ctrl-C: it hears that too, and has daemons to stop."""
+    with subprocess.Popen(command, cwd=folder) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                continue

@@ -5,6 +5,7 @@ each inner test came to is asked for by name.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -12,6 +13,8 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+
+from tests.support.daemons import processes_matching, until
 
 FLOWS = {
     "orders": """
@@ -261,3 +264,27 @@ def test_where_there_are_no_tests_it_says_what_one_is(tmp_path):
     status, found, said = headrace_test(tmp_path / "flows")
     assert (status, found) == (3, {})
     assert "a test is a function `test_…(run_flow)`" in said
+
+
+BUSY = "98765.4321"  # seconds; nobody else sleeps so long
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_broken_off_leaves_no_process(tmp_path, ending):
+    folder, scratch = tmp_path / "flows", tmp_path / "tmp"
+    (folder / "tests").mkdir(parents=True)
+    scratch.mkdir()
+    text = f"import subprocess\n\ndef handler(system, this):\n    subprocess.run(['sleep', '{BUSY}'])\n"
+    (folder / "busy.py").write_text(text)
+    (folder / "tests" / "test_busy.py").write_text("def test_busy(run_flow):\n    run_flow('busy')\n")
+    command = [sys.executable, "-m", "headrace", "test", str(folder)]
+    with subprocess.Popen(
+        command, env=os.environ | {"TMPDIR": str(scratch)}, stdout=subprocess.DEVNULL, start_new_session=True
+    ) as run:
+        until(lambda: processes_matching(BUSY), "the flow is at work")
+        os.killpg(run.pid, ending)
+        status = run.wait(60)
+    until(lambda: not processes_matching(BUSY), "what it started is gone")
+    if ending == signal.SIGINT:  # it has the time to clean up
+        assert status == 130
+        assert list(scratch.glob("headrace-test-*")) == []
