@@ -11,9 +11,8 @@ import contextlib
 import dataclasses
 import gc
 import os
-import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import structlog
 import uvloop
@@ -69,6 +68,7 @@ from . import (
     runs,
     server,
     service_manager,
+    stage,
     stream,
     surroundings,
     task_pages,
@@ -199,6 +199,10 @@ def _first(group: BaseExceptionGroup[errors.HeadraceError]) -> errors.HeadraceEr
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
+async def _live(settings: config.Configuration, manager: service_manager.ServiceManager, **given: bool) -> int:
+    return await serve(settings, manager, stage.of_this_process(), **given)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Parts:
     """What a daemon consists of, between its journal and its front."""
@@ -221,6 +225,7 @@ def _assemble(
     archive: index.Index,
     found: Unfinished,
     pool: processes.Processes,
+    cast: Callable[[ports.Tasks], ports.Tasks],
 ) -> Parts:
     """Put the rooms together; nothing is started yet."""
     source, *others = surroundings.sources(settings)
@@ -242,7 +247,7 @@ def _assemble(
         ledger,
         archive,
         found.kept,
-        dispatcher.Outside(flows, tasks, synchroniser.authoring, vaults),
+        dispatcher.Outside(flows, cast(tasks), synchroniser.authoring, vaults),
         pool,
         clock=SystemClock(),
         new_id=ids.new_id,
@@ -302,12 +307,15 @@ def _encrypted(source: sync_source.Source, flows: ports.Flows, name: str) -> byt
         raise errors.NotFound(f"there is no secrets/{name} in the repository: {error.strerror}") from None
 
 
-async def _live(settings: config.Configuration, manager: service_manager.ServiceManager, *, accept_loss: bool) -> int:
-    """Start everything, wait for the signal to stop, stop everything."""
+async def serve(
+    settings: config.Configuration,
+    manager: service_manager.ServiceManager,
+    on: stage.Stage,
+    *,
+    accept_loss: bool = False,
+) -> int:
+    """Start everything, wait until it is time to stop, stop everything."""
     began = time.monotonic()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     manager.begin()
     async with (
         _records(settings, accept_loss=accept_loss) as (lines, archive, unfinished, care),
@@ -318,14 +326,14 @@ async def _live(settings: config.Configuration, manager: service_manager.Service
         pool = processes.Processes(SystemClock(), idle_max=settings.run_max_running)
         await pool.start()
         watch_pool = group.create_task(_raise_when_done(pool.failed), name="fork server")
-        parts = _assemble(settings, lines, archive, unfinished, pool)
+        parts = _assemble(settings, lines, archive, unfinished, pool, on.cast)
         source, synchroniser, work = parts.source, parts.synchroniser, parts.work
         await synchroniser.start(unfinished.published)
         count = len(unfinished.executions)
         lines.append(events.DaemonStarted(version=__version__, pid=os.getpid(), unfinished=count))
         work.start(group, list(unfinished.executions.values()), unfinished.loose, unfinished.unreadable)
         unfinished.executions.clear()  # they are the dispatcher's now
-        ticking, *chores = _begin(group, parts)
+        ticking, *chores = _begin(group, parts, ticks=on.ticks)
         subjects = reach.Subjects(synchroniser.flows, work, work.asking)
         door = entrance.Entrance(
             settings.state_directory,
@@ -343,10 +351,10 @@ async def _live(settings: config.Configuration, manager: service_manager.Service
         )
         took_s = round(time.monotonic() - began, 3)
         log.info("daemon.ready", url=url, source=source.name, version=__version__, unfinished=count, duration_s=took_s)
-        _greet(url, door.announce(url), settings)
+        on.greet(url, door.announce(url), settings)
         manager.ready(f"listens on {url}", lines.pulse)
 
-        await stop.wait()
+        await on.stop.wait()
 
         log.info("daemon.stopping", running=work.unfinished)
         manager.stopping("lets what runs come to its end")
@@ -370,10 +378,10 @@ async def _live(settings: config.Configuration, manager: service_manager.Service
     return 0
 
 
-def _begin(group: asyncio.TaskGroup, parts: Parts) -> list[asyncio.Task[None]]:
+def _begin(group: asyncio.TaskGroup, parts: Parts, *, ticks: bool) -> list[asyncio.Task[None]]:
     """Begin what goes on by itself, the schedules first."""
     return [
-        group.create_task(parts.schedules.run(), name="schedules"),
+        group.create_task(parts.schedules.run() if ticks else stage.rest(), name="schedules"),
         group.create_task(parts.synchroniser.run(), name="sync"),
         group.create_task(parts.pruner.run(), name="retention"),
         *(group.create_task(teller.run(), name="commit statuses") for teller in parts.tellers),
@@ -466,13 +474,3 @@ def _front(
         *record_pages.RecordPages(work.keeper, work.locking, flows, parts.schedules).table(),
         *task_pages.TaskPages(parts.tasks).table(),
     ]
-
-
-def _greet(url: str, link: str, settings: config.Configuration) -> None:
-    """Tell whoever started the daemon where to look. Its login token is good once, for an hour.
-
-    A service manager keeps what is printed for ever, so there it is only in a file."""
-    if "INVOCATION_ID" in os.environ:
-        return
-    with contextlib.suppress(OSError):  # nobody reads it: the daemon runs all the same
-        print(f"Headrace listens on {url}\n  open {link}\n  flows come from {settings.source_url}", flush=True)  # noqa: T201

@@ -15,14 +15,13 @@ import json
 import os
 import time
 import urllib.parse
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from ..engine import errors
-from . import logins, origin, written
+from . import logins, origin, submissions, written
 from .endpoint import (
     ANSWER_S,
     Endpoint,
@@ -77,7 +76,7 @@ class _Patience:
         self._rest_s = min(self._rest_s * 2, 2.0)
 
 
-class Client(origin.Origin):
+class Client(submissions.Submissions, origin.Origin):
     """One daemon. Every method is one request unless it says otherwise, and raises ``Refused`` or ``Unreachable``."""
 
     def __init__(self, endpoint: Endpoint, token: str = "") -> None:
@@ -137,22 +136,6 @@ class Client(origin.Origin):
     def delete_flow(self, name: str, *, message: str = "") -> None:
         """Remove a flow, by a commit."""
         self._done("DELETE", f"/flows/{_segment(name)}?{urllib.parse.urlencode({'message': message})}")
-
-    def run(
-        self, flow: str, inputs: Mapping[str, Any] | None = None, *, name: str = "", key: str = "", ref: str = ""
-    ) -> JSON:
-        """Have ``flow`` run and return its execution, which is durable from then on and most likely not ended.
-
-        ``ref``: a commit, or a branch or tag that the daemon allows, to run it from instead of what is published.
-        ``key`` makes it safe to ask again: the same key never runs it twice. Without one a random key is used, and
-        a connection that breaks midway is followed by one more attempt."""
-        body: JSON = {"inputs": dict(inputs or {}), "name": name, "ref": ref}
-        headers = {"Idempotency-Key": key or str(uuid.uuid4())}
-        path = f"/flows/{_segment(flow)}/run"
-        try:
-            return self._json("POST", path, body=body, headers=headers)
-        except Interrupted:
-            return self._json("POST", path, body=body, headers=headers)
 
     def wait(
         self, execution_id: str, timeout_s: float | None = None, on_unended: Callable[[JSON], None] | None = None
@@ -271,13 +254,6 @@ class Client(origin.Origin):
         ``restart``: from the beginning of its flow, instead of where it was."""
         query = [("restart", "true")] if restart else []
         return self._json("POST", f"/executions/{_segment(execution_id)}/resume", query=query)
-
-    def rerun(self, execution_id: str, inputs: Mapping[str, Any] | None = None, *, same_commit: bool = False) -> JSON:
-        """Run again what it ran, with its inputs but for those given, and return the new execution.
-
-        It runs the latest version of its flow, or the one that it ran."""
-        body: JSON = {"inputs": dict(inputs or {}), "version": "same" if same_commit else "latest"}
-        return self._json("POST", f"/executions/{_segment(execution_id)}/rerun", body=body)
 
     def acknowledge(self, execution_id: str) -> JSON:
         """Say that somebody saw that it failed, and return it; raises ``Conflict`` if it did not."""

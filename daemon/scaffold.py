@@ -1,8 +1,8 @@
 """A new repository of flows: its files, and how they get there.
 
-Owns: two flows to begin with, a setting, what editors need, a check before each commit and on the forge. Refuses: to
-overwrite anything, and to make a repository inside of another one. Called by ``headrace init``; no daemon is needed
-for it.
+Owns: two flows to begin with, their tests, a setting, what editors need, a check before each commit and on the forge.
+Refuses: to overwrite anything, and to make a repository inside of another one. Called by ``headrace init``; no daemon
+is needed for it.
 """
 
 from __future__ import annotations
@@ -64,6 +64,25 @@ def handler(system: flow_api.System, this: flow_api.Execution):
     return this.success(f'would deploy to {answer["target"]}: {answer["reason"]}')
 '''
 
+_TESTS = '''"""Tests of the flows here. Run them:  headrace test
+
+Each test has a daemon of its own. What a flow asks the world to do is answered by fake_task, see docs/testing.md."""
+
+
+def test_hello_greets_as_the_setting_says(run_flow):
+    assert run_flow('hello', name='Ada').output == {'greeting': 'Hello Ada'}
+
+
+def test_hello_takes_another_greeting(run_flow, rehearsal):
+    rehearsal.set_setting('example', {'greeting': 'Good morning'})
+    assert run_flow('hello').message == 'greeted World'
+    assert run_flow('hello').log == ('Good morning World',)
+
+
+def test_ask_does_nothing_when_told_so(run_flow):
+    assert run_flow('ask', answers=[{'stop': True}]).message == 'not now'
+'''
+
 _SETTING = """# The value of the setting `example`. Flows read it with system.setting('example').get('value').
 # What is saved at run time counts until this file changes.
 greeting: Hello
@@ -80,7 +99,7 @@ mypy_path = "typings"
 python_version = "3.11"
 """
 
-_GITHUB = """# What `headrace check` finds stands beside the lines, before a daemon fetches the push.
+_GITHUB = """# What `headrace check` finds stands beside the lines, before a daemon fetches the push; then the tests.
 name: check
 on: [push, pull_request]
 permissions:
@@ -94,24 +113,26 @@ jobs:
       - uses: actions/setup-python@v5
         with:
           python-version: "3.11"
-      - run: pip install headrace
+      - run: pip install headrace pytest
       - run: headrace check --format sarif > check.sarif
       - uses: github/codeql-action/upload-sarif@v3
         if: always()
         with:
           sarif_file: check.sarif
+      - run: headrace test
 """
 
-_GITLAB = """# What `headrace check` finds stands in the merge request, as the results of tests.
+_GITLAB = """# What `headrace check` finds stands in the merge request, as the results of tests; so do the tests.
 check:
   image: python:3.11
   script:
-    - pip install headrace
+    - pip install headrace pytest
     - headrace check --format junit > check.xml
+    - headrace test . --junitxml tests.xml
   artifacts:
     when: always
     reports:
-      junit: check.xml
+      junit: [check.xml, tests.xml]
 """
 
 _PRE_COMMIT = """# For those who use pre-commit; .githooks/pre-commit does the same without it.
@@ -145,6 +166,7 @@ Every `.py` file here with a `handler` is a flow; its name is its path without `
 | --- | --- |
 | `hello.py` | a flow with metadata, inputs and an output |
 | `ask.py` | a flow that asks a person with a form |
+| `tests/` | tests of the flows, for `headrace test` |
 | `settings/example.yaml` | a setting that flows share |
 | `typings/` | what editors know of `flow_api` |
 | `.githooks/pre-commit` | refuses a commit that breaks a flow |
@@ -156,6 +178,7 @@ Every `.py` file here with a `handler` is a flow; its name is its path without `
     headrace run ask --no-wait
     headrace answer latest
 
+    headrace test                            # the tests; no daemon is needed
     headrace check                           # what a push would come to: file, line and reason
     git config core.hooksPath .githooks      # from now on before every commit
 
@@ -165,6 +188,7 @@ From a daemon elsewhere people deploy by `git push`: `headrace up URL --ref main
 _IGNORED = """.headrace/
 __pycache__/
 *.pyc
+.pytest_cache/
 """
 
 _FIRST_COMMIT = "Begin with two flows and a setting"
@@ -179,6 +203,7 @@ def files() -> Mapping[str, str]:
     return {
         "hello.py": _HELLO,
         "ask.py": _ASK,
+        "tests/test_flows.py": _TESTS,
         "settings/example.yaml": _SETTING,
         "pyproject.toml": _PYPROJECT,
         HOOK: _HOOK,

@@ -13,7 +13,7 @@ from .. import audit as audit_log
 from .. import logins
 from ..client import Client
 from ..endpoint import Endpoint
-from . import options, render
+from . import completers, options, render
 
 ROLES = ("viewer", "operator", "editor", "admin")
 SCOPES = ("read", "run", "edit", "admin")
@@ -56,7 +56,7 @@ def logout(address: str) -> None:
     render.say(f"forgot the token for {url}")
 
 
-@click.group()
+@click.group(cls=options.Verbs)
 @options.target
 @click.pass_context
 def token(ctx: click.Context, *, url: str, state: str) -> None:
@@ -122,7 +122,7 @@ def list_(client: Client, *, as_json: bool) -> None:
 
 @token.command()
 @options.reaches_daemon
-@click.argument("names", metavar="NAME|ID...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME|ID...", nargs=-1, required=True, shell_complete=completers.tokens)
 def revoke(client: Client, names: tuple[str, ...]) -> None:
     """Take tokens from whoever has them, with everything they have open."""
     for name in names:

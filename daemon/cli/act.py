@@ -1,4 +1,4 @@
-"""The verbs that set executions going, and act on them: ``run``, ``rerun``, ``cancel``, ``pause``, ``resume``,
+"""The verbs that set executions going, and act on them: ``run``, ``try``, ``rerun``, ``cancel``, ``pause``, ``resume``,
 ``acknowledge``."""
 
 from __future__ import annotations
@@ -8,13 +8,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import click
 
 from ...engine import errors
 from ..client import ENDED, JSON, Client
-from . import arguments, look, many, options, render
+from . import arguments, completers, look, many, options, render
 
 _TIMED_OUT = 124
 _INTERRUPTED = 130
@@ -30,20 +31,49 @@ class _RunOptions(TypedDict):
 
 @click.command()
 @options.reaches_daemon
-@click.argument("flow", shell_complete=options.complete_flows)
+@click.argument("flow", shell_complete=completers.flows)
 @click.argument("pairs", metavar="[KEY=VALUE | KEY:=JSON]...", nargs=-1)
 @click.option("--input", "document", default="", metavar="JSON|@FILE|-", help="The inputs as one JSON object.")
+@click.option("--ref", default="", metavar="REF", help="A commit, branch or tag; what is published unless said.")
 @click.option("--no-wait", is_flag=True, help="Print the execution's id and leave.")
 @click.option("--follow", is_flag=True, help="Show its log (on stderr) while it runs.")
 @click.option("--timeout", "timeout_s", type=options.Seconds(), metavar="TIME", help="Stop waiting then: 30, 5m.")
 @options.as_json
-def run(client: Client, flow: str, pairs: tuple[str, ...], *, as_json: bool, **given: Unpack[_RunOptions]) -> int:
+def run(
+    client: Client, flow: str, pairs: tuple[str, ...], *, ref: str, as_json: bool, **given: Unpack[_RunOptions]
+) -> int:
     """Run a flow, wait, and print what it returned.
 
     KEY=VALUE gives a text, KEY:=JSON anything else. Exit status: 0 if it succeeded, 1 if not, 124 if it took longer
     than --timeout (it goes on)."""
-    execution = client.run(flow, {**arguments.document(given["document"]), **arguments.pairs(pairs)})
+    execution = client.run(flow, {**arguments.document(given["document"]), **arguments.pairs(pairs)}, ref=ref)
     return _see_through(client, flow, execution, given, as_json=as_json)
+
+
+@click.command(name="try")
+@options.reaches_daemon
+@click.argument("file", metavar="FILE|-", shell_complete=completers.paths)
+@click.argument("pairs", metavar="[KEY=VALUE | KEY:=JSON]...", nargs=-1)
+@click.option("--input", "document", default="", metavar="JSON|@FILE|-", help="The inputs as one JSON object.")
+@click.option("--ref", default="", metavar="REF", help="A commit, branch or tag that it imports from.")
+@click.option("--no-wait", is_flag=True, help="Print the execution's id and leave.")
+@click.option("--follow/--no-follow", default=True, help="Show its log (on stderr) while it runs; yes unless said.")
+@click.option("--timeout", "timeout_s", type=options.Seconds(), metavar="TIME", help="Stop waiting then: 30, 5m.")
+@options.as_json
+def try_(
+    client: Client, file: str, pairs: tuple[str, ...], *, ref: str, as_json: bool, **given: Unpack[_RunOptions]
+) -> int:
+    """Run a script of this machine on the daemon, without committing it: follow its log, print what it returned.
+
+    The script has a `handler`, as a flow does, and sees the flows, settings and modules that are published. Its first
+    line may be `#!/usr/bin/env -S headrace try`. Exit status as that of `headrace run`."""
+    if file == "-" and given["document"] == "-":
+        raise click.UsageError("the script and --input cannot both come on stdin")
+    script = arguments.text("-" if file == "-" else f"@{file}", "FILE")
+    inputs = {**arguments.document(given["document"]), **arguments.pairs(pairs)}
+    name = "stdin" if file == "-" else Path(file).name
+    execution = client.run_script(script, inputs, name=name, ref=ref)
+    return _see_through(client, name, execution, given, as_json=as_json)
 
 
 def _see_through(client: Client, what: str, execution: JSON, given: _RunOptions, *, as_json: bool) -> int:
@@ -65,7 +95,7 @@ def _see_through(client: Client, what: str, execution: JSON, given: _RunOptions,
 
 @click.command()
 @options.reaches_daemon
-@click.argument("words", metavar="[ID] [KEY=VALUE | KEY:=JSON]...", nargs=-1)
+@click.argument("words", metavar="[ID] [KEY=VALUE | KEY:=JSON]...", nargs=-1, shell_complete=completers.executions)
 @click.option("--latest/--same-commit", "latest", default=True, help="Which version of the flow; --latest unless said.")
 @click.option("--input", "document", default="", metavar="JSON|@FILE|-", help="Other inputs as one JSON object.")
 @click.option("--no-wait", is_flag=True, help="Print the new execution's id and leave.")
@@ -141,13 +171,13 @@ def _tell(execution: JSON, *, quiet: bool) -> int:
 
 def _executions_argument(function: Callable[..., int]) -> Callable[..., int]:
     argument = click.argument(
-        "executions", metavar="ID...", nargs=-1, required=True, shell_complete=options.complete_executions
+        "executions", metavar="ID...", nargs=-1, required=True, shell_complete=completers.executions
     )
     return argument(function)
 
 
 _any_executions_argument = click.argument(
-    "executions", metavar="[ID]...", nargs=-1, shell_complete=options.complete_executions
+    "executions", metavar="[ID]...", nargs=-1, shell_complete=completers.executions
 )
 
 

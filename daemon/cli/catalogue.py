@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..client import JSON, Client
-from . import options, render
+from . import completers, options, render
 
 
 @click.command()
@@ -121,7 +121,7 @@ def show_warnings(warnings: list[str] | dict[str, str]) -> None:
 
 @click.command()
 @options.reaches_daemon
-@click.argument("task_type", metavar="[TYPE]", required=False)
+@click.argument("task_type", metavar="[TYPE]", required=False, shell_complete=completers.tasks)
 @options.as_json
 def tasks(client: Client, task_type: str | None, *, as_json: bool) -> None:
     """List the task types a flow may ask for, or document one."""

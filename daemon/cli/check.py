@@ -96,7 +96,12 @@ _Fetch = Callable[[], exports.Export]
     "--timeout", "timeout_s", default="60", type=options.Seconds(), metavar="TIME", help="For each replay; 60 s."
 )
 @click.option(
-    "--format", "style", default="text", show_default=True, type=click.Choice(["text", "json", "junit", "sarif"])
+    "--format",
+    "style",
+    default="text",
+    show_default=True,
+    type=click.Choice(["text", "json", "junit", "sarif"]),
+    help="For people, programs, CI systems, forges.",
 )
 def check(path: Path, *, records: bool, style: str, **given: Unpack[_Given]) -> int:
     """Check the flows in PATH, as a daemon would; with --records, replay what ran recently against them.
@@ -152,7 +157,8 @@ def _replayed(path: Path, given: _Given) -> list[Replayed]:
     said = running_replay.Options(
         effects=given["effects"], strict=given["strict"], quiet=True, limit_s=given["timeout_s"]
     )
-    return asyncio.run(_all(path.resolve(), fetches, said))
+    with render.bar("replaying", len(fetches)) as reached:
+        return asyncio.run(_all(path.resolve(), fetches, said, reached))
 
 
 def _from_daemon(given: _Given) -> list[_Fetch]:
@@ -182,12 +188,19 @@ def _asked(given: _Given) -> str:
     return given["since"] if source is click.core.ParameterSource.COMMANDLINE else ""
 
 
-async def _all(path: Path, fetches: Iterable[_Fetch], said: running_replay.Options) -> list[Replayed]:
+async def _all(
+    path: Path, fetches: Iterable[_Fetch], said: running_replay.Options, reached: Callable[[int], None]
+) -> list[Replayed]:
     room = asyncio.Semaphore(_AT_ONCE)
+    done = 0
 
     async def one(fetch: _Fetch) -> Replayed:
+        nonlocal done
         async with room:
-            return await _one(path, await asyncio.to_thread(fetch), said)
+            found = await _one(path, await asyncio.to_thread(fetch), said)
+        done += 1
+        reached(done)
+        return found
 
     return list(await asyncio.gather(*(one(fetch) for fetch in fetches)))
 

@@ -15,7 +15,7 @@ import click
 
 from .. import signatures
 from ..client import Client
-from . import arguments, options, render
+from . import arguments, completers, options, render
 
 SECRET_VARIABLE = "HEADRACE_WEBHOOK_SECRET"  # noqa: S105 - its name
 R = TypeVar("R")
@@ -42,7 +42,7 @@ def sign(auth: str, *, file: str | None, body: str, id_: str) -> None:
 
 @click.command()
 @options.reaches_daemon
-@click.argument("name")
+@click.argument("name", shell_complete=completers.records["webhooks"])
 @_takes_delivery
 @click.option("--method", default="POST", help="POST unless said.")
 @options.as_json

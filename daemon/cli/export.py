@@ -11,20 +11,21 @@ from typing import BinaryIO
 import click
 
 from ..client import Client
-from . import options, render
+from . import completers, options, render
 
 
 @click.command()
 @options.reaches_daemon
-@click.argument("executions", metavar="ID...", nargs=-1, required=True, shell_complete=options.complete_executions)
+@click.argument("executions", metavar="ID...", nargs=-1, required=True, shell_complete=completers.executions)
 @click.option("-o", "--output", default="-", metavar="FILE|-", help="Where to write; stdout unless given.")
 def export(client: Client, executions: tuple[str, ...], *, output: str) -> None:
     """Write executions as JSON lines: the record, what it refers to, and the flow's source.
 
     Secrets are masked. `headrace replay FILE` runs such an execution again where nothing else of it is. ID may be
     `latest`, or the beginning or the end of an id."""
-    with _opened(output) as file:
-        for execution in [client.execution_id(text) for text in executions]:
+    with _opened(output) as file, render.bar("exporting", len(executions)) as reached:
+        for done, execution in enumerate([client.execution_id(text) for text in executions]):
+            reached(done)
             for line in client.export(execution):
                 file.write(line)
     if output != "-":

@@ -8,19 +8,19 @@ import click
 
 from ...engine import errors
 from ..client import JSON, Client
-from . import catalogue, options, render
+from . import catalogue, completers, options, render
 
 _message = click.option("--message", "-m", default="", metavar="TEXT", help="What the commit says.")
 
 
-@click.group()
+@click.group(cls=options.Verbs)
 def flow() -> None:
     """Show or change one flow."""
 
 
 @flow.command()
 @options.reaches_daemon
-@click.argument("name", shell_complete=options.complete_flows)
+@click.argument("name", shell_complete=completers.flows)
 @click.option("--commit", default="", metavar="COMMIT", help="Only its script, as it was then.")
 @options.as_json
 def show(client: Client, name: str, *, commit: str, as_json: bool) -> None:
@@ -55,7 +55,7 @@ def show(client: Client, name: str, *, commit: str, as_json: bool) -> None:
 
 @flow.command()
 @options.reaches_daemon
-@click.argument("name", shell_complete=options.complete_flows)
+@click.argument("name", shell_complete=completers.flows)
 @_message
 @options.as_json
 def edit(client: Client, name: str, *, message: str, as_json: bool) -> int:
@@ -82,7 +82,7 @@ def _kept(text: str) -> str:
 
 @flow.command()
 @options.reaches_daemon
-@click.argument("name", shell_complete=options.complete_flows)
+@click.argument("name", shell_complete=completers.flows)
 @click.argument("new_name")
 @_message
 @options.as_json
@@ -93,7 +93,7 @@ def rename(client: Client, name: str, new_name: str, *, message: str, as_json: b
 
 @flow.command()
 @options.reaches_daemon
-@click.argument("name", shell_complete=options.complete_flows)
+@click.argument("name", shell_complete=completers.flows)
 @_message
 def delete(client: Client, name: str, *, message: str) -> None:
     """Delete a flow, by a commit."""
@@ -103,7 +103,7 @@ def delete(client: Client, name: str, *, message: str) -> None:
 
 @flow.command()
 @options.reaches_daemon
-@click.argument("name", shell_complete=options.complete_flows)
+@click.argument("name", shell_complete=completers.flows)
 @click.option("--diff", "with_diff", is_flag=True, help="Show what each version changed.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="So many, the newest.")
 @options.as_json
@@ -125,7 +125,7 @@ def history(client: Client, name: str, *, with_diff: bool, limit: int, as_json: 
 
 @flow.command()
 @options.reaches_daemon
-@click.argument("name", shell_complete=options.complete_flows)
+@click.argument("name", shell_complete=completers.flows)
 @click.argument("commit")
 @_message
 @options.as_json

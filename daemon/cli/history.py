@@ -22,7 +22,7 @@ from . import export, options, pruning, render
 state_option = click.option("--state", default="", metavar="DIR", help="The state directory meant.")
 
 
-@click.group()
+@click.group(cls=options.Verbs)
 def records() -> None:
     """The records on disk: check, mend, index, prune and export them."""
     # What the journal tells a daemon's log is no answer to who typed a verb.
@@ -69,7 +69,8 @@ def reindex(state: str) -> int:
         reader = recovery.Reader(None)
         reader.read(segments.files(folder / "records"))
         found = reader.found
-        filing.rebuild(folder / "index.db", folder / "records", found.instance, found.position)
+        with render.bar("indexing", found.position.seq) as reached:
+            filing.rebuild(folder / "index.db", folder / "records", found.instance, found.position, reached)
         size = sum(path.stat().st_size for path in (folder / "records").glob("*.jsonl"))
     took_s = time.monotonic() - began
     render.say(f"{found.position.seq:,} records are indexed, {size:,} bytes in {took_s:.1f} s")

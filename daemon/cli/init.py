@@ -13,7 +13,7 @@ from . import render
 @click.command()
 @click.argument("directory", metavar="[DIR]", default=".", type=click.Path(path_type=Path))
 def init(directory: Path) -> None:
-    """Make a new repository of flows in DIR, or here: two flows, a setting, what editors need.
+    """Make a new repository of flows in DIR, or here: two flows with tests, a setting, what editors need.
 
     Nothing is overwritten. Where git is, it has a first commit."""
     paths = scaffold.write(directory)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from ..client import Client
-from . import options, render
+from . import completers, options, render
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=options.Verbs, invoke_without_command=True)
 @options.target
 @options.as_json
 @click.pass_context
@@ -46,7 +46,7 @@ def list_(client: Client, *, as_json: bool) -> None:
 
 @locks.command()
 @options.reaches_daemon
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=completers.locks)
 def release(client: Client, names: tuple[str, ...]) -> None:
     """Take locks from whoever has them: who waits next gets them."""
     for name in names:

@@ -10,13 +10,13 @@ from typing import Any, TextIO, TypedDict, Unpack
 import click
 
 from ..client import JSON, Client
-from . import options, render
+from . import completers, options, render
 
 _STATUSES = ("NEW", "QUEUED", "RUNNING", "WAITING", "PAUSED", "ENDED_SUCCESS", "ENDED_ERROR", "ENDED_CANCELLED")
 _TREE_MAX = 1000  # executions in one tree; each is a request
 _LEVEL_STYLES = {"DEBUG": "dim", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red", "stderr": "red"}
 
-execution_argument = click.argument("execution", metavar="ID", shell_complete=options.complete_executions)
+execution_argument = click.argument("execution", metavar="ID", shell_complete=completers.executions)
 
 
 class StatusName(click.ParamType[str]):
@@ -43,13 +43,22 @@ class _Filters(TypedDict):
 
 @click.command()
 @options.reaches_daemon
-@click.option("--flow", "flow_name", default="", metavar="NAME", shell_complete=options.complete_flows)
-@click.option("--status", "statuses", multiple=True, type=StatusName(), metavar="STATUS", help="May be given again.")
+@click.option("--flow", "flow_name", default="", metavar="NAME", shell_complete=completers.flows, help="Of this flow.")
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    type=StatusName(),
+    metavar="STATUS",
+    help="In this status, such as running or error; may be given again.",
+)
 @click.option("--tag", default="", help="Of flows that have this tag.")
 @click.option("--failed", is_flag=True, help="The same as --status error.")
 @click.option("--unacknowledged", is_flag=True, help="Failed, and nobody said that they know.")
-@click.option("--since", default=None, type=options.Since(), metavar="TIME", help="2h, 7d, or a date and time.")
-@click.option("--limit", default=25, show_default=True, type=click.IntRange(1, 10_000))
+@click.option(
+    "--since", default=None, type=options.Since(), metavar="TIME", help="Made since then: 2h, 7d, or a date and time."
+)
+@click.option("--limit", default=25, show_default=True, type=click.IntRange(1, 10_000), help="So many, the newest.")
 @options.as_json
 def executions(client: Client, *, as_json: bool, **given: Unpack[_Filters]) -> None:
     """List executions, newest first."""

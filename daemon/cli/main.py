@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import keyword
 import os
 import platform
 import sys
@@ -16,7 +17,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-from click import shell_completion
 
 from ... import __version__
 from ...engine import errors
@@ -27,6 +27,7 @@ _VERBS = {
     "up": "up",
     "init": "init",
     "run": "act",
+    "try": "act",
     "flows": "catalogue",
     "flow": "flow",
     "executions": "look",
@@ -50,17 +51,21 @@ _VERBS = {
     "records": "history",
     "replay": "replay",
     "check": "check",
+    "test": "test",
     "sync": "catalogue",
     "tasks": "catalogue",
     "login": "accounts",
     "logout": "accounts",
     "token": "accounts",
     "audit": "accounts",
+    "doctor": "doctor",
+    "unit": "unit",
     "openapi": "catalogue",
+    "completion": "completion",
 }
 
 
-class _Verbs(click.Group):
+class _Verbs(options.Verbs):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*_VERBS, *super().list_commands(ctx)]
 
@@ -69,7 +74,8 @@ class _Verbs(click.Group):
             return super().get_command(ctx, cmd_name)
         # The marked place where verbs are imported.
         module = importlib.import_module(f".{_VERBS[cmd_name]}", __package__)
-        found: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        name = cmd_name.replace("-", "_")
+        found: click.Command = getattr(module, f"{name}_" if keyword.iskeyword(name) else name)
         return found
 
 
@@ -91,19 +97,6 @@ def version(*, as_json: bool) -> None:
         render.json_object({"version": __version__, "python": platform.python_version()})
     else:
         render.line(f"headrace {__version__}")
-
-
-@headrace.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
-    """Print the completion script of a shell.
-
-    Put `eval "$(headrace completion bash)"` into ~/.bashrc (zsh: ~/.zshrc), or
-    `headrace completion fish | source` into ~/.config/fish/config.fish."""
-    kind = shell_completion.get_completion_class(shell)
-    if kind is None:
-        raise click.UsageError(f"there is no completion for {shell}")
-    click.echo(kind(headrace, {}, "headrace", "_HEADRACE_COMPLETE").source())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

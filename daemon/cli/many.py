@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from ..client import JSON, Client
-from . import look, options, render
+from . import completers, look, options, render
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _SHOWN_MAX = 30
@@ -37,13 +37,25 @@ def chosen_by_filter(function: _F) -> _F:
     """Give a verb the options of a filter; ``chosen`` takes them together."""
     for option in reversed(
         [
-            click.option("--flow", default="", metavar="NAME", shell_complete=options.complete_flows),
+            click.option("--flow", default="", metavar="NAME", shell_complete=completers.flows, help="Of this flow."),
             click.option("--tag", default="", help="Of flows that have this tag."),
-            click.option("--status", multiple=True, type=look.StatusName(), metavar="STATUS"),
+            click.option(
+                "--status",
+                multiple=True,
+                type=look.StatusName(),
+                metavar="STATUS",
+                help="In this status; may be given again.",
+            ),
             click.option("--failed", is_flag=True, help="The same as --status error."),
             click.option("--unacknowledged", is_flag=True, help="Failed, and nobody said that they know."),
-            click.option("--since", default=None, type=options.Since(), metavar="TIME", help="2h, 7d, or a date."),
-            click.option("--until", default=None, type=options.Since(), metavar="TIME"),
+            click.option(
+                "--since",
+                default=None,
+                type=options.Since(),
+                metavar="TIME",
+                help="Made since then: 2h, 7d, or a date.",
+            ),
+            click.option("--until", default=None, type=options.Since(), metavar="TIME", help="Made before then."),
             click.option("--dry-run", is_flag=True, help="Only list them."),
             click.option("--yes", is_flag=True, help="Do not ask."),
         ]

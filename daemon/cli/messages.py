@@ -17,14 +17,14 @@ from ...engine import errors
 from ...engine.state import forms
 from ..client import JSON, Client
 from ..endpoint import Invalid
-from . import arguments, options, render
+from . import arguments, completers, options, render
 
 _YES = frozenset({"true", "yes", "on", "1", "y"})
 _NO = frozenset({"false", "no", "off", "0", "n"})
 _TYPE_STYLES = {"SUCCESS": "green", "WARNING": "yellow", "ERROR": "bold red"}
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=options.Verbs, invoke_without_command=True)
 @options.target
 @click.option("--all", "everything", is_flag=True, help="Also those that were answered or withdrawn.")
 @options.as_json
@@ -65,7 +65,7 @@ def list_(client: Client, *, everything: bool, as_json: bool) -> None:
 
 @messages.command()
 @options.reaches_daemon
-@click.argument("message", metavar="ID")
+@click.argument("message", metavar="ID", shell_complete=completers.messages)
 @options.as_json
 def show(client: Client, message: str, *, as_json: bool) -> None:
     """Show one message: what it asks, and the answer if there is one.
@@ -105,7 +105,7 @@ def show(client: Client, message: str, *, as_json: bool) -> None:
 
 @click.command()
 @options.reaches_daemon
-@click.argument("message", metavar="ID")
+@click.argument("message", metavar="ID", shell_complete=completers.messages)
 @click.argument("pairs", metavar="[KEY=VALUE | KEY:=JSON | BUTTON]...", nargs=-1)
 @options.as_json
 def answer(client: Client, message: str, pairs: tuple[str, ...], *, as_json: bool) -> int:

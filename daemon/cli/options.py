@@ -1,10 +1,10 @@
-"""Options and arguments that verbs share: which daemon is meant, JSON, spans of time, completion of names."""
+"""Options and arguments that verbs share: which daemon is meant, JSON, spans of time."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
+import difflib
 import functools
 import os
 from collections.abc import Callable
@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
-from ...engine import errors
 from .. import written
 
 R = TypeVar("R")
@@ -26,6 +24,22 @@ class Target:
 
     url: str = ""
     state: str = ""
+
+
+class Verbs(click.Group):
+    """A group that names the verbs nearest to one that is not there."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb that is typed; raises ``UsageError``."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=2)
+            if not near:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {' or '.join(near)}?", error.ctx) from error
 
 
 def target(function: Callable[..., R]) -> Callable[..., R]:
@@ -91,30 +105,6 @@ class Since(click.ParamType[str]):
         except ValueError:
             then = now - datetime.timedelta(seconds=Seconds().convert(value, param, ctx))
         return then.isoformat(timespec="microseconds")
-
-
-def complete_flows(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the names of flows."""
-    with contextlib.suppress(errors.HeadraceError):  # no daemon, no help; a prompt is no place for errors
-        found = _client(ctx, "", "").flows()
-        return [
-            CompletionItem(flow["name"], help=flow["description"].partition("\n")[0])
-            for flow in found
-            if flow["name"].startswith(incomplete)
-        ]
-    return []
-
-
-def complete_executions(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the ids of recent executions."""
-    with contextlib.suppress(errors.HeadraceError):
-        recent = _client(ctx, "", "").executions(limit=50)["items"]
-        return [
-            CompletionItem(each["id"], help=f"{each['name']} {each['status']}")
-            for each in recent
-            if each["id"].startswith(incomplete)
-        ]
-    return []
 
 
 def _client(ctx: click.Context, url: str, state: str) -> Any:

@@ -15,7 +15,7 @@ import click
 
 from ...sync import read_documents
 from ..client import JSON, Client
-from . import arguments, deliveries, options, render
+from . import arguments, completers, deliveries, options, render
 
 #: Fields that people type without quotes or brackets: how their text is meant.
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -32,7 +32,7 @@ def _group(plural: str, columns: tuple[str, ...], about: str) -> click.Group:
     """Return the verb for one type of record, with ``list``, ``show`` and ``delete``."""
     one = plural.replace("_", " ").removesuffix("s")
 
-    @click.group(name=plural.replace("_", "-"), invoke_without_command=True, help=about)
+    @click.group(cls=options.Verbs, name=plural.replace("_", "-"), invoke_without_command=True, help=about)
     @options.target
     @options.as_json
     @click.pass_context
@@ -55,7 +55,7 @@ def _group(plural: str, columns: tuple[str, ...], about: str) -> click.Group:
 
     @group.command(help=f"Delete a {one}.")
     @options.reaches_daemon
-    @click.argument("name")
+    @click.argument("name", shell_complete=completers.records[plural])
     def delete(client: Client, name: str) -> None:
         client.drop(plural, name)
         render.say(f"{one} {name} is deleted")
@@ -64,7 +64,7 @@ def _group(plural: str, columns: tuple[str, ...], about: str) -> click.Group:
 
         @group.command(help=f"Show a {one}.")
         @options.reaches_daemon
-        @click.argument("name")
+        @click.argument("name", shell_complete=completers.records[plural])
         @options.as_json
         def show(client: Client, name: str, *, as_json: bool) -> None:
             found = client.kept_one(plural, name)
@@ -154,7 +154,7 @@ def _next_tick(schedule: JSON) -> tuple[str, str]:
 
 @settings.command(name="set")
 @options.reaches_daemon
-@click.argument("name")
+@click.argument("name", shell_complete=completers.records["settings"])
 @click.argument("value", metavar="VALUE|@FILE|-")
 @click.option("--description", metavar="TEXT", help="What it is for.")
 @options.as_json
@@ -169,7 +169,7 @@ def set_setting(client: Client, name: str, value: str, *, description: str | Non
 def _setter(group: click.Group, plural: str, example: str) -> None:
     @group.command(name="set", epilog=f"Example: headrace {group.name} set {example}")
     @options.reaches_daemon
-    @click.argument("name")
+    @click.argument("name", shell_complete=completers.records[plural])
     @click.argument("pairs", metavar="[KEY=VALUE | KEY:=JSON]...", nargs=-1)
     @click.option("--input", "document", default="", metavar="@FILE|-", help="The fields as YAML or JSON.")
     @options.as_json
@@ -203,7 +203,7 @@ def _saved(record: JSON, *, as_json: bool) -> None:
 
 @files.command(name="show")
 @options.reaches_daemon
-@click.argument("path")
+@click.argument("path", shell_complete=completers.records["files"])
 def show_file(client: Client, path: str) -> None:
     """Write the content of a file to stdout, byte by byte."""
     sys.stdout.flush()
@@ -213,7 +213,7 @@ def show_file(client: Client, path: str) -> None:
 
 @files.command(name="set")
 @options.reaches_daemon
-@click.argument("path")
+@click.argument("path", shell_complete=completers.records["files"])
 @click.argument("content", metavar="@FILE|-")
 @options.as_json
 def set_file(client: Client, path: str, content: str, *, as_json: bool) -> None:

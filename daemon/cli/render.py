@@ -163,6 +163,19 @@ def progress() -> Iterator[Callable[[str], None] | None]:
         shown.stop()
 
 
+@contextlib.contextmanager
+def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield what is to be told how much of ``total`` is done; a bar shows it on a terminal, and nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.progress import Progress  # the same place
+
+    with Progress(console=_console(sys.stderr), transient=True) as shown:
+        number = shown.add_task(what, total=total)
+        yield lambda done: shown.update(number, completed=done)
+
+
 def status(execution: Mapping[str, Any]) -> Part:
     """Return the status in its colour."""
     return execution["status"], _STATUS_STYLES.get(execution["status"], "")

@@ -22,7 +22,7 @@ from ...engine.running import exported, extract
 from ...engine.running import replay as running_replay
 from ...engine.workers import protocol
 from ..endpoint import Unreachable
-from . import options, render
+from . import completers, options, render
 
 Verdict = running_replay.Verdict
 #: Exit status by verdict.
@@ -51,7 +51,7 @@ class _Given(TypedDict):
 
 @click.command()
 @options.target
-@click.argument("what", metavar="ID|FILE", shell_complete=options.complete_executions)
+@click.argument("what", metavar="ID|FILE", shell_complete=completers.executions_and_paths)
 @click.option(
     "--against",
     type=click.Path(exists=True, file_okay=False, path_type=Path),

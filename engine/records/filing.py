@@ -50,6 +50,7 @@ class Filing:
         self._records = records
         self._instance = instance
         self._written = written
+        self._reached: Callable[[int], None] = lambda seq: None
         self._thread = threading.Thread(target=self._work, name="index-writer", daemon=True)
         self._tables: tables.Tables | None = None
         self._done = (1, 0)  # segment and offset up to which the file goes
@@ -84,8 +85,11 @@ class Filing:
         self._write([], patient=False)
         self._wake.set()
 
-    def make(self, end: Position) -> None:
-        """Make the file anew and let go of it, instead of everything else (blocking). Raises ``NotAccepting``."""
+    def make(self, end: Position, reached: Callable[[int], None]) -> None:
+        """Make the file anew and let go of it, instead of everything else (blocking). Raises ``NotAccepting``.
+
+        ``reached`` is told the last ``seq`` of what is in the file, now and then."""
+        self._reached = reached
         self._end, self._end_seq, self._bad = (end.segment, end.offset), end.seq, "somebody asked for it"
         error = self._write([])
         if self._tables is not None:
@@ -238,6 +242,7 @@ class Filing:
                 self._behind = True
                 return
             self._take_in(file, portion)
+            self._reached(self._done_seq)
             self.share = 1 - reading.size(self._records, end, self._done) / total
         self.complete = True
 
@@ -249,10 +254,12 @@ class Filing:
             self._done, self._done_seq = (last.segment, last.offset + last.length), last.seq
 
 
-def rebuild(path: Path, records: Path, instance: str, end: Position) -> None:
+def rebuild(
+    path: Path, records: Path, instance: str, end: Position, reached: Callable[[int], None] = lambda seq: None
+) -> None:
     """Make the index of a journal that nobody writes anew (blocking); raises ``NotAccepting`` if there is no room."""
     filing = Filing(path, records, instance, lambda seq: None)
-    filing.make(end)
+    filing.make(end, reached)
 
 
 def _closed() -> errors.NotAccepting:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from headrace.daemon import config
+from headrace.daemon.cli import unit
 from headrace.engine import errors, events
 from headrace.engine.records import segments
 from tests.support.daemons import Daemon, until
@@ -207,3 +208,8 @@ def test_every_figure_is_listed_and_no_other(daemon):
     listed = {family(name) for name in names("figure | labels | is")}
     beside = {f"{name}_created" for name in listed}  # the library's: when counting began
     assert listed <= served and served - listed <= beside
+
+
+def test_the_unit_is_what_headrace_prints():
+    shown = re.search(r"^```ini\n(\[Unit\].*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)[1]
+    assert shown == unit.text("/opt/headrace/.venv/bin/headrace")

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import textwrap
 import urllib.parse
 from pathlib import Path
 
@@ -131,12 +134,38 @@ def test_a_chat_is_told_of_a_failure_that_stays_and_a_check_of_each_end(daemon):
     daemon.client.keep("settings", "notifications", {"value": {"chat": "", "check": ""}})
     assert daemon.run("tells a chat")["message"] == "nobody to tell"
     assert daemon.run("pings a check")["message"] == "no check to ping"
+    assert daemon.run("tells by mail")["message"] == "nobody to tell"
+
+
+MAIL = """
+    def test_people_are_told(run_flow, fake_task, rehearsal, monkeypatch):
+        monkeypatch.setenv('MAIL_PASSWORD', 'hush-hush')
+        smtp = fake_task('SMTP', {})
+        setting = rehearsal.setting('notifications')
+        rehearsal.set_setting('notifications', setting | {'mail': setting['mail'] | {'to': ['ops@example.org']}})
+        ended = run_flow('tells by mail', flow='nightly', status='ENDED_ERROR', message='the disk is full')
+        assert ended.message == 'told'
+        sent, = smtp.calls
+        assert (sent['to'], sent['subject'], sent['password']) == (
+            ['ops@example.org'], 'nightly: ENDED_ERROR', 'hush-hush')
+        assert sent['text'].startswith('nightly ENDED_ERROR: the disk is full')
+        assert 'hush-hush' not in str(ended.children[0].raw)
+"""
+
+
+def test_a_mail_tells_of_a_failure(tmp_path):
+    shutil.copytree(EXAMPLES, tmp_path / "flows")
+    (tmp_path / "flows" / "tests").mkdir()
+    (tmp_path / "flows" / "tests" / "test_mail.py").write_text(textwrap.dedent(MAIL))
+    command = [sys.executable, "-m", "headrace", "test", str(tmp_path / "flows")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_every_example_is_tried_here(daemon):
     tried = {"hello", "inputs and outputs", "square", "squares in parallel", "fails on purpose", "handles a failure"}
     tried |= {"asks a web service", "reads a repository", "answers a webhook", "uses a helper"}
-    tried |= {"tells a chat", "pings a check", "backs up at night"}
+    tried |= {"tells a chat", "tells by mail", "pings a check", "backs up at night"}
     tried |= {"asks a person", "keeps a guest book", "keeps a report", "one at a time"}
     assert {flow["name"] for flow in daemon.client.flows()} == tried
 

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests.engine.records import journals
+
 SCRIPT = "import sys; from headrace.daemon.cli.main import main; sys.exit(main())"
 
 
@@ -94,6 +96,17 @@ def test_a_short_run_shows_its_result_and_nothing_else(server):
     seen = plain(on_terminal("run", "hello", "--state", server.state))
 
     assert seen.startswith('{\r\n  "greeting": "hello world"\r\n}\r\nENDED_SUCCESS  hello')
+
+
+def test_long_work_shows_how_far_it_is_and_leaves_no_trace(server, tmp_path):
+    journals.filled(tmp_path / "records", [1, 2, 1])
+
+    seen = on_terminal("records", "reindex", "--state", tmp_path)
+
+    assert re.search(r"indexing .*100%", plain(seen))
+    assert plain(seen).splitlines()[-1].strip().startswith("5 records are indexed")
+    exported = on_terminal("records", "export", server.create("hello"), "-o", tmp_path / "e", "--state", server.state)
+    assert "exporting" in plain(exported)
 
 
 def test_a_script_is_shown_as_it_is(server):

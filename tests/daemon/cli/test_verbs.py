@@ -317,6 +317,16 @@ def test_sync_looks_now_and_status_only_shows(headrace, server):
     assert json.loads(headrace("sync", "--status", "--json")[1])["error"] == "the forge does not answer"
 
 
+@pytest.mark.parametrize(
+    ("typed", "near"), [(["shwo"], "show"), (["settings", "lst"], "list or set"), (["token", "crate"], "create")]
+)
+def test_a_verb_that_is_not_there_leads_to_the_nearest(headrace, typed, near):
+    status, _, err = headrace(*typed)
+    assert status == 2
+    assert f"No such command '{typed[-1]}'. Did you mean {near}" in err
+    assert "Did you mean" not in headrace("zzzzzz")[2]
+
+
 def test_the_version_is_printed_without_a_daemon(headrace):
     assert headrace("version")[1].startswith("headrace 0.")
     assert "version" in json.loads(headrace("version", "--json")[1])

@@ -1,0 +1,133 @@
+"""The verb ``doctor``: is all well with a daemon and what it needs, and what to do if not. Changes nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import click
+import msgspec
+
+from ...engine import errors
+from ...engine.records import head, recovery
+from ..client import Client
+from ..endpoint import Unavailable
+from . import options, render
+
+_FREE_BYTES_MIN = 1024**3
+_STYLES = {"good": "green", "warning": "yellow", "bad": "bold red"}
+_BROKEN_NAMED_MAX = 5
+
+
+class Finding(msgspec.Struct, kw_only=True):
+    """One thing that was looked at. ``hint`` is the next step, where there is one."""
+
+    level: Literal["good", "warning", "bad"]
+    about: str
+    text: str
+    hint: str = ""
+
+
+@click.command()
+@options.target
+@options.as_json
+def doctor(url: str, state: str, *, as_json: bool) -> int:
+    """Look whether all is well: git, the state directory, its disk and records, the daemon, the source and its flows.
+
+    What is wrong stands there with the next step. Exit status: 1 if something is bad; a warning is not."""
+    found = list(_look(url, state))
+    if as_json:
+        render.json_object({"items": msgspec.to_builtins(found)})
+    else:
+        for one in found:
+            render.line((f"{one.level:<8}", _STYLES[one.level]), f"{one.about}: {one.text}")
+            if one.hint:
+                render.line(" " * 8, (f"→ {one.hint}", "dim"))
+    return 1 if any(one.level == "bad" for one in found) else 0
+
+
+def _look(url: str, state: str) -> Iterator[Finding]:
+    yield _git()
+    folder = options.state_directory(state)
+    client: Client = options.client(url, state)
+    # A daemon elsewhere has its state elsewhere, and none may be here.
+    if folder.is_dir():
+        yield from _state(folder)
+        with render.progress() as tell:
+            if tell:
+                tell("reading every record")
+            yield _records(folder)
+    yield from _daemon(client)
+
+
+def _git() -> Finding:
+    try:
+        said = subprocess.run(["git", "--version"], capture_output=True, text=True, check=True, timeout=10).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        return Finding(level="bad", about="git", text=f"it does not run: {error}", hint="apt install git")
+    return Finding(level="good", about="git", text=said.strip())
+
+
+def _state(folder: Path) -> Iterator[Finding]:
+    about = "state directory"
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & 0o077:
+        hint = f"chmod 700 {folder}"
+        yield Finding(level="bad", about=about, text=f"others can look into {folder} (mode {mode:o})", hint=hint)
+    else:
+        yield Finding(level="good", about=about, text=str(folder))
+    free = shutil.disk_usage(folder).free
+    text, hint = f"{free / 1024**3:.1f} GiB are free", "`headrace records prune --dry-run` says what could go"
+    enough = free >= _FREE_BYTES_MIN
+    yield Finding(level="good" if enough else "warning", about="disk", text=text, hint="" if enough else hint)
+
+
+def _records(folder: Path) -> Finding:
+    try:
+        mark = head.read(folder / head.FILE_NAME)  # first: beside a running daemon the journal goes on
+        report = recovery.verify(folder / "records", mark)
+    except errors.HeadraceError as error:
+        return Finding(level="bad", about="records", text=error.message, hint=error.hint)
+    if report.problem:
+        hint = "restore the file from a backup, or stop the daemon and see what `headrace records salvage` can do"
+        return Finding(level="bad", about="records", text=report.problem, hint=hint)
+    return Finding(level="good", about="records", text=f"{report.records:,} are sound")
+
+
+def _daemon(client: Client) -> Iterator[Finding]:
+    try:
+        with client.endpoint.ask("GET", "/readyz") as answer:
+            ready = json.load(answer)
+        yield Finding(level="good", about="daemon", text=f"{client.endpoint} takes work")
+        for notice in ready["notices"]:
+            yield Finding(level="warning", about="daemon", text=notice)
+    except Unavailable as error:
+        hint = "its log says why"
+        yield Finding(level="bad", about="daemon", text=f"it takes no work: {error.message}", hint=hint)
+    except errors.HeadraceError as error:
+        yield Finding(level="bad", about="daemon", text=error.message, hint=error.hint)
+        return
+    try:
+        yield from _source(client)
+    except errors.HeadraceError as error:
+        yield Finding(level="bad", about="access", text=error.message, hint=error.hint)
+
+
+def _source(client: Client) -> Iterator[Finding]:
+    sync = client.sync_state()
+    if sync["error"]:
+        yield Finding(level="bad", about="source", text=sync["error"], hint="`headrace sync` tries again now")
+    else:
+        yield Finding(level="good", about="source", text=f"{sync['source']} at {(sync['commit'] or 'nothing')[:12]}")
+    broken = [one.get("name") or one["file"] for one in [*sync["broken"], *sync.get("problems", [])]]
+    if broken:
+        named = ", ".join(broken[:_BROKEN_NAMED_MAX]) + (" …" if len(broken) > _BROKEN_NAMED_MAX else "")
+        text = f"their newest version does not run: {named}"
+        yield Finding(level="warning", about="flows", text=text, hint="`headrace flows` shows file, line and reason")
+    else:
+        yield Finding(level="good", about="flows", text=f"{sync['flows']}, none is broken")

@@ -1,0 +1,74 @@
+"""The verb ``unit``: a unit for systemd with which the daemon is a service, hardened as far as flows allow."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+from . import render
+
+#: What of the system no flow has a reason to change. Flows read and write files, connect and start programs: paths they
+#: need besides are named with ReadWritePaths= in a drop-in.
+_HARDENED = """NoNewPrivileges=yes
+ProtectSystem=strict
+PrivateTmp=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+"""
+_UNIT = """[Unit]
+Description=Headrace, flows from git
+{after}
+[Service]
+Type=notify
+WatchdogSec=30
+{user}StateDirectory=headrace
+StateDirectoryMode=0700
+ExecStart={command} up
+Restart=on-failure
+RestartSec=5
+RestartPreventExitStatus=2
+KillMode=mixed
+TimeoutStopSec=90
+{hardened}
+[Install]
+WantedBy={target}
+"""
+
+
+@click.command()
+@click.option("--user", "for_user", is_flag=True, help="For the service manager of one user, who needs no root for it.")
+def unit(*, for_user: bool) -> None:
+    """Print the unit with which systemd runs the daemon: of the system, or with --user of the user who asks.
+
+    headrace unit > /etc/systemd/system/headrace.service; docs/operation.md goes on from there."""
+    sys.stdout.write(text(_command(), for_user=for_user))
+    where = "~/.config/systemd/user" if for_user else "/etc/systemd/system"
+    render.say(f"save it as {where}/headrace.service, then: systemctl {'--user ' if for_user else ''}daemon-reload")
+
+
+def text(command: str, *, for_user: bool = False) -> str:
+    """Return the unit that starts ``command``, the absolute path of headrace."""
+    return _UNIT.format(
+        command=command,
+        after="" if for_user else "After=network-online.target\nWants=network-online.target\n",
+        user="" if for_user else "User=headrace\n",
+        # The manager of a user cannot take away what only root may.
+        hardened="NoNewPrivileges=yes\n" if for_user else _HARDENED,
+        target="default.target" if for_user else "multi-user.target",
+    )
+
+
+def _command() -> str:
+    """Return where headrace is: beside the Python it runs with, or on the path."""
+    beside = Path(sys.executable).with_name("headrace")
+    return str(beside) if beside.exists() else shutil.which("headrace") or str(beside)
