@@ -152,7 +152,7 @@ def _replayed(path: Path, given: _Given) -> list[Replayed]:
     said = running_replay.Options(
         effects=given["effects"], strict=given["strict"], quiet=True, limit_s=given["timeout_s"]
     )
-    return asyncio.run(_all(path.resolve(), fetches, said))
+    return asyncio.run(_all(path.resolve(), fetches, said, given["state"]))
 
 
 def _from_daemon(given: _Given) -> list[_Fetch]:
@@ -182,22 +182,23 @@ def _asked(given: _Given) -> str:
     return given["since"] if source is click.core.ParameterSource.COMMANDLINE else ""
 
 
-async def _all(path: Path, fetches: Iterable[_Fetch], said: running_replay.Options) -> list[Replayed]:
+async def _all(path: Path, fetches: Iterable[_Fetch], said: running_replay.Options, state: str) -> list[Replayed]:
     room = asyncio.Semaphore(_AT_ONCE)
 
     async def one(fetch: _Fetch) -> Replayed:
         async with room:
-            return await _one(path, await asyncio.to_thread(fetch), said)
+            return await _one(path, await asyncio.to_thread(fetch), said, state)
 
     return list(await asyncio.gather(*(one(fetch) for fetch in fetches)))
 
 
-async def _one(path: Path, export: exports.Export, said: running_replay.Options) -> Replayed:
+async def _one(path: Path, export: exports.Export, said: running_replay.Options, state: str) -> Replayed:
     execution, flow = export.header.execution, export.header.flow or "a script"
     try:
         record = exported.Exported(export)
+        python = replay.python_of(record, state)
         with replay.flows_of(record, path) as flows:
-            outcome = await running_replay.replay(record, flows, replay.Silence(), said)
+            outcome = await running_replay.replay(record, flows, replay.Silence(), said, python=python)
     except errors.NotFound as error:
         return Replayed(execution, flow, "differs", error.message)
     except errors.InvalidRequest as error:
@@ -206,7 +207,7 @@ async def _one(path: Path, export: exports.Export, said: running_replay.Options)
     if outcome.verdict is Verdict.LATE or (outcome.verdict is Verdict.REFUSED and record.effect is not None):
         result = "skipped"  # it had that effect then, too
     divergence = msgspec.to_builtins(outcome.divergence) if outcome.divergence is not None else None
-    doubts = tuple(replay.doubts(record, outcome)) if result == "differs" else ()
+    doubts = tuple(replay.doubts(record, outcome, python)) if result == "differs" else ()
     return Replayed(execution, flow, result, outcome.text, divergence, len(outcome.notes), doubts)
 
 
