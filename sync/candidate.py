@@ -364,8 +364,9 @@ class Workshop:
     ) -> catalogue.Manifest:
         verdicts, shared = judged
         installed = self._environments
-        if installed is not None:
-            self._seen = installed.changes
+        reason = installed.reason if installed is not None else lambda _: ""
+        self._seen = installed.changes if installed is not None else 0
+        default = reason(shared.default_id)
 
         def renames() -> Mapping[str, str]:
             old = previous.catalogue.commit if previous else ""
@@ -381,13 +382,14 @@ class Workshop:
                 at=model.timestamp(self._clock.time()),
                 folder=self._source.folder,
                 plan=plan,
-                verdicts=environments.applied(verdicts, shared, installed.reason if installed else lambda _: ""),
+                verdicts=environments.applied(verdicts, shared, reason),
                 renames=renames,
                 alike=self._alike,
                 documents=self._documents(catalogue.documents_to_read(previous, plan, places)),
                 places=places,
                 moved=self._moved,
                 venv=shared.default_id,
+                notes=shared.problems | ({requirements.DEFAULT: default} if default else {}),
             ),
         )
 

@@ -49,6 +49,7 @@ class Commit:
     documents: Mapping[str, Document] = dataclasses.field(default_factory=dict)
     places: Places = USUAL
     venv: str = ""  # of scripts
+    notes: Mapping[str, str] = dataclasses.field(default_factory=dict)  # file → what is wrong with it
     moved: Mapping[str, str] = dataclasses.field(
         default_factory=dict
     )  # new path → old path, as we moved them ourselves
@@ -248,4 +249,4 @@ def _warnings(flows: Iterable[model.Flow], gathered: declarations.Declarations, 
     for path, verdict in commit.verdicts.items():
         if verdict.reason and path not in listed:
             warnings[path] = f"line {verdict.line}: {verdict.reason}"
-    return dict(sorted((warnings | gathered.warnings).items()))
+    return dict(sorted((warnings | gathered.warnings | dict(commit.notes)).items()))

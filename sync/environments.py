@@ -60,11 +60,11 @@ _PASSED_ON = frozenset(
 class Packages(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The setting ``run.environments``: where packages come from.
 
-    ``find_links``: folders of wheels, or https pages that link to some; ``no_index``: nothing else, and no network at
-    all. ``index_url`` instead of PyPI; ``extra_index_urls`` are asked before it, and the first that knows a package
-    decides. ``netrc``: file with their user names and passwords. ``build_from_source``: packages without a wheel may
-    be built, which runs code of theirs during a sync. ``timeout_s``: for each environment. ``uv``: the program, if not
-    the one that was installed with us."""
+    ``find_links``: folders of wheels, or https pages that link to some; ``no_index``: nothing else, and with folders
+    alone no network at all. ``index_url`` instead of PyPI; ``extra_index_urls`` are asked before it, and the first that
+    knows a package decides. ``netrc``: file with their user names and passwords. ``build_from_source``: packages
+    without a wheel may be built, which runs code of theirs during a sync. ``timeout_s``: for each environment. ``uv``:
+    the program, if not the one that was installed with us."""
 
     find_links: tuple[str, ...] = ()
     no_index: bool = False
@@ -172,6 +172,11 @@ class Environments:
         now = self._clock.monotonic()
         return any(failure.again_at <= now for failure in self._failures.values())
 
+    def may_try(self, venv: str) -> bool:
+        """Whether one that is not there may be built now: it did not fail a moment ago."""
+        failure = self._failures.get(venv)
+        return failure is None or failure.again_at <= self._clock.monotonic()
+
     def hurry(self) -> None:
         """Somebody asks: try again what failed with the next pass. From any thread."""
         for failure in list(self._failures.values()):
@@ -199,9 +204,12 @@ class Environments:
         return failure.reason if failure else ""
 
     def clean(self) -> None:
-        """Remove the environments that nothing refers to any more, and nothing is about to."""
+        """Remove the environments that nothing refers to any more, and nothing is about to. Not while some are built:
+        whoever cleans up must not wait for that, and comes again."""
         oldest = self._clock.time() - GRACE_S
-        with self._turn:
+        if not self._turn.acquire(blocking=False):
+            return
+        try:
             needed = set().union(*(told() for told in self.users))
             for path in self._folder.iterdir():
                 if path.name not in needed and ".tmp-" not in path.name and path.stat().st_mtime < oldest:
@@ -210,6 +218,8 @@ class Environments:
             for venv in self._failures.keys() - needed:
                 if self._failures[venv].again_at <= self._clock.monotonic() - _AGAIN_MAX_S:
                     del self._failures[venv]
+        finally:
+            self._turn.release()
 
     def interrupt(self) -> None:
         """End what runs and start nothing more. From any thread."""
@@ -364,7 +374,8 @@ def _find_uv() -> str:
 
 def _sources(packages: Packages) -> list[str]:
     """Return where packages may come from, as options of uv."""
-    words = ["--no-index", "--offline"] if packages.no_index else []
+    words = ["--no-index"] if packages.no_index else []
+    words += ["--offline"] if packages.no_index and not any("://" in link for link in packages.find_links) else []
     words += ["--default-index", packages.index_url] if packages.index_url else []
     for url in packages.extra_index_urls:
         words += ["--index", url]

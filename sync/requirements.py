@@ -56,7 +56,7 @@ class Shared:
 
     default: tuple[str, ...] = ()
     lock: str = ""
-    problems: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    problems: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def default_id(self) -> str:

@@ -104,7 +104,7 @@ class Sources:
             return ""
         if not self._environments.has(venv):
             log.warning("environment.lost", environment=venv, commit=commit)
-            for one in self._loops.values():
+            for one in self._loops.values() if self._environments.may_try(venv) else ():
                 await one.install(venv, commit)
         if not self._environments.has(venv):
             said = self._environments.reason(venv)

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -194,10 +195,11 @@ async def test_the_repository_has_a_default_and_a_lock_for_all(sync, repository,
 
     repository.write("requirements.lock", "alpha>=1\n")
     repository.push()
-    await daemon.synced(sync)
+    status = await daemon.synced(sync)
     assert sync.flows.find("own").broken.reason == (
         "requirements.lock, line 1: 'alpha>=1' is no exact version such as 'requests==2.32.3'"
     )
+    assert status.warnings == {"requirements.lock": "line 1: 'alpha>=1' is no exact version such as 'requests==2.32.3'"}
 
 
 async def test_nothing_that_is_installed_runs_before_a_flow_does(sync, repository, daemon, shop):
@@ -325,6 +327,7 @@ async def test_a_stop_breaks_a_build_off_and_leaves_nothing(repository, daemon, 
     while not processes_matching("sleep 9754"):
         await asyncio.sleep(0.02)
     assert sync.status().doing.startswith("building the environment ") and "alpha<2" in sync.status().doing
+    daemon.installed.clean()  # nor does who cleans up
     await asyncio.wait_for(sync.authoring.save_flow("new", FLOW, author="Ada"), 30)  # who writes does not wait for it
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -417,6 +420,19 @@ async def test_several_sources_share_environments_and_none_takes_away_what_anoth
         assert await both.python("", two.commit) == ""
         with pytest.raises(errors.NotAccepting, match="the environment f+ of packages is not here"):
             await both.python("f" * 24, two.commit)
+        shutil.rmtree(daemon.state / "envs" / two.venv)
+        shop = Path(packages.find_links[0])
+        shop.rename(away := shop.with_name("away"))
+        shop.mkdir()
+        for _ in range(2):  # tried once
+            with pytest.raises(errors.NotAccepting, match="is not here: its environment cannot be built: .*alpha"):
+                await both.python(two.venv, two.commit)
+        shop.rmdir()
+        away.rename(shop)
+        with pytest.raises(errors.NotAccepting, match="cannot be built"):
+            await both.python(two.venv, two.commit)
+        daemon.clock.ahead_s += 61
+        await both.python(two.venv, two.commit)
         running.cancel()
 
 
