@@ -34,9 +34,10 @@ faults: install system-packages  ## the records under power cuts, full disks, da
 	HEADRACE_CUTS=30 HEADRACE_KILLS=100 HEADRACE_STEPS=100 $(BIN)/pytest --quiet -s tests/e2e/test_power_cut.py \
 	  tests/e2e/test_kill.py tests/e2e/test_kill_state.py tests/e2e/test_clock_steps.py
 	HEADRACE_PATHS=5000 HEADRACE_GUESSES=10000 HEADRACE_FLIPS=12500 HEADRACE_FUZZ=100 HEADRACE_MUTATIONS=50000 \
-	  HEADRACE_TIMINGS=20000 HEADRACE_BURST=5000 HEADRACE_SLOW=100 \
+	  HEADRACE_TIMINGS=20000 HEADRACE_BURST=5000 HEADRACE_SLOW=100 HEADRACE_KILLS=100 \
 	  $(BIN)/pytest --quiet --timeout 900 tests/daemon/test_signatures.py tests/e2e/test_access.py \
-	  tests/e2e/test_openapi.py tests/e2e/test_mangled_requests.py tests/e2e/test_burst.py
+	  tests/e2e/test_openapi.py tests/e2e/test_mangled_requests.py tests/e2e/test_burst.py \
+	  tests/sync/test_environments.py
 
 check: install  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -125,7 +125,7 @@ class Environments:
 
     def open(self) -> None:
         """Make the folder and remove what a crash left half built or half removed."""
-        self._folder.mkdir(mode=0o700, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         snapshot.sweep(self._folder)
 
     def python(self, venv: str) -> Path:

@@ -54,7 +54,6 @@ class Daemon:
 
     def environments(self, packages: environments.Packages) -> environments.Environments:
         self.installed = environments.Environments(self.state / "envs", packages, self.clock)
-        self.state.mkdir(exist_ok=True)
         self.installed.open()
         return self.installed
 

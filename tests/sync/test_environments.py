@@ -403,7 +403,6 @@ async def test_several_sources_share_environments_and_none_takes_away_what_anoth
         clock=daemon.clock,
         packages=packages,
     )
-    daemon.state.mkdir()
     await both.start({})
     async with asyncio.TaskGroup() as group:
         running = group.create_task(both.run())
