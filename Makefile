@@ -36,9 +36,9 @@ faults: install system-packages  ## records under power cuts, full disks, damage
 	HEADRACE_CUTS=30 HEADRACE_KILLS=100 HEADRACE_STEPS=100 $(BIN)/pytest --quiet -s tests/e2e/test_power_cut.py \
 	  tests/e2e/test_kill.py tests/e2e/test_kill_state.py tests/e2e/test_clock_steps.py
 	HEADRACE_PATHS=5000 HEADRACE_GUESSES=10000 HEADRACE_FLIPS=12500 HEADRACE_FUZZ=100 HEADRACE_MUTATIONS=50000 \
-	  HEADRACE_TIMINGS=20000 HEADRACE_BURST=5000 HEADRACE_SLOW=100 \
+	  HEADRACE_TIMINGS=20000 HEADRACE_BURST=5000 HEADRACE_SLOW=100 HEADRACE_KILLS=100 \
 	  $(BIN)/pytest --quiet --timeout 900 tests/daemon/test_signatures.py tests/e2e/test_access.py \
-	  tests/e2e/test_openapi.py tests/e2e/test_mangled_requests.py tests/e2e/test_burst.py
+	  tests/e2e/test_openapi.py tests/e2e/test_mangled_requests.py tests/e2e/test_burst.py tests/sync/test_environments.py
 	HEADRACE_REPOSITORIES=1000 HEADRACE_ARGUMENTS=5000 \
 	  $(BIN)/pytest --quiet --timeout 3600 tests/sync/test_corpus.py tests/sync/test_arguments.py
 

@@ -262,6 +262,8 @@ def flow_view(flow: model.Flow) -> dict[str, Any]:
         "description": flow.metadata.description,
         "timeout_s": flow.metadata.timeout_s,
         "policies": flow.metadata.policies,
+        "dependencies": flow.metadata.dependencies,
+        "venv": flow.venv,
     }
 
 

@@ -239,6 +239,7 @@ def _assemble(
         publications=Publications(lines),
         commits_in_use=lambda: work.commits_in_use(),
         clock=SystemClock(),
+        packages=settings.run_environments,
     )
     flows, folder = synchroniser.flows, settings.state_directory
     stores = contents.Contents(blobs.Blobs(folder / "blobs"), sealed.Sealed(folder / "sealed", known), known)
@@ -247,7 +248,7 @@ def _assemble(
         ledger,
         archive,
         found.kept,
-        dispatcher.Outside(flows, cast(tasks), synchroniser.authoring, vaults),
+        dispatcher.Outside(flows, cast(tasks), synchroniser.authoring, vaults, synchroniser),
         pool,
         clock=SystemClock(),
         new_id=ids.new_id,

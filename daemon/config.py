@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine import errors
-from ..sync import forge, source, verification
+from ..sync import environments, forge, source, verification
 from ..tasks import local
 from . import commit_statuses, front, oidc, pushes, written
 from . import setting_kinds as kinds
@@ -137,6 +137,9 @@ class Configuration:
     )
     run_stop_grace_s: float = _setting(
         "run.stop_grace", "20s", kinds.duration(0, 3600), "how long running flows may go on while the daemon stops"
+    )
+    run_environments: environments.Packages | None = _setting(  # noqa: RUF009 - as above
+        "run.environments", "", kinds.table(environments.Packages), "where the packages that flows depend on come from"
     )
     tasks_public_only: bool = _setting(
         "tasks.public_only",

@@ -131,6 +131,8 @@ class Flow(msgspec.Struct, kw_only=True):
     description: str
     timeout_s: float | None
     policies: dict[str, Any]
+    dependencies: list[str] | None
+    venv: str
 
 
 class FlowWithScript(msgspec.Struct, kw_only=True):
@@ -151,6 +153,8 @@ class FlowWithScript(msgspec.Struct, kw_only=True):
     description: str | msgspec.UnsetType = msgspec.UNSET
     timeout_s: float | msgspec.UnsetType | None = msgspec.UNSET
     policies: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    dependencies: list[str] | msgspec.UnsetType | None = msgspec.UNSET
+    venv: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class FlowDiff(msgspec.Struct, kw_only=True):

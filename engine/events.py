@@ -71,6 +71,7 @@ class ExecutionCreated(Event, frozen=True, tag="execution.created"):
     flow_name: str = ""
     commit: str = ""
     path: str = ""  # of the flow's file below the snapshot
+    venv: str = ""  # the environment of packages it runs in; empty: the daemon's own
     task: str = ""  # canonical task type, for type TASK
     script_blob: Blob | None = None  # the text, for type SCRIPT
     inputs: msgspec.Raw = EMPTY_OBJECT

@@ -86,6 +86,7 @@ class Execution:
     flow_name: str
     commit: str
     path: str
+    venv: str
     task: str
     script: events.Blob | None
     inputs: Value
@@ -148,6 +149,7 @@ class Execution:
             flow_name=_shared(event.flow_name),
             commit=_shared(event.commit),
             path=_shared(event.path),
+            venv=_shared(event.venv),
             task=event.task,
             script=event.script_blob,
             inputs=value(event.inputs, event.inputs_blob, event.inputs_sealed),
@@ -403,6 +405,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retention_s: float | None = None  # how long an execution is kept after its end; None: as long as all others
     retention_count: int = 0  # how many ended executions are kept; 0: any number
     policies: policy.Policies = policy.Policies()
+    dependencies: tuple[str, ...] | None = None  # in their normal form; None: those of the repository, if it has some
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -416,6 +419,7 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     metadata: Metadata = Metadata()
     broken: Broken | None = None
     warnings: tuple[str, ...] = ()
+    venv: str = ""  # the environment of packages it runs in; empty: the daemon's own
     runnable: bool = True  # False: no good version was ever seen
     source: str = ""  # prefix of the source it comes from, where there are several
 
@@ -443,6 +447,7 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
     flows: Mapping[str, Flow] = {}
     declared: Mapping[str, Mapping[str, Declared]] = {}  # type of record → name → what is declared
     problems: tuple[Broken, ...] = ()  # files that declare something and cannot be used
+    venv: str = ""  # the environment of scripts
     commits: Mapping[str, str] = {}  # of several sources: prefix → commit
 
     def commit_of(self, flow: Flow) -> str:

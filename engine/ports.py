@@ -70,6 +70,15 @@ class Flows(Protocol):
         """Return the folder with the files of a published commit. It never changes."""
 
 
+class Environments(Protocol):
+    """Where the packages of flows are installed."""
+
+    async def python(self, venv: str, commit: str) -> str:
+        """Return the interpreter of an environment that the catalogue of ``commit`` names; empty for that of none.
+
+        At once while it is there; where somebody removed it, when it is built again. Raises ``NotAccepting``."""
+
+
 class Authoring(Protocol):
     """Changes to flows that become commits in the repository they come from (in developer mode: changes of a file)."""
 

@@ -21,7 +21,20 @@ import msgspec
 import structlog
 
 from ..engine import errors, events, model, ports
-from . import catalogue, check, documents, edits, git, manifests, plan, snapshot, tree, verification
+from . import (
+    catalogue,
+    check,
+    documents,
+    edits,
+    environments,
+    git,
+    manifests,
+    plan,
+    requirements,
+    snapshot,
+    tree,
+    verification,
+)
 from .branch import Branch
 from .folder import Folder
 from .mirror import MirrorDamaged
@@ -38,10 +51,15 @@ GRACE_S = 3600.0
 _ALIKE = 0.5
 
 
+#: What the files of a commit are, and what they say of packages for all.
+Judged = tuple[Mapping[str, check.Verdict], requirements.Shared]
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A commit that is durable and complete and only needs to be announced (``manifest``), or that will not be
-    published (``rejected`` says why), or, with neither, the one that is published already."""
+    published (``rejected`` says why), or whose flows need environments first (``builds``: each with what it is for),
+    or, with none of them, the one that is published already."""
 
     commit: str
     ref: str
@@ -49,12 +67,16 @@ class Candidate:
     manifest: catalogue.Manifest | None = None
     digest: str = ""
     rejected: str = ""
+    builds: Mapping[requirements.Recipe, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 
 class Workshop:
-    """Makes candidates from one source in one state directory."""
+    """Makes candidates from one source in one state directory. Without somewhere to install packages, whether they
+    could be is left open."""
 
-    def __init__(self, source: Source, state: Path, clock: ports.Clock) -> None:
+    def __init__(
+        self, source: Source, state: Path, clock: ports.Clock, installed: environments.Environments | None = None
+    ) -> None:
         self._source = source
         self._clock = clock
         self._origin = WorkingTree(source, state) if source.developer else Remote(source, state)
@@ -68,7 +90,11 @@ class Workshop:
         )
         self._moved: Mapping[str, str] = {}
         self.versions = Versions(self._mirror, source.prefix)
+        self._seen = 0  # of what became of environments, so much is in the catalogue
+        self._environments = installed
         self.snapshots = state / "snapshots"
+        if installed is not None:
+            installed.users.append(lambda: manifests.venvs(self.snapshots))
 
     def open(self) -> None:
         """Make the folders and remove what a crash left half done."""
@@ -78,15 +104,21 @@ class Workshop:
         self._desk.sweep()
 
     def prepare(
-        self, published: catalogue.Manifest | None, rejected: str = "", moved: Mapping[str, str] | None = None
+        self,
+        published: catalogue.Manifest | None,
+        rejected: str = "",
+        moved: Mapping[str, str] | None = None,
+        *,
+        settled: bool = False,
     ) -> Candidate | None:
         """Look at the source and make its commit ready; None if that is still the one that was ``rejected``.
 
-        ``moved`` is new path → old path of flows that were renamed through us since ``published``. Raises
+        ``moved`` is new path → old path of flows that were renamed through us since ``published``. ``settled``: the
+        ``builds`` it asked for before were tried, and what failed is to stay so. Raises
         ``SourceUnavailable`` when there is nothing to be had now. A damaged mirror is replaced once."""
         self._moved = moved or {}
         try:
-            return self._prepare(published, rejected)
+            return self._prepare(published, rejected, settled=settled)
         except git.Stopping:
             raise
         except errors.HeadraceError as failure:
@@ -95,7 +127,7 @@ class Workshop:
             if not damaged and not (isinstance(failure, git.GitFailed) and self._mirror.is_damaged()):
                 raise
             self._mirror.rebuild(failure.message)
-        return self._prepare(published, rejected)
+        return self._prepare(published, rejected, settled=settled)
 
     def plan(self, published: catalogue.Manifest | None) -> plan.Plan:
         """Look at the source and return what ``prepare`` would make of it. Leaves nothing but objects in the mirror."""
@@ -119,7 +151,7 @@ class Workshop:
             files = tree.plan(self._mirror.entries(fetched.commit))
         except tree.TreeRefused as refused:
             return msgspec.structs.replace(told, result="reject", reason=refused.message)
-        manifest = self._catalogued(fetched, files, published)
+        manifest = self._catalogued(fetched, files, published, self._judged(files, published))
         broken, problems = catalogue.broken(manifest), manifest.catalogue.problems
         reason = _told([*broken, *problems]) if self._source.policy == "strict" and (broken or problems) else ""
         return msgspec.structs.replace(
@@ -132,8 +164,8 @@ class Workshop:
             warnings=manifest.warnings,
         )
 
-    def preview(self, ref: str, published: catalogue.Manifest | None) -> str:
-        """Make the commit that an allowed branch or tag points at ready to run from, and return it.
+    def preview(self, ref: str, published: catalogue.Manifest | None, *, settled: bool = False) -> Candidate:
+        """Make the commit that an allowed branch or tag points at ready to run from, or say what it ``builds`` on.
 
         Only its executions see it. It goes when nothing runs on it and an hour has gone by. A commit's name is not
         taken for a ref: forges give out by name what anybody proposed to them. Raises ``NotAllowed``,
@@ -152,11 +184,11 @@ class Workshop:
         known = manifests.read(self.snapshots, fetched.commit)
         if self._is_published(fetched.commit, known):
             self._touch(fetched.commit)
-            return fetched.commit
-        made = self._make(fetched, published)
+            return Candidate(commit=fetched.commit, ref=fetched.ref)
+        made = self._make(fetched, published, settled=settled)
         if made.rejected:
             raise errors.Conflict(f"{ref!r} would be refused: {made.rejected}", hint="mend it with another commit")
-        return fetched.commit
+        return made
 
     def restore(self, last: events.CommitPublished) -> Candidate | None:
         """Return what was published last. ``digest`` is set if its manifest had to be made again.
@@ -221,6 +253,8 @@ class Workshop:
                 snapshot.remove(path)
             elif path.suffix == ".json" and path.stem not in kept:
                 path.unlink(missing_ok=True)
+        if self._environments is not None:
+            self._environments.clean()
         try:
             self._mirror.unpin([pin for pin in self._mirror.pins() if pin not in kept])
             self._mirror.tidy()
@@ -230,6 +264,8 @@ class Workshop:
 
     def interrupt(self) -> None:
         """Break off what runs; from any thread, for an orderly stop."""
+        if self._environments is not None:
+            self._environments.interrupt()
         self._mirror.git.interrupt()
 
     def _since(self, path: str, stale: edits.Stale) -> str:
@@ -243,22 +279,42 @@ class Workshop:
             return ""
         return edits.difference(path, before, after)
 
-    def _prepare(self, published: catalogue.Manifest | None, rejected: str) -> Candidate | None:
-        fetched = self._origin.fetch()
-        if fetched.commit == rejected:
+    def recipe(self, venv: str, commit: str) -> requirements.Recipe | None:
+        """Return what an environment was made of that flows of a kept commit run in; None if they run in no such."""
+        manifest = manifests.read(self.snapshots, commit)
+        known = manifest.catalogue if manifest is not None else model.Catalogue()
+        lists = [flow.metadata.dependencies for flow in known.flows.values() if flow.venv == venv]
+        if not lists and known.venv != venv:
             return None
-        if self._is_published(fetched.commit, published):
+        folder = snapshot.folder_of(self.snapshots, commit)
+        files = {name: (folder / name).read_bytes() for name in requirements.FILES if (folder / name).is_file()}
+        with contextlib.suppress(requirements.Unusable):
+            return requirements.shared(files).recipe(lists[0] if lists else None)
+        return None
+
+    def _prepare(self, published: catalogue.Manifest | None, rejected: str, *, settled: bool) -> Candidate | None:
+        fetched = self._origin.fetch()
+        if fetched.commit == rejected and not (settled or (self._environments and self._environments.is_due)):
+            return None
+        known = self._is_published(fetched.commit, published)
+        if known and not settled and not self._may_be_mended(published):
             return Candidate(commit=fetched.commit, ref=fetched.ref)
         self._origin.told()
         if refusal := self._refusal(fetched, published):
             return Candidate(commit=fetched.commit, ref=fetched.ref, rewritten=fetched.rewritten, rejected=refusal)
-        return self._make(fetched, published)
+        return self._make(fetched, published, known=known, settled=settled)
 
     def _refusal(self, fetched: Fetched, published: catalogue.Manifest | None) -> str:
         """Return why the signatures of a commit do not satisfy; nothing if they do, or none are asked for."""
         if self._verifier is None:
             return ""
         return self._verifier.refusal(fetched.commit, published.catalogue.commit if published else "")
+
+    def _may_be_mended(self, published: catalogue.Manifest | None) -> bool:
+        """Whether a flow that lacks its environment might get it now."""
+        if self._environments is None or published is None:
+            return False
+        return self._environments.may_be_mended(published.catalogue, self._seen)
 
     def _is_published(self, commit: str, published: catalogue.Manifest | None) -> bool:
         return (
@@ -268,16 +324,30 @@ class Workshop:
             and snapshot.folder_of(self.snapshots, commit).is_dir()
         )
 
-    def _make(self, fetched: Fetched, previous: catalogue.Manifest | None, *, again: bool = False) -> Candidate:
-        """Check, export, catalogue and pin a commit that is in the mirror."""
+    def _make(
+        self,
+        fetched: Fetched,
+        previous: catalogue.Manifest | None,
+        *,
+        again: bool = False,
+        known: bool = False,
+        settled: bool = False,
+    ) -> Candidate:
+        """Check, export, catalogue and pin a commit that is in the mirror. ``known``: it is what is published."""
         about = Candidate(commit=fetched.commit, ref=fetched.ref, rewritten=fetched.rewritten)
         try:
             plan = tree.plan(self._mirror.entries(fetched.commit))
         except tree.TreeRefused as refusal:
             return dataclasses.replace(about, rejected=refusal.message)
+        judged = self._judged(plan, previous)
+        builds = {} if self._environments is None or again else self._environments.missing(*judged, retry=not settled)
+        if builds:
+            return dataclasses.replace(about, builds=builds)
         manifest = catalogue.same_ids(
-            self._catalogued(fetched, plan, previous), manifests.read(self.snapshots, fetched.commit), previous
+            self._catalogued(fetched, plan, previous, judged), manifests.read(self.snapshots, fetched.commit), previous
         )
+        if known and previous is not None and catalogue.is_same(manifest, previous):
+            return about
         broken = [*catalogue.broken(manifest), *manifest.catalogue.problems]
         if self._source.policy == "strict" and not again and broken:
             return dataclasses.replace(about, rejected=_told(broken))
@@ -289,7 +359,19 @@ class Workshop:
         self._mirror.pin(fetched.commit)
         return dataclasses.replace(about, manifest=manifest, digest=digest)
 
-    def _catalogued(self, fetched: Fetched, plan: tree.Plan, previous: catalogue.Manifest | None) -> catalogue.Manifest:
+    def _catalogued(
+        self,
+        fetched: Fetched,
+        plan: tree.Plan,
+        previous: catalogue.Manifest | None,
+        judged: Judged,
+    ) -> catalogue.Manifest:
+        verdicts, shared = judged
+        installed = self._environments
+        reason = installed.reason if installed is not None else lambda _: ""
+        self._seen = installed.changes if installed is not None else 0
+        default = reason(shared.default_id)
+
         def renames() -> Mapping[str, str]:
             old = previous.catalogue.commit if previous else ""
             return self._mirror.renames(old, fetched.commit) if old else {}
@@ -304,12 +386,14 @@ class Workshop:
                 at=model.timestamp(self._clock.time()),
                 folder=self._source.folder,
                 plan=plan,
-                verdicts=self._verdicts(catalogue.files_to_check(previous, plan, places, self._moved)),
+                verdicts=environments.applied(verdicts, shared, reason),
                 renames=renames,
                 alike=self._alike,
                 documents=self._documents(catalogue.documents_to_read(previous, plan, places)),
                 places=places,
                 moved=self._moved,
+                venv=shared.default_id,
+                notes=shared.problems | ({requirements.DEFAULT: default} if default else {}),
             ),
         )
 
@@ -321,6 +405,14 @@ class Workshop:
     def _verdicts(self, files: list[tree.Entry]) -> dict[str, check.Verdict]:
         contents = self._mirror.blobs([entry.blob for entry in files])
         return check.check({entry.path: content for entry, content in zip(files, contents, strict=True)})
+
+    def _judged(self, plan: tree.Plan, previous: catalogue.Manifest | None) -> Judged:
+        places = self._source.places
+        verdicts = self._verdicts(catalogue.files_to_check(previous, plan, places, self._moved))
+        files = [entry for entry in plan.files if entry.path in requirements.FILES]
+        contents = self._mirror.blobs([entry.blob for entry in files])
+        said = {entry.path: content for entry, content in zip(files, contents, strict=True)}
+        return verdicts, requirements.shared(said)
 
     def _documents(self, files: list[tree.Entry]) -> dict[str, documents.Document]:
         fit = [entry for entry in files if entry.size <= documents.DOCUMENT_BYTES_MAX]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from ..engine import model
-from . import check, declarations, lineage, tree
+from . import check, declarations, lineage, requirements, tree
 from .documents import Document
 from .places import USUAL, Places
 
@@ -25,6 +25,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     catalogue: model.Catalogue
     needs: tuple[str, ...] = ()  # commits that broken flows and declarations still come from
+    venvs: tuple[str, ...] = ()  # environments that flows and scripts run in
     folder: str = ""  # the subfolder the snapshot was made of
     rules: str = ""  # of the checks
     files: dict[str, str] = {}  # path → blob of everything in the snapshot
@@ -47,6 +48,8 @@ class Commit:
     alike: Callable[[str, str], bool]
     documents: Mapping[str, Document] = dataclasses.field(default_factory=dict)
     places: Places = USUAL
+    venv: str = ""  # of scripts
+    notes: Mapping[str, str] = dataclasses.field(default_factory=dict)  # file → what is wrong with it
     moved: Mapping[str, str] = dataclasses.field(
         default_factory=dict
     )  # new path → old path, as we moved them ourselves
@@ -68,6 +71,9 @@ def files_to_check(
     """Return the files without a good verdict: new, changed and moved ones, and all that had something wrong."""
     files = [entry for entry in plan.files if places.may_be_flow(entry.path)]
     if previous is None or previous.rules != rules(places):
+        return files
+    blobs = plan.blobs()
+    if any(previous.files.get(shared) != blobs.get(shared) for shared in requirements.FILES):
         return files
     doubtful = {path_now(flow) for flow in previous.catalogue.flows.values() if flow.broken}
     doubtful |= previous.warnings.keys() | moved.keys() | set(moved.values())
@@ -107,7 +113,9 @@ def build(previous: Manifest | None, commit: Commit) -> Manifest:
             flows={flow.name: flow for flow in flows},
             declared=gathered.declared,
             problems=gathered.problems,
+            venv=commit.venv,
         ),
+        venvs=tuple(sorted(({flow.venv for flow in flows} | {commit.venv}) - {""})),
         needs=tuple(sorted(({flow.commit for flow in flows} | declared) - {commit.sha})),
         folder=commit.folder,
         rules=rules(commit.places),
@@ -162,6 +170,11 @@ def same_ids(manifest: Manifest, known: Manifest | None, previous: Manifest | No
     return msgspec.structs.replace(manifest, catalogue=msgspec.structs.replace(manifest.catalogue, flows=flows))
 
 
+def is_same(one: Manifest, other: Manifest) -> bool:
+    """Return whether two manifests of one commit say the same."""
+    return msgspec.structs.replace(one.catalogue, published_at=other.catalogue.published_at) == other.catalogue
+
+
 def broken(manifest: Manifest) -> list[model.Broken]:
     """Return what is wrong, by file."""
     found = [flow.broken for flow in manifest.catalogue.flows.values() if flow.broken]
@@ -182,6 +195,7 @@ def _next(old: model.Flow | None, entry: tree.Entry, commit: Commit) -> model.Fl
             blob=entry.blob,
             metadata=verdict.metadata,
             warnings=verdict.warnings,
+            venv=verdict.venv,
         )
     if not verdict.reason:
         verdict = dataclasses.replace(
@@ -235,4 +249,4 @@ def _warnings(flows: Iterable[model.Flow], gathered: declarations.Declarations, 
     for path, verdict in commit.verdicts.items():
         if verdict.reason and path not in listed:
             warnings[path] = f"line {verdict.line}: {verdict.reason}"
-    return dict(sorted((warnings | gathered.warnings).items()))
+    return dict(sorted((warnings | gathered.warnings | dict(commit.notes)).items()))

@@ -18,7 +18,7 @@ from ..engine import model
 from . import compile_flows, examination, metadata
 
 #: Verdicts found under other rules (an older version of this module or another Python) are found again.
-RULES = f"3/{sys.version_info[0]}.{sys.version_info[1]}"
+RULES = f"4/{sys.version_info[0]}.{sys.version_info[1]}"
 
 _FATAL_FILES_MAX = examination.FATAL_FILES_MAX
 _NEVER_FOLDERS = frozenset({"tests"})
@@ -52,6 +52,7 @@ class Verdict:
     reason: str = ""
     line: int = 0
     key: str = ""
+    venv: str = ""
 
 
 def may_be_flow(path: str) -> bool:

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import functools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ import msgspec
 import structlog
 
 from ..engine import errors, events, model, ports
-from . import candidate, catalogue, manifests, plan, versions, watch, write_back
+from . import candidate, catalogue, environments, manifests, plan, requirements, versions, watch, write_back
 from .source import Source
 
 log = structlog.get_logger()
@@ -43,6 +43,7 @@ class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
     commit: str = ""
     published_at: str = ""
     state: str = "starting"
+    doing: str = ""  # what takes long now
     last_attempt_at: str = ""
     last_success_at: str = ""
     error: str = ""
@@ -65,6 +66,7 @@ class Synchroniser:
         publications: ports.Publications,
         commits_in_use: ports.CommitsInUse,
         clock: ports.Clock,
+        installed: environments.Environments | None = None,
     ) -> None:
         self.flows = manifests.Published(state / "snapshots")
         self._source = source
@@ -72,7 +74,8 @@ class Synchroniser:
         self._publications = publications
         self._commits_in_use = commits_in_use
         self._clock = clock
-        self._workshop = candidate.Workshop(source, state, clock)
+        self._workshop = candidate.Workshop(source, state, clock, installed)
+        self._environments = installed
         self._write_back = write_back.WriteBack(source, self._workshop, self)
         self._manifest: catalogue.Manifest | None = None
         self._rejected = ""  # the commit that was refused last and is still in the source
@@ -132,6 +135,13 @@ class Synchroniser:
         """What was before, of every flow. Everything of it blocks."""
         return self._workshop.versions
 
+    async def install(self, venv: str, commit: str) -> None:
+        """Have an environment built again that somebody removed, if flows of that commit run in it."""
+        if self._environments is not None:
+            recipe = await self._in_thread("recipe", functools.partial(self._workshop.recipe, venv, commit))
+            if recipe is not None:
+                await self._built({recipe: ("an execution",)})
+
     @property
     def manifest(self) -> catalogue.Manifest | None:
         """What is published, with what sync knows beside the catalogue."""
@@ -155,6 +165,8 @@ class Synchroniser:
 
     async def sync_now(self, timeout: float) -> SourceStatus:
         """Ask for a pass and return the status after it, or the one so far when ``timeout`` seconds have gone by."""
+        if self._environments is not None:
+            self._environments.hurry()
         self.nudge("request")
         mine = self._asked
         await self.wait(lambda: self._answered >= mine, timeout)
@@ -167,8 +179,15 @@ class Synchroniser:
 
     async def preview(self, ref: str) -> str:
         """Return the commit of another branch or tag, ready to run from; raises what ``Workshop.preview`` says."""
-        async with self._write_back.turn:
-            return await self._in_thread("preview", functools.partial(self._workshop.preview, ref, self._manifest))
+        settled = False
+        while True:
+            async with self._write_back.turn:
+                look = functools.partial(self._workshop.preview, ref, self._manifest, settled=settled)
+                found = await self._in_thread("preview", look)
+            if not found.builds:
+                return found.commit
+            await self._built(found.builds)
+            settled = True
 
     async def wait(self, condition: Callable[[], bool], timeout: float) -> None:
         """Return after the pass that makes ``condition`` true, or when ``timeout`` seconds have gone by."""
@@ -178,7 +197,8 @@ class Synchroniser:
 
     def status(self) -> SourceStatus:
         """Return where the source stands."""
-        return self._status
+        doing = self._environments.progress if self._environments is not None else ""
+        return msgspec.structs.replace(self._status, doing=doing) if doing else self._status
 
     async def _passes(self, *, watched: bool) -> None:
         while True:
@@ -240,12 +260,7 @@ class Synchroniser:
 
     async def _sync(self) -> str:
         """Bring the catalogue to what the source holds and say what that meant."""
-        async with self._write_back.turn:
-            changes, moved = self._write_back.pending()
-            prepare = functools.partial(self._workshop.prepare, self._manifest, self._rejected, moved)
-            found = await self._in_thread("prepare", prepare)
-        if found is not None and found.rewritten:
-            log.warning("sync.history_rewritten", commit=found.commit, ref=found.ref)
+        found, changes = await self._prepared()
         if found is not None and found.rejected:
             await self._reject(found)
             return "rejected"
@@ -260,6 +275,26 @@ class Synchroniser:
         self._write_back.settle(changes)
         await self._clean()
         return "published"
+
+    async def _prepared(self) -> tuple[candidate.Candidate | None, int]:
+        """Return what the source holds, ready, and how many of our own changes it holds. Nobody who writes a flow
+        waits while environments are built."""
+        settled = False
+        while True:
+            async with self._write_back.turn:
+                changes, moved = self._write_back.pending()
+                prepare = functools.partial(self._workshop.prepare, self._manifest, self._rejected, moved)
+                found = await self._in_thread("prepare", functools.partial(prepare, settled=settled))
+            if found is not None and found.rewritten:
+                log.warning("sync.history_rewritten", commit=found.commit, ref=found.ref)
+            if found is None or not found.builds:
+                return found, changes
+            await self._built(found.builds)
+            settled = True
+
+    async def _built(self, builds: Mapping[requirements.Recipe, Sequence[str]]) -> None:
+        assert self._environments is not None
+        await self._in_thread("build", functools.partial(self._environments.build, builds))
 
     async def _publish(self, found: candidate.Candidate) -> None:
         """Announce a commit whose snapshot and manifest are durable, then let everybody see it."""
@@ -279,6 +314,8 @@ class Synchroniser:
         self._put_in_place(found.manifest)
 
     async def _reject(self, found: candidate.Candidate) -> None:
+        if found.commit == self._rejected and self._refusal.endswith(found.rejected):
+            return  # it was tried again
         await self._publications.publish(
             events.CommitRejected(source=self._source.name, commit=found.commit, ref=found.ref, reason=found.rejected)
         )

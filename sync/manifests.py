@@ -23,6 +23,7 @@ _CATALOGUES_KEPT = 8
 
 class _Needs(msgspec.Struct):
     needs: tuple[str, ...] = ()
+    venvs: tuple[str, ...] = ()
 
 
 def path_of(snapshots: Path, commit: str) -> Path:
@@ -59,10 +60,19 @@ def read(snapshots: Path, commit: str, digest: str = "") -> catalogue.Manifest |
 
 def needs(snapshots: Path, commit: str) -> tuple[str, ...]:
     """Return the other commits that the flows published with ``commit`` run on."""
+    return _needs(path_of(snapshots, commit)).needs
+
+
+def venvs(snapshots: Path) -> set[str]:
+    """Return the environments that the flows of any manifest run in."""
+    return {venv for path in snapshots.glob("*.json") for venv in _needs(path).venvs}
+
+
+def _needs(path: Path) -> _Needs:
     try:
-        return msgspec.json.decode(path_of(snapshots, commit).read_bytes(), type=_Needs).needs
+        return msgspec.json.decode(path.read_bytes(), type=_Needs)
     except (OSError, msgspec.MsgspecError):
-        return ()
+        return _Needs()
 
 
 class Published:

@@ -9,14 +9,16 @@ all the same and give a warning. Called by ``check`` with the block that ``compi
 from __future__ import annotations
 
 import dataclasses
+import platform
 import re
-import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
 from ..engine import errors, model, policy
-from . import policies, shapes
+from . import policies, requirements, shapes
 
 
 class MetadataInvalid(errors.HeadraceError):
@@ -48,9 +50,10 @@ def parse(block: str, *, first_line: int, flow_name: str) -> Block:
     except RecursionError:
         raise MetadataInvalid("the metadata block is nested too deeply", line=first_line) from None
     key = ""
+    said: dict[str, Any] = {}
     try:
         for key, value in table.items():
-            _check_top(key, value)
+            said[key] = _on_top(key, value)
         key = "tool"
         settings = shapes.table(table.get("tool", {})).get("headrace", {})
         key = "tool.headrace"
@@ -64,15 +67,17 @@ def parse(block: str, *, first_line: int, flow_name: str) -> Block:
     except shapes.Wrong as wrong:
         whole = ".".join(filter(None, (key, wrong.key)))
         raise MetadataInvalid(f"{whole} {wrong.message}", line=first_line + _offset(block, whole), key=whole) from None
-    return _block(values, gathered, flow_name, dependencies=bool(table.get("dependencies")))
+    return _block(values, gathered, flow_name, said.get("dependencies"))
 
 
-def _block(values: Mapping[str, Any], gathered: policy.Policies, flow_name: str, *, dependencies: bool) -> Block:
+def _block(
+    values: Mapping[str, Any], gathered: policy.Policies, flow_name: str, dependencies: tuple[str, ...] | None
+) -> Block:
     hook: model.Webhook | None = values.get("webhook")
     if hook is not None and not hook.name:
         hook = model.Webhook(name=flow_name, auth=hook.auth, secret=hook.secret, methods=hook.methods)
     retention: Mapping[str, Any] = values.get("retention", {})
-    idle = [key for key in values if key in _IDLE] + ["dependencies"] * dependencies
+    idle = [key for key in values if key in _IDLE]
     return Block(
         model.Metadata(
             description=values.get("description", ""),
@@ -84,20 +89,30 @@ def _block(values: Mapping[str, Any], gathered: policy.Policies, flow_name: str,
             retention_s=retention.get("keep"),
             retention_count=retention.get("count", 0),
             policies=gathered,
+            dependencies=dependencies,
         ),
         tuple(f"{key} is not acted on by this version" for key in idle),
     )
 
 
-def _check_top(key: str, value: object) -> None:
+def _on_top(key: str, value: object) -> Any:
+    """Check what stands beside the table and return it in its one form."""
     if key == "requires-python":
-        wanted = re.findall(r">=\s*(\d+)\.(\d+)", shapes.text(value))
-        if any((int(major), int(minor)) > sys.version_info[:2] for major, minor in wanted):
-            raise shapes.Wrong(f"is {value!r}, and flows run on Python {sys.version_info[0]}.{sys.version_info[1]}")
-    elif key == "dependencies":
-        shapes.texts(value)
-    elif key != "tool":
+        try:
+            wanted = SpecifierSet(shapes.text(value))
+        except InvalidSpecifier:
+            raise shapes.Wrong(f"is {value!r}; write versions such as '>=3.11'") from None
+        if not wanted.contains(platform.python_version(), prereleases=True):
+            raise shapes.Wrong(f"is {value!r}, and flows run on Python {platform.python_version()}, as the daemon does")
+        return str(wanted)
+    if key == "dependencies":
+        try:
+            return requirements.normalised(("", text) for text in shapes.texts(value))
+        except requirements.Unusable as error:
+            raise shapes.Wrong(f"cannot be used: {error.message}") from None
+    if key != "tool":
         raise shapes.Wrong("is not a key of the script block; there are requires-python, dependencies, [tool.headrace]")
+    return value
 
 
 def _offset(block: str, key: str) -> int:

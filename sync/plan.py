@@ -61,7 +61,7 @@ def _of_flows(before: model.Catalogue, after: model.Catalogue) -> Iterator[Chang
             yield Change(kind="flow", name=flow.name, change="broken")
         elif old.broken and not flow.broken:
             yield Change(kind="flow", name=flow.name, change="mended")
-        elif (old.blob, old.metadata) != (flow.blob, flow.metadata):
+        elif (old.blob, old.metadata, old.venv) != (flow.blob, flow.metadata, flow.venv):
             yield Change(kind="flow", name=flow.name, change="changed")
     for flow in was.values():
         yield Change(kind="flow", name=flow.name, change="removed")

@@ -63,7 +63,7 @@ def _fill(beside: Path, plan: tree.Plan, blobs: Blobs, earlier: Earlier | None) 
     fresh = _link_known(beside, plan, earlier)
     for entry, content in zip(fresh, blobs([entry.blob for entry in fresh]), strict=True):
         _write_file(beside / entry.path, content, _MODES[entry.mode])
-    if len(fresh) + len(folders) <= _FSYNC_FILES_MAX or not _sync_file_system(beside):
+    if len(fresh) + len(folders) <= _FSYNC_FILES_MAX or not sync_file_system(beside):
         for path in [*(beside / entry.path for entry in fresh), *folders]:
             sync_path(path)
 
@@ -152,7 +152,7 @@ def _write_file(path: Path, content: bytes, mode: int) -> None:
         os.close(handle)
 
 
-def _sync_file_system(folder: Path) -> bool:
+def sync_file_system(folder: Path) -> bool:
     """Flush the file system that holds ``folder``; returns False where that cannot be asked for."""
     syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
     if syncfs is None:

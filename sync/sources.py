@@ -12,10 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from ..engine import errors, events, ports
-from . import catalogue, git, loop, plan, union, versions
+from . import catalogue, environments, git, loop, plan, union, versions
 from .source import Source
+
+log = structlog.get_logger()
 
 _STATES = ("ok", "syncing", "starting", "degraded")  # what is worse comes later
 
@@ -45,7 +48,9 @@ class Sources:
         publications: ports.Publications,
         commits_in_use: ports.CommitsInUse,
         clock: ports.Clock,
+        packages: environments.Packages | None = None,
     ) -> None:
+        self._environments = environments.Environments(state / "envs", packages or environments.Packages(), clock)
         self._loops = {
             source.prefix: loop.Synchroniser(
                 source,
@@ -53,6 +58,7 @@ class Sources:
                 publications=publications,
                 commits_in_use=commits_in_use,
                 clock=clock,
+                installed=self._environments,
             )
             for source in checked(sources)
         }
@@ -61,6 +67,7 @@ class Sources:
 
     async def start(self, published: Mapping[str, events.CommitPublished]) -> None:
         """Put what was published last back in place; ``published`` is name of a source → its last commit."""
+        await asyncio.to_thread(self._environments.open)
         for one in self._loops.values():
             await one.start(published.get(one.source.name))
 
@@ -90,6 +97,22 @@ class Sources:
         if not ref or git.is_sha(ref):
             return ref
         return await self._loops[self._prefix(flow)].preview(ref)
+
+    async def python(self, venv: str, commit: str) -> str:
+        """Return the interpreter of an environment; see ``ports.Environments``."""
+        if not venv:
+            return ""
+        if not self._environments.has(venv):
+            log.warning("environment.lost", environment=venv, commit=commit)
+            for one in self._loops.values() if self._environments.may_try(venv) else ():
+                await one.install(venv, commit)
+        if not self._environments.has(venv):
+            said = self._environments.reason(venv)
+            raise errors.NotAccepting(
+                f"the environment {venv} of packages is not here{said and f': {said}'}",
+                hint="run the flow as published now",
+            )
+        return str(self._environments.python(venv))
 
     def status(self) -> SyncStatus:
         """Return where sync stands."""

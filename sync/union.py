@@ -111,6 +111,7 @@ def merged(parts: Mapping[str, model.Catalogue]) -> model.Catalogue:
         flows=dict(sorted(flows.items())),
         declared=declared,
         problems=tuple(problems),
+        venv=first.venv,
         commits={prefix: part.commit for prefix, part in there.items()},
     )
 

@@ -21,6 +21,8 @@ def flows(client: Client, *, tag: str, as_json: bool) -> None:
     if as_json:
         render.json_object({"items": found})
         return
+    if doing := client.sync_state()["doing"]:
+        render.say((doing, "cyan"))
     if not found:
         render.say(
             f"no flow has the tag {tag}"
@@ -99,6 +101,7 @@ def _show_sync(state: JSON) -> None:
         ("commit", (state["commit"] or "nothing published yet", "bold")),
         ("published", render.exact(state["published_at"])),
         ("state", state["state"]),
+        ("doing", state["doing"]),
         ("looked", render.exact(state["last_attempt_at"])),
         ("succeeded", render.exact(state["last_success_at"])),
         ("flows", str(state["flows"])),

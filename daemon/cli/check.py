@@ -158,7 +158,7 @@ def _replayed(path: Path, given: _Given) -> list[Replayed]:
         effects=given["effects"], strict=given["strict"], quiet=True, limit_s=given["timeout_s"]
     )
     with render.bar("replaying", len(fetches)) as reached:
-        return asyncio.run(_all(path.resolve(), fetches, said, reached))
+        return asyncio.run(_all(path.resolve(), fetches, said, given["state"], reached))
 
 
 def _from_daemon(given: _Given) -> list[_Fetch]:
@@ -189,7 +189,11 @@ def _asked(given: _Given) -> str:
 
 
 async def _all(
-    path: Path, fetches: Iterable[_Fetch], said: running_replay.Options, reached: Callable[[int], None]
+    path: Path,
+    fetches: Iterable[_Fetch],
+    said: running_replay.Options,
+    state: str,
+    reached: Callable[[int], None],
 ) -> list[Replayed]:
     room = asyncio.Semaphore(_AT_ONCE)
     done = 0
@@ -197,7 +201,7 @@ async def _all(
     async def one(fetch: _Fetch) -> Replayed:
         nonlocal done
         async with room:
-            found = await _one(path, await asyncio.to_thread(fetch), said)
+            found = await _one(path, await asyncio.to_thread(fetch), said, state)
         done += 1
         reached(done)
         return found
@@ -205,12 +209,13 @@ async def _all(
     return list(await asyncio.gather(*(one(fetch) for fetch in fetches)))
 
 
-async def _one(path: Path, export: exports.Export, said: running_replay.Options) -> Replayed:
+async def _one(path: Path, export: exports.Export, said: running_replay.Options, state: str) -> Replayed:
     execution, flow = export.header.execution, export.header.flow or "a script"
     try:
         record = exported.Exported(export)
+        python = replay.python_of(record, state)
         with replay.flows_of(record, path) as flows:
-            outcome = await running_replay.replay(record, flows, replay.Silence(), said)
+            outcome = await running_replay.replay(record, flows, replay.Silence(), said, python=python)
     except errors.NotFound as error:
         return Replayed(execution, flow, "differs", error.message)
     except errors.InvalidRequest as error:
@@ -219,7 +224,7 @@ async def _one(path: Path, export: exports.Export, said: running_replay.Options)
     if outcome.verdict is Verdict.LATE or (outcome.verdict is Verdict.REFUSED and record.effect is not None):
         result = "skipped"  # it had that effect then, too
     divergence = msgspec.to_builtins(outcome.divergence) if outcome.divergence is not None else None
-    doubts = tuple(replay.doubts(record, outcome)) if result == "differs" else ()
+    doubts = tuple(replay.doubts(record, outcome, python)) if result == "differs" else ()
     return Replayed(execution, flow, result, outcome.text, divergence, len(outcome.notes), doubts)
 
 

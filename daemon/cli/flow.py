@@ -44,6 +44,8 @@ def show(client: Client, name: str, *, commit: str, as_json: bool) -> None:
         ("description", found["description"]),
         ("timeout", render.span(found["timeout_s"]) if found["timeout_s"] else ""),
         ("webhook", published),
+        ("packages", ", ".join(found["dependencies"] or [])),
+        ("environment", found["venv"]),
     ])  # fmt: skip
     if found["broken"]:
         render.heading("Broken")

@@ -21,6 +21,7 @@ from ...engine.records import exports
 from ...engine.running import exported, extract
 from ...engine.running import replay as running_replay
 from ...engine.workers import protocol
+from ...sync import environments
 from ..endpoint import Unreachable
 from . import completers, options, render
 
@@ -77,12 +78,15 @@ def replay(what: str, **given: Unpack[_Given]) -> int:
         limit_s=given["timeout_s"],
     )
     listener = Silence() if given["as_json"] else _Terminal()
+    python = python_of(record, given["state"])
+    if record.state.venv and not python and not given["as_json"]:
+        render.say((_elsewhere(record), "yellow"))
     with flows_of(record, given["against"]) as flows, _signals(said):
-        outcome = asyncio.run(running_replay.replay(record, flows, listener, said))
+        outcome = asyncio.run(running_replay.replay(record, flows, listener, said, python=python))
     if given["as_json"]:
-        render.json_object(as_json(record, outcome))
+        render.json_object(as_json(record, outcome, python))
     else:
-        _tell(record, outcome)
+        _tell(record, outcome, python)
     return STATUS[outcome.verdict]
 
 
@@ -152,6 +156,21 @@ def flows_of(record: exported.Exported, against: Path | None) -> Iterator[Path]:
         yield top
 
 
+def python_of(record: exported.Exported, state: str) -> str:
+    """Return the interpreter of the environment it ran in, empty for our own: it ran in none, or that is not here."""
+    if not record.state.venv:
+        return ""
+    python = environments.python_of(options.state_directory(state) / "envs", record.state.venv)
+    return str(python) if python.exists() else ""
+
+
+def _elsewhere(record: exported.Exported) -> str:
+    return (
+        f"it ran in the environment {record.state.venv} of packages, which is not in the state directory here: "
+        "what it imports may be missing"
+    )
+
+
 @contextlib.contextmanager
 def _signals(said: running_replay.Options) -> Iterator[None]:
     """With a debugger, Ctrl-C is for the flow that is debugged."""
@@ -193,7 +212,7 @@ class _Terminal:
         stream.flush()
 
 
-def as_json(record: exported.Exported, outcome: running_replay.Outcome) -> dict[str, Any]:
+def as_json(record: exported.Exported, outcome: running_replay.Outcome, python: str) -> dict[str, Any]:
     """Return an outcome as JSON."""
     return {
         "execution": record.header.execution,
@@ -204,10 +223,11 @@ def as_json(record: exported.Exported, outcome: running_replay.Outcome) -> dict[
         "divergence": msgspec.to_builtins(outcome.divergence) if outcome.divergence is not None else None,
         "notes": [dataclasses.asdict(note) for note in outcome.notes],
         "masked": outcome.masked,
+        "environment": {"id": record.state.venv, "here": bool(python)} if record.state.venv else None,
     }
 
 
-def _tell(record: exported.Exported, outcome: running_replay.Outcome) -> None:
+def _tell(record: exported.Exported, outcome: running_replay.Outcome, python: str) -> None:
     for note in outcome.notes:
         where = f" ({note.where})" if note.where else ""
         render.line((f"note: call {note.call}, {note.kind} {note.target}".rstrip() + f"{where} was given", "dim"))
@@ -222,7 +242,7 @@ def _tell(record: exported.Exported, outcome: running_replay.Outcome) -> None:
         render.line(f"  recorded  {recorded}")
         render.line(f"  now       {now}")
     if outcome.verdict not in (Verdict.SAME, Verdict.FURTHER):
-        for text in doubts(record, outcome):
+        for text in doubts(record, outcome, python):
             render.say(text)
 
 
@@ -236,9 +256,9 @@ def sides(divergence: Mapping[str, Any]) -> tuple[str, str]:
     return said[0], said[1]
 
 
-def doubts(record: exported.Exported, outcome: running_replay.Outcome) -> list[str]:
-    """Return what else a difference may come from than from the flow."""
-    found = []
+def doubts(record: exported.Exported, outcome: running_replay.Outcome, python: str) -> list[str]:
+    """Return what else a difference may come from than from the flow; ``python`` as ``python_of`` returns it."""
+    found = [_elsewhere(record)] if record.state.venv and not python else []
     if outcome.masked:
         found.append(f"{outcome.masked} answers hold something masked: the flow got the mask instead of the secret")
     if record.header.python.split(".")[:2] != platform.python_version().split(".")[:2]:

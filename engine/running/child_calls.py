@@ -128,6 +128,7 @@ class ChildCalls:
             name=(args.name or "script")[: recorder.TARGET_CHARACTERS_MAX],
             flow_id=f"script {blob.sha256}",
             commit=run.state.commit,
+            venv=run.state.venv,
             script_blob=blob,
             **held.twins("inputs"),
             **_descent(run, call, args),

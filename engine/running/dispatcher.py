@@ -79,6 +79,7 @@ class Outside:
     tasks: ports.Tasks
     authoring: ports.Authoring
     vaults: ports.Vaults
+    environments: ports.Environments
 
 
 class Dispatcher:
@@ -129,6 +130,7 @@ class Dispatcher:
         self._around = flow_run.Surroundings(
             ledger=ledger,
             flows=outside.flows,
+            environments=outside.environments,
             processes=pool,
             slots=self._flow_slots,
             waits=self._waits,

@@ -39,6 +39,7 @@ class Surroundings:
 
     ledger: live.Ledger
     flows: ports.Flows
+    environments: ports.Environments
     processes: processes.Processes
     slots: slots.Slots
     waits: waits.Waits
@@ -109,9 +110,11 @@ class FlowRun:
                 self.strict = strict.Strict(self.state.id, recorded, self.history, self._around.ledger)
         self.live.loose = ()
         frame = await self._frame()
+        python = await self._around.environments.python(self.state.venv, self.state.commit)
         self._returning = False
         kind = (self.state.flow_id, self.state.commit)
-        process = self._process = self._around.processes.take(kind, fresh=again or not self.state.reuse)
+        fresh = again or not self.state.reuse
+        process = self._process = self._around.processes.take(kind, python=python, fresh=fresh)
         process.listen(self._output.take)
         if self._killed_because:
             process.kill()  # its time was over, or the daemon stopped, before there was a process to kill

@@ -132,14 +132,15 @@ class Reception:
 
     async def _of_script(self, request: model.Submission) -> dict[str, Any]:
         """A script runs as if it lay in what is published now."""
-        commit = self._flows.current().commit
-        if not commit:
+        published = self._flows.current()
+        if not published.commit:
             raise errors.NotAccepting("no commit is published yet")
         blob = await child_calls.script(self._ledger.contents, request.script)
         return {
             "type": "SCRIPT",
             "name": "script",
             "flow_id": f"script {blob.sha256}",
-            "commit": commit,
+            "commit": published.commit,
+            "venv": published.venv,
             "script_blob": blob,
         }

@@ -87,12 +87,13 @@ class Listener(Protocol):
         """It printed."""
 
 
-async def replay(record: Exported, flows: Path, listener: Listener, options: Options) -> Outcome:
+async def replay(record: Exported, flows: Path, listener: Listener, options: Options, *, python: str = "") -> Outcome:
     """Run the handler that lies below ``flows``, an absolute path, and return what came of it.
 
+    ``python``: the interpreter of its environment, empty for our own.
     Raises ``InvalidRequest`` for a record that lacks what an answer needs."""
     process = await replay_process.ReplayProcess.start(
-        debugger=options.debugger, effects=options.effects, quiet=options.quiet
+        python=python, debugger=options.debugger, effects=options.effects, quiet=options.quiet
     )
     run = _Replay(record, process, listener, options)
     try:

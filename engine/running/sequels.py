@@ -82,6 +82,7 @@ class Sequels:
                 flow_name=state.flow_name,
                 commit=state.commit,
                 path=state.path,
+                venv=state.venv,
                 webhook=state.webhook,
                 outside=state.outside,
                 created_by=state.created_by,

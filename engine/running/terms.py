@@ -23,6 +23,7 @@ def of_flow(flow: model.Flow, inputs: Callable[[], Any], asked: policy.Terms | N
         "flow_name": flow.name,
         "commit": flow.commit,
         "path": flow.path,
+        "venv": flow.venv,
         "timeout_s": said.timeout_s,
         "reuse": said.reuse,
         "on_interrupt": said.on_interrupt,

@@ -55,7 +55,7 @@ _ENGINE_WORDS = frozenset(
         "base", "by", "children", "commit", "created_by", "effect", "execution", "file", "flow_id", "flow_name", "id",
         "key", "key_digest", "kind", "level", "manifest_sha256", "message_type", "on_interrupt", "parent", "path",
         "previous", "protect_inputs", "protect_outputs", "ref", "return_when", "sha256", "source", "status", "stream",
-        "task", "terms", "traceparent", "type", "version", "where",
+        "task", "terms", "traceparent", "type", "venv", "version", "where",
     }
 )  # fmt: skip
 #: The same for fields that are text elsewhere.

@@ -31,6 +31,7 @@ class FlowProcess:
     def __init__(self, loop: asyncio.AbstractEventLoop, channel: socket.socket, out: int, err: int) -> None:
         self.exited: asyncio.Future[int] = loop.create_future()
         self.pid = 0
+        self.python = ""  # of the environment it belongs to
         self.idle_since = 0.0
         self._loop = loop
         self._channel = channel

@@ -1,8 +1,10 @@
-"""The fork server and the warm processes: where flow processes come from and where they rest.
+"""The fork servers and the warm processes: where flow processes come from and where they rest.
 
-One fork server, exec'd and kept for the daemon's life; when it dies its flow processes die with it, it is started
-again, and if that happens too often in a short time the daemon gives up rather than spin. A process that ended an
-execution well waits here for the next one of the same flow and commit; the longest idle one is dismissed first.
+One fork server of the daemon's own Python, exec'd and kept for the daemon's life; when it dies its flow processes die
+with it, it is started again, and if that happens too often in a short time the daemon gives up rather than spin. One
+more for each environment of packages that flows run in, started when it is needed and ended when it was idle for a
+while; what becomes of it concerns its flows alone. A process that ended an execution well waits here for the next one
+of the same flow, commit and environment; the longest idle one is dismissed first.
 """
 
 from __future__ import annotations
@@ -10,42 +12,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import os
 import signal
-import socket
-import sys
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 
 import structlog
 
 from .. import errors, ports
 from ..guest import fork_server
-from . import flow_process
+from . import flow_process, nursery
 
 log = structlog.get_logger()
 
 #: Which flow and commit a process is good for.
 Kind = tuple[str, str]
 
-#: Of the daemon's environment, what flow processes get. Secrets never travel this way.
-_ENVIRONMENT = (
-    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR"),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
-    *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
-)
 #: More deaths of the fork server than this within a minute, and the daemon leaves it to its own supervisor.
 _DEATHS_MAX = 5
 _DEATHS_WITHIN_S = 60.0
-
-
-def environment() -> dict[str, str]:
-    """Return the environment of flow processes.
-
-    A fixed hash seed makes sets iterate alike when a flow is run again after a crash, or offline."""
-    given = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    return given | {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 class Processes:
@@ -60,59 +46,57 @@ class Processes:
         self._idle_s = idle_s
         self._limits = limits or {}
         self._numbers = itertools.count(1)
-        self._living: dict[int, flow_process.FlowProcess] = {}
-        self._idle: dict[Kind, deque[flow_process.FlowProcess]] = {}
-        self._server: asyncio.subprocess.Process | None = None
-        self._control: socket.socket | None = None
+        self._main = nursery.Nursery("", self._limits, self._numbers)
+        self._others: dict[str, nursery.Nursery] = {}  # by interpreter
+        self._keepers: dict[nursery.Nursery, asyncio.Task[None]] = {}  # of the others, those that leave included
+        self._idle: dict[tuple[Kind, str], deque[flow_process.FlowProcess]] = {}
         self._deaths: deque[float] = deque()
+        self._births = asyncio.Lock()  # no fork server begins while orphans are looked for
         self._watcher: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
-        self._unsent: deque[tuple[bytes, list[int]]] = deque()
 
     # -- start and stop ---------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start the fork server."""
+        """Start the fork server of the daemon's own Python."""
         fork_server.become_subreaper()
-        await self._start_server()
+        await self._main.start()
         self._watcher = asyncio.create_task(self._watch(), name="fork server")
         self._sweeper = asyncio.create_task(self._dismiss_idle(), name="idle flow processes")
 
     async def stop(self) -> None:
-        """Kill every flow process with all it started, and the fork server."""
-        for helper in (self._sweeper, self._watcher):
+        """Kill every flow process with all it started, and the fork servers."""
+        helpers = [self._sweeper, self._watcher, *self._keepers.values()]
+        for helper in helpers:
             if helper is not None:
                 helper.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await helper
-        if self._server is None:
-            return
-        self._lose_control()
-        try:
-            await asyncio.wait_for(self._server.wait(), 10)
-        except TimeoutError:
-            self._server.kill()
-            await self._server.wait()
-        self._forget_all()
+        for each in (self._main, *self._keepers):
+            await each.stop()
+            each.give_up()
+        self._idle.clear()
 
     # -- processes --------------------------------------------------------------------------------------------------
 
-    def take(self, kind: Kind, *, fresh: bool = False) -> flow_process.FlowProcess:
-        """Return a process for ``kind``: a warm one if there is one, else a new one that may be spoken to at once."""
-        idle = self._idle.get(kind)
+    def take(self, kind: Kind, *, python: str = "", fresh: bool = False) -> flow_process.FlowProcess:
+        """Return a process for ``kind``: a warm one if there is one, else a new one that may be spoken to at once.
+
+        ``python`` is the interpreter of an environment, which need not be there: then it soon says that it died."""
+        idle = self._idle.get((kind, python))
         while idle and not fresh:
             process = idle.pop()
             if not idle:
-                del self._idle[kind]
+                del self._idle[kind, python]
             if process.alive:
                 return process
-        return self._spawn()
+        return self._nursery(python).spawn()
 
     def give_back(self, kind: Kind, process: flow_process.FlowProcess) -> None:
         """Keep a clean process for the next execution of ``kind``."""
         process.listen(None)
         process.idle_since = self._clock.monotonic()
-        self._idle.setdefault(kind, deque()).append(process)
+        self._idle.setdefault((kind, process.python), deque()).append(process)
         if sum(map(len, self._idle.values())) > self._idle_max:
             oldest = min(self._idle, key=lambda k: self._idle[k][0].idle_since)
             self._dismiss_first(oldest)
@@ -120,91 +104,29 @@ class Processes:
     @property
     def count(self) -> int:
         """How many flow processes there are, idle ones included."""
-        return len(self._living)
+        return sum(each.count for each in (self._main, *self._others.values()))
 
-    def _spawn(self) -> flow_process.FlowProcess:
-        ours, theirs, out, err = flow_process.make_pipes()
-        process = flow_process.FlowProcess(asyncio.get_running_loop(), ours, out[0], err[0])
-        number = next(self._numbers)
-        self._living[number] = process
-        message = json.dumps({"spawn": number, "limits": self._limits}).encode()
-        self._unsent.append((message, [theirs.detach(), out[1], err[1]]))
-        self._send_requests()
-        return process
+    @property
+    def environments(self) -> int:
+        """How many fork servers of environments there are."""
+        return len(self._others)
 
-    def _send_requests(self) -> None:
-        """Hand waiting requests to the fork server; what does not fit now goes when it has read some."""
-        while self._unsent and self._control is not None:
-            message, descriptors = self._unsent[0]
-            try:
-                socket.send_fds(self._control, [message], descriptors)
-            except BlockingIOError:
-                asyncio.get_running_loop().add_writer(self._control.fileno(), self._send_requests)
-                return
-            except OSError:
-                return  # the fork server died; the watcher starts another one, which gets them
-            self._unsent.popleft()
-            for descriptor in descriptors:
-                os.close(descriptor)
-        if self._control is not None:
-            asyncio.get_running_loop().remove_writer(self._control.fileno())
+    # -- the fork servers -------------------------------------------------------------------------------------------
 
-    # -- the fork server --------------------------------------------------------------------------------------------
-
-    async def _start_server(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        entry = Path(fork_server.__file__).with_name("__main__.py")
-        self._server = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",
-            str(entry),
-            str(theirs.fileno()),
-            stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            env=environment(),
-            start_new_session=True,
-        )
-        theirs.close()
-        ours.setblocking(False)
-        self._control = ours
-        asyncio.get_running_loop().add_reader(ours.fileno(), self._hear)
-        self._send_requests()
-        log.debug("fork_server.started", pid=self._server.pid)
-
-    def _hear(self) -> None:
-        """Take one message of the fork server."""
-        assert self._control is not None
-        try:
-            message, descriptors, _flags, _address = socket.recv_fds(self._control, fork_server.MESSAGE_BYTES_MAX, 1)
-        except BlockingIOError:
-            return
-        except OSError:
-            message, descriptors = b"", []
-        if not message:
-            asyncio.get_running_loop().remove_reader(self._control.fileno())
-            return
-        news = json.loads(message)
-        if "spawned" in news:
-            process = self._living.get(news["spawned"])
-            if process is None:
-                os.close(descriptors[0])
-            else:
-                process.spawned(news["pid"], descriptors[0])
-            return
-        process = self._living.pop(news["exited"], None)
-        if process is not None:
-            process.gone(news["status"])
-        if news["orphans"]:
-            log.info("orphans.killed", count=news["orphans"])
+    def _nursery(self, python: str) -> nursery.Nursery:
+        if not python:
+            return self._main
+        if python not in self._others:
+            made = self._others[python] = nursery.Nursery(python, self._limits, self._numbers)
+            self._keepers[made] = asyncio.create_task(self._keep(made), name=f"fork server of {python}")
+        return self._others[python]
 
     async def _watch(self) -> None:
         """Start the fork server again when it dies, a few times."""
         while True:
-            assert self._server is not None
-            status = await self._server.wait()
-            self._lose_control()
-            self._forget_all()
-            orphans = await asyncio.to_thread(kill_orphans)
+            status = await self._main.wait()
+            self._forget_idle("")
+            orphans = await self._kill_orphans()
             now = self._clock.monotonic()
             self._deaths.append(now)
             while self._deaths[0] < now - _DEATHS_WITHIN_S:
@@ -215,23 +137,35 @@ class Processes:
                     errors.HeadraceError(f"the fork server died {len(self._deaths)} times within a minute")
                 )
                 return
-            await self._start_server()
+            async with self._births:
+                await self._main.start()
 
-    def _lose_control(self) -> None:
-        if self._control is not None:
-            loop = asyncio.get_running_loop()
-            loop.remove_reader(self._control.fileno())
-            loop.remove_writer(self._control.fileno())
-            self._control.close()
-            self._control = None
+    async def _keep(self, one: nursery.Nursery) -> None:
+        """See the fork server of an environment through its life. The next process wanted there gets another one."""
+        try:
+            async with self._births:
+                await one.start()
+            status = await one.wait()
+        except OSError as error:
+            log.error("fork_server.not_started", python=one.python, reason=str(error))
+        else:
+            if self._others.get(one.python) is one:
+                log.error("fork_server.died", status=status, python=one.python, orphans=await self._kill_orphans())
+        if self._others.get(one.python) is one:
+            del self._others[one.python]
+            self._forget_idle(one.python)
+        one.give_up()
+        del self._keepers[one]
 
-    def _forget_all(self) -> None:
-        """Every process of a dead fork server is dead: the kernel killed it with its parent."""
-        waiting = len(self._unsent)
-        unborn = list(self._living)[len(self._living) - waiting :] if waiting else []
-        for number in [n for n in self._living if n not in unborn]:
-            self._living.pop(number).gone(signal.SIGKILL)
-        self._idle.clear()
+    async def _kill_orphans(self) -> int:
+        async with self._births:
+            servers = [each.pid for each in (self._main, *self._keepers)]
+            return await asyncio.to_thread(kill_orphans, servers)
+
+    def _forget_idle(self, python: str) -> None:
+        """The idle processes of a dead fork server are dead."""
+        for key in [key for key in self._idle if key[1] == python]:
+            del self._idle[key]
 
     # -- idle processes ---------------------------------------------------------------------------------------------
 
@@ -240,26 +174,36 @@ class Processes:
         while True:
             await asyncio.sleep(self._idle_s / 4)
             zombies = reap_zombies(zombies)
-            limit = self._clock.monotonic() - self._idle_s
+            now = self._clock.monotonic()
             for kind in list(self._idle):
-                while kind in self._idle and self._idle[kind][0].idle_since < limit:
+                while kind in self._idle and self._idle[kind][0].idle_since < now - self._idle_s:
                     self._dismiss_first(kind)
+            for one in list(self._others.values()):
+                if one.count:
+                    one.idle_since = None
+                elif one.idle_since is None:
+                    one.idle_since = now
+                elif one.idle_since < now - self._idle_s:
+                    del self._others[one.python]
+                    one.dismiss()
 
-    def _dismiss_first(self, kind: Kind) -> None:
+    def _dismiss_first(self, kind: tuple[Kind, str]) -> None:
         idle = self._idle[kind]
         idle.popleft().dismiss()
         if not idle:
             del self._idle[kind]
 
 
-def kill_orphans() -> int:
+def kill_orphans(spared: Iterable[int] = ()) -> int:
     """Kill the children of this process that lead or belong to other sessions: what a dead fork server left.
 
-    This daemon's own children (git, checks) live in its session and are not touched. Blocking; returns how many.
-    """
+    ``spared`` are the other fork servers. This daemon's own children (checks, builds) live in its session and are not
+    touched. Blocking; returns how many."""
     session, killed = os.getsid(0), 0
+    kept = frozenset(spared)
     while True:
-        orphans = [pid for pid in fork_server.children(os.getpid()) if _session(pid) not in (session, -1)]
+        found = [pid for pid in fork_server.children(os.getpid()) if pid not in kept]
+        orphans = [pid for pid in found if _session(pid) not in (session, -1)]
         if not orphans:
             return killed
         for pid in orphans:

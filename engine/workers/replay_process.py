@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from ..guest import frames
-from . import processes
+from . import nursery
 
 _ENTRY = Path(frames.__file__).with_name("__main__.py")
 #: What a terminal needs, for a debugger.
@@ -32,16 +32,20 @@ class ReplayProcess:
         self._writer = writer
 
     @classmethod
-    async def start(cls, *, debugger: bool = False, effects: bool = False, quiet: bool = False) -> ReplayProcess:
-        """Start one. With a ``debugger`` it has this process's terminal; ``quiet``: its descriptors 1 and 2 lead
-        nowhere. ``effects``: let it have effects of its own."""
+    async def start(
+        cls, *, python: str = "", debugger: bool = False, effects: bool = False, quiet: bool = False
+    ) -> ReplayProcess:
+        """Start one, in the environment that ``python`` is the interpreter of.
+
+        With a ``debugger`` it has this process's terminal; ``quiet``: its descriptors 1 and 2 lead nowhere.
+        ``effects``: let it have effects of its own."""
         ours, theirs = socket.socketpair()
         words = [*(["debugger"] if debugger else []), *(["effects"] if effects else [])]
-        environment = processes.environment() | {name: os.environ[name] for name in _TERMINAL if name in os.environ}
+        environment = nursery.environment(python) | {name: os.environ[name] for name in _TERMINAL if name in os.environ}
         nowhere = asyncio.subprocess.DEVNULL
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", str(_ENTRY), str(theirs.fileno()), "replay", *words),
+                *(python or sys.executable, "-P", str(_ENTRY), str(theirs.fileno()), "replay", *words),
                 stdin=None if debugger else nowhere,
                 stdout=nowhere if quiet else None,
                 stderr=nowhere if quiet else None,

@@ -21,7 +21,8 @@ ENDED = ("ENDED_SUCCESS", "ENDED_ERROR", "ENDED_CANCELLED")
 def flow(name, **fields):
     return {
         "id": f"id-{name}", "name": name, "path": f"{name}.py", "commit": COMMIT, "runnable": True, "broken": None,
-        "warnings": [], "webhook": None, "description": "", "timeout_s": None, **fields,
+        "warnings": [], "webhook": None, "description": "", "timeout_s": None,
+        "dependencies": None, "venv": "", **fields,
     }  # fmt: skip
 
 
@@ -54,7 +55,7 @@ TASK = {
 }  # fmt: skip
 SYNC = {
     "source": "ssh://git@forge.example/ops/flows.git", "ref": "main", "commit": COMMIT,
-    "published_at": "2026-11-23T20:00:00.000000+00:00", "state": "idle",
+    "published_at": "2026-11-23T20:00:00.000000+00:00", "state": "idle", "doing": "",
     "last_attempt_at": "2026-11-23T20:01:00.000000+00:00", "last_success_at": "2026-11-23T20:01:00.000000+00:00",
     "error": "", "flows": 5, "warnings": {"odd.py": "line 3: not a flow"},
     "broken": [{"name": "bad", **syntax_error("bad.py")}],

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from headrace.engine import events, model
-from headrace.sync import loop
+from headrace.sync import environments, loop
 from headrace.sync.source import Source
 from tests.support.certificates import Certificates
 from tests.support.certificates import make as make_certificates
@@ -52,13 +52,21 @@ class Daemon:
     def published(self) -> list[events.CommitPublished]:
         return [event for event in self.events if isinstance(event, events.CommitPublished)]
 
-    def synchroniser(self, url: str = "", **settings: Any) -> loop.Synchroniser:
+    def environments(self, packages: environments.Packages) -> environments.Environments:
+        self.installed = environments.Environments(self.state / "envs", packages, self.clock)
+        self.installed.open()
+        return self.installed
+
+    def synchroniser(
+        self, url: str = "", packages: environments.Packages | None = None, **settings: Any
+    ) -> loop.Synchroniser:
         return loop.Synchroniser(
             Source(url=url, **{"poll_s": 3600.0, **settings}),
             self.state,
             publications=self,
             commits_in_use=self.commits_in_use,
             clock=self.clock,
+            installed=self.environments(packages) if packages is not None else None,
         )
 
     async def synced(self, sync: loop.Synchroniser) -> loop.SourceStatus:

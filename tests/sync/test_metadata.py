@@ -203,7 +203,7 @@ def test_the_whole_block_of_a_newcomer_is_understood():
     block = parse(
         "# /// script\n"
         '# requires-python = ">=3.11"\n'
-        '# dependencies = ["requests<3"]\n'
+        '# dependencies = ["Requests <3", "PyYAML", "requests<3"]\n'
         "#\n"
         "# [tool.headrace]\n"
         '# description = "says hello"\n'
@@ -213,13 +213,25 @@ def test_the_whole_block_of_a_newcomer_is_understood():
         "# whatever = 1\n"
         "# ///\n"
     )
-    assert block.metadata == model.Metadata(description="says hello", timeout_s=7200.0, reuse=False)
-    assert block.warnings == ("dependencies is not acted on by this version",)
+    assert block.metadata == model.Metadata(
+        description="says hello", timeout_s=7200.0, reuse=False, dependencies=("pyyaml", "requests<3")
+    )
+    assert block.warnings == ()
 
 
 @pytest.mark.parametrize(
     ("line", "key"),
-    [('requires-python = ">=3.99"', "requires-python"), ("dependencies = 'x'", "dependencies"), ("name = 'x'", "name")],
+    [
+        ('requires-python = ">=3.99"', "requires-python"),
+        ('requires-python = "<3.10"', "requires-python"),
+        ('requires-python = "3.11 or so"', "requires-python"),
+        ("dependencies = 'x'", "dependencies"),
+        ("dependencies = ['--index-url=https://x']", "dependencies"),
+        ("dependencies = ['./here']", "dependencies"),
+        ("dependencies = ['x @ file:///etc/passwd']", "dependencies"),
+        ("dependencies = ['x @ https://me:secret@host/x.whl']", "dependencies"),
+        ("name = 'x'", "name"),
+    ],
 )
 def test_the_standard_part_of_the_block_is_checked_too(line, key):
     with pytest.raises(metadata.MetadataInvalid) as caught:

@@ -142,6 +142,7 @@ async def test_another_attempt_has_whatever_the_first_one_had(office):
         "name": "n",
         "commit": "c" * 40,
         "path": "f.py",
+        "venv": "v" * 24,
         "webhook": True,
         "outside": True,
         "created_by": "Ada",

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
+import sys
 import time
 
 import msgspec
@@ -11,13 +13,16 @@ import pytest
 
 from headrace.engine import errors
 from headrace.engine.guest import fork_server
-from headrace.engine.workers import processes, protocol
+from headrace.engine.workers import nursery, processes, protocol
 from tests.support.daemons import processes_matching, until
 
 
 def start_frame(name, snapshot):
     execution = msgspec.Raw(b'{"id":"e1","input_value":{}}')
     return protocol.start(protocol.Start(execution=execution, path=name, snapshot=str(snapshot), system={}))
+
+
+WHERE = "return [sys.prefix, os.getppid(), os.getpid()]"
 
 
 class Clock:
@@ -33,15 +38,23 @@ async def pool():
     await pool.stop()
 
 
+@pytest.fixture(scope="module")
+def other_python(tmp_path_factory):
+    """The interpreter of an environment."""
+    folder = tmp_path_factory.mktemp("other")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    return f"{folder}/bin/python"
+
+
 @pytest.fixture
 def run(pool, tmp_path):
-    async def run(body, name="flow.py", keep=False):
+    async def run(body, python="", *, name="flow.py", keep=False):
         """Run a handler's body in a process; returns what it returned, or how it ended."""
         text = "import os, sys, socket\ndef handler(system, this):\n" + "".join(
             f"    {line}\n" for line in body.strip("\n").splitlines()
         )
         (tmp_path / name).write_text(text)
-        process = pool.take((name, "c"))
+        process = pool.take((name, "c"), python=python)
         process.send(start_frame(name, tmp_path))
         while True:
             said = protocol.decode(await process.receive())
@@ -69,7 +82,7 @@ async def test_a_flow_process_holds_nothing_but_its_streams_and_its_channel(run)
 async def test_it_gets_no_environment_but_what_is_harmless(run, monkeypatch):
     monkeypatch.setenv("MY_SECRET", "x")
     names = set(await run("return sorted(os.environ)"))
-    assert names <= set(processes._ENVIRONMENT) | {
+    assert names <= set(nursery._PASSED_ON) | {
         "PYTHONHASHSEED",
         "PYTHONUTF8",
         "PYTHONDONTWRITEBYTECODE",
@@ -143,13 +156,65 @@ async def test_many_processes_at_once_all_answer_and_all_end(pool, run):
 
 async def test_a_fork_server_that_dies_again_and_again_gives_the_daemon_up(pool):
     for _ in range(6):
-        server = pool._server
-        os.kill(server.pid, 9)
+        server = pool._main.pid
+        os.kill(server, 9)
         for _ in range(200):
-            if pool._server is not server or pool.failed.done():
+            if pool._main.pid not in (server, 0) or pool.failed.done():
                 break
             await asyncio.sleep(0.02)
     assert "died 6 times within a minute" in (await asyncio.wait_for(pool.failed, 5)).message
+
+
+async def test_each_interpreter_has_a_fork_server_that_leaves_when_it_was_idle(pool, run, other_python):
+    theirs = await run(WHERE, other_python, keep=True)
+    assert await run(WHERE, other_python, keep=True) == theirs
+    mine = await run(WHERE, keep=True)
+    assert await run(WHERE, keep=True) == mine
+    assert other_python == f"{theirs[0]}/bin/python"
+    assert not set(mine) & set(theirs)
+    assert pool.environments == 1
+    for _ in range(200):
+        if pool.environments == 0:
+            break
+        await asyncio.sleep(0.05)
+    assert (pool.environments, processes_matching(other_python)) == (0, [])
+    assert (await run(WHERE, other_python))[0] == theirs[0]
+
+
+async def test_what_a_dead_fork_server_left_is_killed_and_the_other_fork_servers_are_not(pool, run, other_python):
+    first = await run(WHERE, other_python)
+    _, mine, _ = await run(WHERE)
+    os.kill(mine, signal.SIGKILL)
+    for _ in range(200):
+        if pool._main.pid not in (mine, 0):
+            break
+        await asyncio.sleep(0.02)
+    assert (await run(WHERE, other_python))[:2] == first[:2]
+    os.kill(first[1], signal.SIGKILL)
+    for _ in range(200):
+        if pool.environments == 0:
+            break
+        await asyncio.sleep(0.02)
+    again = await run(WHERE, other_python)
+    assert again[0] == first[0] and again[1] != first[1]
+    assert not pool.failed.done()
+
+
+@pytest.mark.parametrize("text", ["#!/bin/sh\nexit 7\n", "not a program"])
+async def test_an_interpreter_that_does_not_start_is_told_to_whoever_waits_and_no_matter_to_others(
+    pool, run, tmp_path, text
+):
+    python = tmp_path / "python"
+    python.write_text(text)
+    python.chmod(0o755)
+    for _ in range(7):  # more often than the daemon's own may die
+        process = pool.take(("f", "c"), python=str(python))
+        process.send(b"whatever")
+        with pytest.raises(EOFError, match="the flow process"):
+            await asyncio.wait_for(process.receive(), 10)
+        await asyncio.wait_for(process.exited, 10)
+    assert await run("return 7") == 7
+    assert (pool.environments, pool.failed.done()) == (0, False)
 
 
 async def test_how_a_process_died_is_told_in_words(run):
