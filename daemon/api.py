@@ -262,6 +262,7 @@ def flow_view(flow: model.Flow) -> dict[str, Any]:
         "description": flow.metadata.description,
         "timeout_s": flow.metadata.timeout_s,
         "policies": flow.metadata.policies,
+        "input_schema": msgspec.Raw(flow.metadata.input_schema.encode() or b"null"),
     }
 
 

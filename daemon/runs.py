@@ -19,7 +19,7 @@ from aiohttp import web
 from ..engine import errors, events, model, traces, values
 from ..engine.running import dispatcher, views
 from ..sync import sources
-from . import answers, operations, reach, routes, shapes
+from . import answers, operations, reach, routes, run_inputs, shapes
 from .reach import Reach
 
 #: Inputs of a run; larger data belongs into files.
@@ -101,7 +101,7 @@ class Runs:
         flow = request.match_info["name"]
         inputs = answers.checked_inputs(bytes(asked.inputs))
         commit = await self._origin.commit(flow, asked.ref)
-        wanted = model.Submission(flow=flow, commit=commit, inputs=inputs, name=asked.name)
+        wanted = self._declared(model.Submission(flow=flow, commit=commit, inputs=inputs, name=asked.name))
         return await self._run(request, wanted, flow, body)
 
     async def create_execution(self, request: web.Request) -> web.Response:
@@ -121,7 +121,14 @@ class Runs:
             inputs=answers.checked_inputs(bytes(asked.inputs)),
             name=asked.name,
         )
+        if asked.flow:
+            wanted = self._declared(wanted)
         return await self._run(request, wanted, asked.flow, body)
+
+    def _declared(self, wanted: model.Submission) -> model.Submission:
+        """Return the run with what its flow declares secret protected; raises ``InputsUnfit``."""
+        protect = run_inputs.check(self._origin.flows.find(wanted.flow, wanted.commit), wanted.inputs)
+        return msgspec.structs.replace(wanted, protect_inputs=protect)
 
     async def rerun(self, request: web.Request) -> web.Response:
         """The same flow or script again. What came in through a webhook stays as little trusted as it was."""

@@ -131,6 +131,7 @@ class Flow(msgspec.Struct, kw_only=True):
     description: str
     timeout_s: float | None
     policies: dict[str, Any]
+    input_schema: dict[str, Any] | None
 
 
 class FlowWithScript(msgspec.Struct, kw_only=True):
@@ -151,6 +152,7 @@ class FlowWithScript(msgspec.Struct, kw_only=True):
     description: str | msgspec.UnsetType = msgspec.UNSET
     timeout_s: float | msgspec.UnsetType | None = msgspec.UNSET
     policies: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    input_schema: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class FlowDiff(msgspec.Struct, kw_only=True):

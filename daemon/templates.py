@@ -70,6 +70,8 @@ _signals: list[Callable[[principals.Principal], dict[str, int]]] = [lambda _: {}
 def page(request: web.Request, template: str, *, status: int = 200, **shown: Any) -> web.Response:
     """Return a page made of ``template`` and what it shows."""
     shown.setdefault("live", "")
+    if request.method not in ("GET", "HEAD"):
+        shown["live"] = ""  # what was sent and refused stands at an address that cannot be fetched again
     who = request.get(access.PRINCIPAL)
     shown["signals"] = {} if who is None else _signals[0](who)
     text = _environment.get_template(template).render(

@@ -403,6 +403,14 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retention_s: float | None = None  # how long an execution is kept after its end; None: as long as all others
     retention_count: int = 0  # how many ended executions are kept; 0: any number
     policies: policy.Policies = policy.Policies()
+    input_schema: str = ""  # JSON Schema as text
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A published commit whose flows may still be run, and when it was published."""
+
+    commit: str
+    at: str
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -40,6 +40,7 @@ def populate(daemon: Daemon) -> dict[str, str]:
         "overview": "/",
         "flows": "/flows",
         "flow": "/flows/squares%20in%20parallel",
+        "flow-form": "/flows/inputs%20and%20outputs",
         "flow-broken": "/flows/broken%20one",
         "flow-history": "/flows/squares%20in%20parallel/history",
         "edit": "/edit?flow=squares%20in%20parallel",

@@ -47,6 +47,23 @@ def test_a_flow_is_written_tried_saved_run_and_followed_to_its_end(place, tab):
     expect(page.locator("#outputs")).to_contain_text('"made": 1')
 
 
+def test_a_form_asks_for_the_inputs_a_flow_declares_and_tells_what_is_wrong_with_each(tab):
+    page = tab.page
+    page.goto("/flows/declared")
+    page.get_by_label("Volume").fill("v")
+    page.get_by_label("Copies").fill("0")
+    page.get_by_role("button", name="Run", exact=True).first.click()
+    expect(page.get_by_label("Volume")).to_have_accessible_description(re.compile("shorter than 2"))
+    expect(page.get_by_label("Copies")).to_have_accessible_description(re.compile("less than the minimum"))
+    page.get_by_label("Volume").fill("v1")
+    page.get_by_label("Copies").fill("2")
+    page.get_by_label("Hosts").fill('["a"]')
+    page.get_by_role("button", name="Run", exact=True).first.click()
+    ended(tab)
+    expect(page.locator("#outputs")).to_contain_text('"copies": 2')
+    tab.wrong = [one for one in tab.wrong if "422" not in one]
+
+
 def test_a_running_execution_is_followed_without_loading_the_page_again(tab):
     page = tab.page
     page.goto("/flows/talks")
@@ -155,6 +172,7 @@ def pages(place):
             "/",
             "/flows",
             "/flows/talks",
+            "/flows/declared",
             "/flows/broken",
             "/edit",
             "/edit?flow=talks",
