@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 
 import msgspec
 import multidict
@@ -22,7 +23,7 @@ from aiohttp import web
 from ..engine import errors, events, lifecycle, model, ports
 from ..engine.records import index, listing
 from ..engine.running import dispatcher
-from . import api, chronicle, excerpt, reach, routes, stream, templates, timeline
+from . import api, chronicle, excerpt, questions, reach, routes, stream, templates, timeline
 from .reach import Reach
 
 _NAMES_MAX = 200
@@ -30,6 +31,7 @@ _NAMES_MAX = 200
 _LONG_RECORD = 2000
 _TREE_MAX = 150
 _TREE_DEPTH = 6
+_QUESTIONS_MAX = 20
 
 
 class Branch(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +122,7 @@ class ExecutionPages:
             picture=timeline.draw(record, children, time.time()),
             failing=await self._failing(state),
             previous=await self._previous(state),
-            questions=[one for one in self._work.asking.all(pending=True) if one.execution == execution],
+            questions=await self._questions(execution, children),
             can_restart=self._work.influence.can_restart(execution),
             reload_s=0 if still else 2 if len(record) < _LONG_RECORD else 10,
         )
@@ -135,6 +137,14 @@ class ExecutionPages:
             grown = await self._tree(below, depth - 1) if below.items else []
             branches.append(Branch(execution=child, children=grown, left_out=1 if below.cursor else 0))
         return branches[:_TREE_MAX]
+
+    async def _questions(self, execution: str, children: Collection[str]) -> list[questions.Question]:
+        """Return what it asks and asked, and what those it started are asking."""
+        asked = self._work.asking
+        chosen = [
+            one for one in asked.all() if one.execution == execution or (one.pending and one.execution in children)
+        ]
+        return [await questions.shown(asked, one) for one in chosen[:_QUESTIONS_MAX]]
 
     async def _failing(self, state: model.Execution) -> excerpt.Excerpt | None:
         """Return the lines around the one that failed, of the very commit that ran."""

@@ -17,6 +17,8 @@ from . import access
 
 #: The inputs of a browser that fit an element; the others are told apart in the template.
 _INPUTS = {"string": "text", "number": "number", "date": "date", "time": "time", "datetime": "datetime-local"}
+#: The field that says on the page of which execution the answer was given.
+BACK = "answered on"
 
 
 class Control(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,8 +109,8 @@ def typed_of(form: forms.Form, given: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _name(key: str) -> str:
-    """The name of a key's field: the key, unless that is the name of what keeps strangers out."""
-    return f"{key} of the form" if key.removesuffix(" of the form") == access.FORM_FIELD else key
+    """The name of a key's field: the key, unless the page has a field of its own that is called so."""
+    return f"{key} of the form" if key.removesuffix(" of the form") in (access.FORM_FIELD, BACK) else key
 
 
 def _number(text: str) -> Any:

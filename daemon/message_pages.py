@@ -16,8 +16,8 @@ from aiohttp import web
 
 from ..engine import errors, values
 from ..engine.running import asking
-from ..engine.state import forms, messages
-from . import answers, fields, reach, routes, templates
+from ..engine.state import messages
+from . import answers, fields, questions, reach, routes, templates, wording
 from .reach import Reach
 
 #: Answered and withdrawn ones on the page of messages.
@@ -27,8 +27,8 @@ _CLOSED_MAX = 50
 class MessagePages:
     """The handlers."""
 
-    def __init__(self, questions: asking.Asking, subjects: reach.Subjects) -> None:
-        self._asking = questions
+    def __init__(self, asked: asking.Asking, subjects: reach.Subjects) -> None:
+        self._asking = asked
         self._subjects = subjects
 
     def table(self) -> list[routes.Route]:
@@ -55,14 +55,16 @@ class MessagePages:
         return await self._page(request, self._asking.find(request.match_info["id"]))
 
     async def answer(self, request: web.Request) -> web.Response:
-        """Take the answer and show it; an answer that cannot be taken is shown with what is wrong with it."""
+        """Take the answer and show it where it was given; what cannot be taken is shown with what is wrong with it."""
         message = self._asking.find(request.match_info["id"])
         typed = await answers.form_of(request)
-        said = fields.answered(await self._form(message), typed)
+        said = fields.answered((await questions.shown(self._asking, message)).form, typed)
         try:
             await self._asking.answer(message.id, values.encode(said), request[routes.PRINCIPAL].name)
         except (errors.AnswerRefused, errors.Conflict) as error:
             return await self._page(request, self._asking.find(message.id), typed=typed, error=error)
+        if typed.get(fields.BACK) and message.execution:
+            return templates.redirect(f"/executions/{wording.segment(typed[fields.BACK])}#messages")
         return templates.redirect(f"/messages/{message.id}")
 
     async def _page(
@@ -73,19 +75,11 @@ class MessagePages:
         typed: Mapping[str, str] | None = None,
         error: errors.HeadraceError | None = None,
     ) -> web.Response:
-        form = await self._form(message)
-        shown = await self._asking.for_people(message)
-        response = values.decode(shown["response"]) if shown["response"] is not None else {}
         return templates.page(
             request,
             "message.html",
             status=error.http_status if error else 200,
-            message=message,
-            controls=fields.controls(form, typed, getattr(error, "wrong", {})),
-            labels={element.key: element for element in form.elements},
-            response=response,
+            question=await questions.shown(self._asking, message, typed, getattr(error, "wrong", {})),
+            back=(typed or {}).get(fields.BACK, ""),
             error=error,
         )
-
-    async def _form(self, message: messages.Message) -> forms.Form:
-        return forms.read(bytes((await self._asking.for_people(message))["body"]))

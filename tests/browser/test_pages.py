@@ -115,6 +115,21 @@ def test_an_answer_on_the_page_lets_the_flow_go_on(tab):
     expect(page.locator("#outputs")).to_contain_text("production")
 
 
+def test_what_waits_is_answered_on_its_own_page_and_shows_who_did(tab):
+    page = tab.page
+    page.goto("/flows/asks")
+    page.get_by_role("button", name="Run", exact=True).click()
+    question = page.get_by_role("region", name="It asks")
+    question.get_by_label("Where").fill("staging")
+    question.get_by_role("button", name="Go").click()
+    page.wait_for_url("**/executions/*#messages")
+    ended(tab)
+    expect(page.locator(".answers")).to_contain_text("Deploy?")
+    expect(page.locator(".answers")).to_contain_text("staging")
+    expect(page.locator(".answers strong")).to_have_text("admin")
+    expect(page.locator("#outputs")).to_contain_text("staging")
+
+
 def test_what_waits_can_be_cancelled(tab):
     tab.page.goto("/flows/waits")
     tab.page.get_by_role("button", name="Run", exact=True).click()
