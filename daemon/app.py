@@ -73,6 +73,7 @@ from . import (
     surroundings,
     task_pages,
     timetable,
+    value_pages,
     webhooks,
 )
 
@@ -470,6 +471,7 @@ def _front(
         *pages.Pages(work, archive, flows, synchroniser, subjects, folder).table(),
         *flow_pages.FlowPages(work, archive, flows, synchroniser, subjects).table(),
         *execution_pages.ExecutionPages(work, archive, flows, parts.hub, subjects).table(),
+        *value_pages.ValuePages(work).table(),
         *message_pages.MessagePages(work.asking, subjects).table(),
         *record_pages.RecordPages(work.keeper, work.locking, flows, parts.schedules).table(),
         *task_pages.TaskPages(parts.tasks).table(),

@@ -20,10 +20,10 @@ import msgspec
 import multidict
 from aiohttp import web
 
-from ..engine import errors, events, lifecycle, model, ports
+from ..engine import errors, events, ids, lifecycle, model, ports
 from ..engine.records import index, listing
 from ..engine.running import dispatcher
-from . import api, chronicle, excerpt, questions, reach, routes, stream, templates, timeline
+from . import api, chronicle, excerpt, questions, reach, routes, stream, templates, timeline, value_pages
 from .reach import Reach
 
 _NAMES_MAX = 200
@@ -121,6 +121,9 @@ class ExecutionPages:
             tree=await self._tree(started, _TREE_DEPTH),
             picture=timeline.draw(record, children, time.time()),
             failing=await self._failing(state),
+            key=ids.new_id(),
+            inputs=await value_pages.first_look(self._work.ledger.contents, state.inputs),
+            outputs=await value_pages.first_look(self._work.ledger.contents, state.output),
             previous=await self._previous(state),
             questions=await self._questions(execution, children),
             can_restart=self._work.influence.can_restart(execution),

@@ -31,6 +31,10 @@ FLOWS = {
     "# copies = {type = 'integer', title = 'Copies', minimum = 1, default = 1}\n"
     "# hosts = {type = 'array', title = 'Hosts'}\n# ///\n"
     "def handler(system, this, inputs):\n    return inputs\n",
+    "large": "def handler(system, this):\n"
+    "    rows = [{'row': n, 'of': {'pool': 'p', 'n': n}} for n in range(250)]\n"
+    "    this.set_output(rows=rows, file=['z' * 50] * 20_000, pin='4711')\n",
+    "guards": "def handler(system, this):\n    this.flow('large', protect_outputs=['pin'])\n",
     "waits": "def handler(system, this):\n    this.sleep(3600)\n",
     "fails": "def handler(system, this):\n    numbers = []\n    return numbers[3]\n",
     "broken": "def handler(system, this):\n    return (\n",

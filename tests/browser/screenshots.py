@@ -32,6 +32,7 @@ def populate(daemon: Daemon) -> dict[str, str]:
     before = ran("squares in parallel", numbers=[1, 2])
     parallel = ran("squares in parallel", numbers=[1, 2, 3, 4, 5])
     colours = ran("colours")
+    large = ran("large")
     client.run("holds a lock", {})
     waits = client.run("asks a person", {})["id"]
     while not (pending := client.messages(pending=True)):
@@ -49,6 +50,8 @@ def populate(daemon: Daemon) -> dict[str, str]:
         "execution": f"/executions/{parallel}",
         "execution-failed": f"/executions/{failed}",
         "execution-waiting": f"/executions/{waits}",
+        "execution-large": f"/executions/{large}",
+        "value": f"/executions/{large}/values?of=outputs&at=/volumes",
         "execution-log": f"/executions/{colours}",
         "compare": f"/compare?a={before}&b={parallel}",
         "messages": "/messages",
@@ -76,6 +79,11 @@ def flows_in(folder: Path) -> Path:
     (folder / "broken one.py").write_text("def handler(system, this):\n    return this.success(\n")
     (folder / "holds a lock.py").write_text(
         "def handler(system, this):\n    with this.lock('production'):\n        this.sleep(3600)\n"
+    )
+    (folder / "large.py").write_text(
+        "def handler(system, this):\n"
+        "    volumes = [{'name': f'vol{n}', 'bytes': n * 4096, 'online': n % 2 == 0} for n in range(300)]\n"
+        "    return {'pool': 'p1', 'volumes': volumes, 'report': 'x' * 6000}\n"
     )
     (folder / "colours.py").write_text(
         "import logging\n\n\ndef handler(system, this):\n"

@@ -130,6 +130,61 @@ def test_what_waits_is_answered_on_its_own_page_and_shows_who_did(tab):
     expect(page.locator("#outputs")).to_contain_text("staging")
 
 
+def test_run_again_runs_the_same_with_the_same_inputs_and_stands_in_the_audit_log(place, tab):
+    page = tab.page
+    before = place.daemon.run("declared", volume="v7")
+    page.goto(f"/executions/{before['id']}")
+    page.get_by_role("button", name="Run again", exact=True).click()
+    ended(tab)
+    again = page.url.rpartition("/")[2]
+    assert again != before["id"]
+    assert place.daemon.client.execution(again)["input_value"] == {"volume": "v7"}
+    entry = place.daemon.client.audit(1)[0]
+    assert (entry["what"], entry["made"]) == ("POST /executions/{id}/rerun", f"/executions/{again}")
+    page.get_by_role("link", name="With changes…").click()
+    expect(page.get_by_label("Volume")).to_have_value("v7")
+
+
+def test_large_values_are_unfolded_where_somebody_looks_and_show_no_secret(place, tab):
+    page = tab.page
+    place.daemon.run("guards")
+    large = place.daemon.client.executions(flow="large")["items"][0]
+    page.goto(f"/executions/{large['id']}")
+    outputs = page.locator("#outputs")
+    rows = page.locator('[id="outputs:/rows"]')
+    rows.locator("summary").first.click()
+    expect(rows.locator(":scope > ul > li")).to_have_count(101)
+    rows.locator(":scope > ul > li > [data-more]").click()
+    expect(rows.locator(":scope > ul > li")).to_have_count(201)
+    last = rows.locator(":scope > ul > li").nth(199)
+    last.locator("summary").first.click()
+    expect(last).to_contain_text('"row": 199')
+    file = page.locator('[id="outputs:/file"]')
+    file.locator("summary").first.click()
+    expect(file.locator(":scope > ul > li").first).to_contain_text("zzzz")
+    assert "4711" not in page.content()
+    with page.expect_download() as downloaded:
+        outputs.get_by_role("link", name="Download").click()
+    text = downloaded.value.path().read_text()
+    assert '"row":249' in text and "4711" not in text
+
+
+def test_a_trace_is_named_and_copied(place, tab):
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    tab.page.goto("/")
+    made = tab.page.evaluate(
+        """async ([trace, token]) => (await (await fetch("/api/v1/flows/fails/run?wait=5", {method: "POST", body: "{}",
+        headers: {traceparent: `00-${trace}-00f067aa0ba902b7-01`, "X-Form-Token": token}})).json()).id""",
+        [trace, tab.page.locator("[name=form_token]").first.input_value()],
+    )
+    tab.page.goto(f"/executions/{made}")
+    expect(tab.page.locator(".facts")).to_contain_text(trace)
+    tab.page.get_by_role("button", name="Copy the trace id").click()
+    expect(tab.page.get_by_role("button", name="Copy the trace id")).to_have_text("Copied")
+    assert tab.page.evaluate("navigator.clipboard.readText()") == trace
+
+
 def test_what_waits_can_be_cancelled(tab):
     tab.page.goto("/flows/waits")
     tab.page.get_by_role("button", name="Run", exact=True).click()
@@ -195,7 +250,7 @@ def pages(place):
             "/executions",
             "/messages",
         ),
-        *(f"/executions/{one['id']}" for one in (run("parent"), run("fails"), run("hostile"))),
+        *(f"/executions/{one['id']}" for one in (run("parent"), run("fails"), run("hostile"), run("large"))),
         *(f"/compare?a={first}&b={second}", "/sync", "/settings", "/files", "/connections", "/webhooks", "/schedules"),
         *("/vault_configs", "/locks", "/tasks", "/tasks/REST", "/audit", "/access"),
     ]
