@@ -13,6 +13,7 @@ It decides nothing: what may be done is ``influence``'s, what a record tells ``c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Collection
 
@@ -23,7 +24,20 @@ from aiohttp import web
 from ..engine import errors, events, ids, lifecycle, model, ports
 from ..engine.records import index, listing
 from ..engine.running import dispatcher
-from . import api, chronicle, excerpt, questions, reach, routes, stream, templates, timeline, value_pages
+from . import (
+    answers,
+    api,
+    chronicle,
+    excerpt,
+    principals,
+    questions,
+    reach,
+    routes,
+    stream,
+    templates,
+    timeline,
+    value_pages,
+)
 from .reach import Reach
 
 _NAMES_MAX = 200
@@ -32,6 +46,8 @@ _LONG_RECORD = 2000
 _TREE_MAX = 150
 _TREE_DEPTH = 6
 _QUESTIONS_MAX = 20
+#: So many pages are looked through for what somebody who is limited may see.
+_PAGES_MAX = 10
 
 
 class Branch(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +93,10 @@ class ExecutionPages:
             row("POST", one + "/cancel", self.cancel_execution, "cancel it from its page"),
             row("POST", one + "/pause", self.pause_execution, "let it stand still, from its page"),
             row("POST", one + "/resume", self.resume_execution, "let it go on, from its page"),
+            row(
+                "POST", one + "/acknowledge", self.acknowledge_execution, "say that its failure is known, from its page"
+            ),
+            row("POST", "/executions/acknowledge", self.acknowledge, "likewise of several", Reach.FILTERED),
             row("POST", one + "/restart", self.restart_execution, "let it begin anew, from its page"),
         ]
 
@@ -85,19 +105,30 @@ class ExecutionPages:
     async def list_executions(self, request: web.Request) -> web.Response:
         """A page of executions, newest first."""
         given = multidict.MultiDict((key, value) for key, value in request.query.items() if value.strip())
-        page = await self._archive.query(api.listing_query(given, self._flows.current()))
+        page = await self._theirs(request[routes.PRINCIPAL], api.listing_query(given, self._flows.current()))
         older = request.rel_url.with_query(given).update_query(cursor=page.cursor) if page.cursor else None
         return templates.page(
             request,
             "executions.html",
             live="" if given.get("cursor") else "/live",
-            items=await self._subjects.theirs(request[routes.PRINCIPAL], page.items),
+            items=page.items,
             given=given,
             older=older,
             statuses=list(lifecycle.Status),
             types=listing.TYPES,
             names=sorted(filter(request[routes.PRINCIPAL].may_touch, self._flows.current().flows))[:_NAMES_MAX],
         )
+
+    async def _theirs(self, who: principals.Principal, query: listing.Query) -> listing.Page:
+        """Return a page of what ``who`` may see: the next ones are asked for until there is something, or enough."""
+        page = await self._archive.query(query)
+        items = await self._subjects.theirs(who, page.items)
+        for _ in range(_PAGES_MAX if who.limited else 0):
+            if len(items) >= query.limit or not page.cursor:
+                break
+            page = await self._archive.query(msgspec.structs.replace(query, cursor=page.cursor))
+            items += await self._subjects.theirs(who, page.items)
+        return listing.Page(items, page.cursor)
 
     async def show_execution(self, request: web.Request) -> web.Response:
         """Everything about one execution that fits on a page."""
@@ -230,6 +261,22 @@ class ExecutionPages:
         if self._work.influence.can_restart(execution):
             self._work.influence.restart(execution, request[routes.PRINCIPAL].name)
         return await self._shown_again(execution)
+
+    async def acknowledge_execution(self, request: web.Request) -> web.Response:
+        """Say that somebody knows that it failed and show it again; one that did not fail is simply shown."""
+        execution = request.match_info["id"]
+        if (await self._work.load(execution)).status is lifecycle.Status.ENDED_ERROR:
+            await self._work.acknowledge(execution, request[routes.PRINCIPAL].name)
+        return await self._shown_again(execution)
+
+    async def acknowledge(self, request: web.Request) -> web.Response:
+        """Say so of those that were listed, as many as are theirs, and list what is left."""
+        who = request[routes.PRINCIPAL]
+        for execution in (await answers.form_of(request)).get("ids", "").split()[: listing.LIMIT_MAX]:
+            if await self._subjects.is_theirs(who, execution):
+                with contextlib.suppress(errors.NotFound, errors.Conflict):
+                    await self._work.acknowledge(execution, who.name)
+        return templates.redirect("/executions?acknowledged=false")
 
     async def _shown_again(self, execution: str) -> web.Response:
         """Show it when what was asked for is on disk."""

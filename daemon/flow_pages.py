@@ -174,7 +174,9 @@ class FlowPages:
             inputs=typed.text(schema),
             controls=typed.controls(schema, getattr(error, "wrong", {})),
             as_json=typed.as_json,
-            versions=[one for one in await asyncio.to_thread(self._flows.kept, flow.source) if one.commit != flow.commit],
+            versions=[
+                one for one in await asyncio.to_thread(self._flows.kept, flow.source) if one.commit != flow.commit
+            ],
             ref=typed.ref,
             error=error,
             key=ids.new_id(),

@@ -208,6 +208,21 @@ def counts(connection: sqlite3.Connection) -> dict[str, int]:
     return dict(connection.execute("SELECT status, count(*) FROM executions GROUP BY status").fetchall())
 
 
+def by_hour(connection: sqlite3.Connection, since: str) -> dict[str, tuple[int, int]]:
+    """Return how many executions of flows began in each hour (``2026-01-31T08``) from ``since`` on and ended, and how
+    many of them failed. It reads along an index, a status at a time."""
+    found: dict[str, tuple[int, int]] = {}
+    select = (
+        "SELECT substr(created_at, 1, 13), count(*) FROM executions INDEXED BY executions_by_kind"
+        " WHERE type = 'FLOW' AND status = ? AND created_at >= ? GROUP BY 1"
+    )
+    for status in (one for one in Status if one.ended):
+        for hour, count in connection.execute(select, (str(status), since)):
+            every, failed = found.get(hour, (0, 0))
+            found[hour] = (every + count, failed + (count if status is Status.ENDED_ERROR else 0))
+    return found
+
+
 def extents(connection: sqlite3.Connection, execution: str) -> list[tuple[int, int, int]]:
     """Return where the lines of an execution lie: (segment, start, end), in order."""
     select = (

@@ -57,6 +57,7 @@ def populate(daemon: Daemon) -> dict[str, str]:
         "messages": "/messages",
         "message": f"/messages/{pending[0]['id']}",
         "sync": "/sync",
+        "failed": "/executions?type=FLOW&acknowledged=false",
         "settings": "/settings",
         "setting": "/settings/quota",
         "files": "/files",

@@ -185,6 +185,25 @@ def test_a_trace_is_named_and_copied(place, tab):
     assert tab.page.evaluate("navigator.clipboard.readText()") == trace
 
 
+def test_failures_are_news_until_somebody_acknowledges_them(place, tab):
+    page = tab.page
+    place.daemon.run("fails")
+    failed = place.daemon.run("fails")
+    page.goto(f"/executions/{failed['id']}")
+    badge = page.locator("nav .count").filter(has_text="nobody acknowledged")
+    before = int(badge.inner_text().split()[0])
+    assert before >= 2
+    page.get_by_role("button", name="Acknowledge").click()
+    expect(page.get_by_role("button", name="Acknowledge")).to_have_count(0)
+    expect(badge).to_have_text(re.compile(rf"^{before - 1}\b"))
+    page.goto("/")
+    page.locator(".figures").get_by_role("link", name=str(before - 1), exact=True).click()
+    expect(page.locator("main tbody tr")).to_have_count(before - 1)
+    page.get_by_role("button", name="Acknowledge these").click()
+    expect(page.locator(".empty")).to_contain_text("Nothing matches")
+    expect(badge).to_have_count(0)
+
+
 def test_what_waits_can_be_cancelled(tab):
     tab.page.goto("/flows/waits")
     tab.page.get_by_role("button", name="Run", exact=True).click()
