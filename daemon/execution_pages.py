@@ -132,7 +132,7 @@ class ExecutionPages:
 
     async def show_execution(self, request: web.Request) -> web.Response:
         """Everything about one execution that fits on a page."""
-        execution = request.match_info["id"]
+        execution, who = request.match_info["id"], request[routes.PRINCIPAL]
         state = await self._work.load(execution)
         record = await self._archive.events_of(execution)
         started = await self._archive.query(listing.Query(parent=execution, limit=listing.LIMIT_MAX))
@@ -145,7 +145,8 @@ class ExecutionPages:
             "execution.html",
             live="" if still else f"/live?execution={state.id}",
             state=state,
-            flow=self._flows.current().flows.get(state.flow_name),
+            flow=self._flows.current().flows.get(state.flow_name) if who.may_touch(state.flow_name) else None,
+            parent=state.parent if state.parent and await self._subjects.is_theirs(who, state.parent) else "",
             told=await chronicle.told(self._work.ledger, record),
             follow_after=None if over else record[-1].seq if record else 0,
             children=children,

@@ -1,8 +1,9 @@
 """The first page, GET /: what needs somebody, what runs, what ended lately, how the daemon is.
 
 The other pages: ``sync_pages``, ``flow_pages``, ``history_pages``, ``execution_pages``, ``value_pages``,
-``message_pages``, ``record_pages``, ``task_pages``, ``account_pages``. Like the API each handler parses, calls and renders, and everything goes through the
-same doors. Pages decide nothing: who may is ``access``'s, what a page looks like the templates'.
+``message_pages``, ``record_pages``, ``task_pages``, ``account_pages``. Like the API each handler parses, calls and
+renders, and everything goes through the same doors. Pages decide nothing: who may is ``access``'s, what a page looks
+like the templates'.
 """
 
 from __future__ import annotations

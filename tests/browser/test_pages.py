@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from headrace.daemon import assets
+from tests.support import chromium
 
 AXE = Path(assets.__file__).parent / "web/dist/axe.test.js"
 SELECT_ALL = "Control+a"
@@ -202,6 +203,45 @@ def test_failures_are_news_until_somebody_acknowledges_them(place, tab):
     page.get_by_role("button", name="Acknowledge these").click()
     expect(page.locator(".empty")).to_contain_text("Nothing matches")
     expect(badge).to_have_count(0)
+
+
+def test_a_token_is_made_shown_once_used_and_revoked(place, tab):
+    page = tab.page
+    page.goto("/access")
+    page.fill("#name", "a reader")
+    page.select_option("#role", "viewer")
+    page.fill("#flows", "talks\nfails")
+    page.get_by_role("button", name="Make it").click()
+    secret = page.locator("#secret").inner_text()
+    page.goto("/access")
+    assert secret not in page.content()
+    row = page.locator("main tbody tr", has_text="a reader")
+    expect(row).to_contain_text("talks, fails")
+    reader = chromium.Tab(place.browser, place.daemon.url, secret)
+    reader.page.goto("/flows")
+    assert reader.page.locator("main tbody .name").all_inner_texts() == ["fails", "talks"]
+    assert [name.split()[0] for name in reader.page.locator("nav a").all_inner_texts()] == [
+        *("Overview", "Flows", "Executions", "Messages", "Tasks")
+    ]
+    reader.page.goto("/flows/talks")
+    expect(reader.page.get_by_role("button", name="Run", exact=True)).to_have_count(0)
+    row.get_by_role("button", name="Revoke").click()
+    expect(row).to_have_count(0)
+    reader.page.goto("/flows")
+    reader.page.wait_for_url("**/login?**")
+    reader.close()
+    page.fill("#name", "admin")
+    page.get_by_role("button", name="Make it").click()
+    expect(page.get_by_role("alert")).to_contain_text("cannot be the name of a token")
+    page.goto("/audit")
+    page.fill("#q", "/access")
+    page.fill("#who", "admin")
+    page.get_by_role("button", name="Find").click()
+    expect(page.locator("main tbody tr")).to_have_count(3)
+    page.check("[name=refused]")
+    page.get_by_role("button", name="Find").click()
+    expect(page.locator("main tbody tr")).to_have_count(1)
+    tab.wrong = [one for one in tab.wrong if "400" not in one]
 
 
 def test_what_waits_can_be_cancelled(tab):
