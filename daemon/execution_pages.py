@@ -156,7 +156,7 @@ class ExecutionPages:
             key=ids.new_id(),
             inputs=await value_pages.first_look(self._work.ledger.contents, state.inputs),
             outputs=await value_pages.first_look(self._work.ledger.contents, state.output),
-            previous=await self._previous(state),
+            previous=await self._previous(who, state),
             questions=await self._questions(execution, children),
             can_restart=self._work.influence.can_restart(execution),
             reload_s=0 if still else 2 if len(record) < _LONG_RECORD else 10,
@@ -189,12 +189,13 @@ class ExecutionPages:
         path = self._flows.snapshot(state.commit) / failure.file
         return await asyncio.to_thread(excerpt.read, self._flows.snapshot(state.commit), path, failure.line)
 
-    async def _previous(self, state: model.Execution) -> listing.Summary | None:
+    async def _previous(self, who: principals.Principal, state: model.Execution) -> listing.Summary | None:
         """Return the run of the same flow before this one, to compare it with."""
         if not state.flow_name or state.type == "TASK":
             return None
         page = await self._archive.query(listing.Query(flow=state.flow_name, until=state.created_at, limit=1))
-        return page.items[0] if page.items else None
+        theirs = await self._subjects.theirs(who, page.items)
+        return theirs[0] if theirs else None
 
     async def follow_log(self, request: web.Request) -> web.StreamResponse:
         """Its log as it grows: each line a finished row."""
