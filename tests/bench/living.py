@@ -125,9 +125,38 @@ def listing(plan: Plan) -> Iterator[Row]:
                 load = http_load.generate(stage.port(daemon), text, requests=plan.count(20), expected="items")
                 last[name] = load.percentile_ms(50)
             rounds.append(max(last.values()))
-    tries = plan.rounds * len(filters) * plan.count(20)
-    name = f"list 50 of {plan.executions:,} executions, the slowest filter"
-    yield Row(name, "ms p50", rounds, tries, reach=20.0, also=dict(last))
+        tries = plan.rounds * len(filters) * plan.count(20)
+        name = f"list 50 of {plan.executions:,} executions, the slowest filter"
+        yield Row(name, "ms p50", rounds, tries, reach=20.0, also=dict(last))
+        yield _paging(plan, daemon)
+
+
+def _paging(plan: Plan, daemon: Daemon) -> Row:
+    """The pages that people look at among as many; the slowest one is the figure."""
+    newest = daemon.client.executions(limit=1)["items"][0]["id"]
+    pages = {
+        "all": "/executions",
+        "flow": "/executions?flow=orders/flow_7",
+        "failed": "/executions?status=ENDED_ERROR",
+        "nobody acknowledged": "/executions?type=FLOW&acknowledged=false",
+        "text": "/executions?q=row",
+        "text, none": "/executions?q=nowhere",
+        "one": f"/executions/{newest}",
+        "overview": "/",
+        "flows": "/flows",
+    }
+    rounds: list[float] = []
+    last: dict[str, float] = {}
+    for _ in range(plan.rounds):
+        for name, path in pages.items():
+            load = http_load.generate(
+                stage.port(daemon), stage.page(daemon, path), requests=plan.count(20), expected="</html>"
+            )
+            last[name] = load.percentile_ms(50)
+        rounds.append(max(last.values()))
+    tries = plan.rounds * len(pages) * plan.count(20)
+    name = f"a page among {plan.executions:,} executions, the slowest one"
+    return Row(name, "ms p50", rounds, tries, reach=100.0, also=dict(last))
 
 
 def pushing(plan: Plan) -> Iterator[Row]:
