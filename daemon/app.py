@@ -476,5 +476,5 @@ def _front(
         *value_pages.ValuePages(work).table(),
         *message_pages.MessagePages(work.asking, subjects).table(),
         *record_pages.RecordPages(work.keeper, work.locking, flows, parts.schedules).table(),
-        *task_pages.TaskPages(parts.tasks).table(),
+        *task_pages.TaskPages(parts.tasks, work.keeper).table(),
     ]

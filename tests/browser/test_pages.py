@@ -291,6 +291,30 @@ def test_a_setting_is_changed_as_yaml(place, tab):
     assert place.daemon.client.kept_one("settings", "limits")["value"] == {"a": 2, "b": ["x"]}
 
 
+def test_what_is_no_yaml_is_told_at_its_line(place, tab):
+    place.daemon.client.keep("settings", "quota", {"value": {"a": 1}})
+    tab.page.goto("/settings/quota")
+    tab.page.locator(".cm-content").click()
+    tab.page.keyboard.press(SELECT_ALL)
+    tab.page.keyboard.insert_text("a: 2\nb: [1, 2\nc: 3\n")
+    expect(tab.page.locator(".cm-lint-marker-error")).to_have_count(1)
+    tab.page.get_by_role("button", name="Save").click()
+    expect(tab.page.get_by_role("alert")).to_contain_text("Line 3")
+    expect(tab.page.locator(".cm-activeLine")).to_have_text("c: 3")
+    assert place.daemon.client.kept_one("settings", "quota")["value"] == {"a": 1}
+    tab.wrong = [one for one in tab.wrong if "400" not in one]
+
+
+def test_a_task_type_says_how_it_is_called_and_which_connections_there_are(place, tab):
+    place.daemon.client.keep("connections", "the forge", {"connection_type": "rest", "value": {"url": "http://x"}})
+    tab.page.goto("/connections")
+    tab.page.get_by_role("link", name="what REST takes").click()
+    expect(tab.page.locator("h1")).to_have_text("REST")
+    expect(tab.page.locator("main")).to_contain_text("this.task('REST', url=…)")
+    tab.page.get_by_role("link", name="the forge").click()
+    expect(tab.page.locator("section:target h2")).to_have_text("the forge")
+
+
 @pytest.fixture(scope="module")
 def pages(place):
     """A page of every kind, with something on it."""
