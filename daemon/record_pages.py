@@ -146,9 +146,12 @@ class RecordPages:
 
     async def list_records(self, request: web.Request) -> web.Response:
         """All records of one type."""
-        type_, title, lead = _LISTED[request.path.strip("/")]
+        plural = request.path.strip("/")
+        type_, title, lead = _LISTED[plural]
         records = [(one, _fields(one), connection_type(one)) for one in await self._all(type_)]
-        return templates.page(request, "records.html", live="/live", title=title, lead=lead, records=records)
+        return templates.page(
+            request, "records.html", live="/live", title=title, lead=lead, plural=plural, records=records
+        )
 
     async def list_schedules(self, request: web.Request) -> web.Response:
         """All schedules, of flows and of records, with their next ticks."""
@@ -168,7 +171,8 @@ class RecordPages:
         """All files."""
         sought = request.query.get("q", "").strip()
         files = [one for one in await self._all("file") if sought.lower() in one["name"].lower()]
-        return templates.page(request, "files.html", files=files, q=sought)
+        sizes = [(one, values.decode(one["size"]) if "size" in one else 0) for one in files]
+        return templates.page(request, "files.html", files=sizes, q=sought)
 
     async def delete_file(self, request: web.Request) -> web.Response:
         """Delete one."""

@@ -84,7 +84,9 @@ def _type(part: Mapping[str, Any]) -> str:
 
 
 def _default(part: Mapping[str, Any]) -> str:
-    return repr(part["default"]) if part.get("default") not in (None, "", [], {}) else ""
+    """Return its default, unless its description tells it already."""
+    is_told = "default" in str(part.get("description", "")).lower()
+    return "" if is_told or part.get("default") in (None, "", [], {}) else repr(part["default"])
 
 
 def _example(name: str, inputs: Mapping[str, Any]) -> str:

@@ -276,6 +276,7 @@ def test_files_are_uploaded_several_at_once(place, tab):
     tab.page.set_input_files("#upload", files)
     tab.page.get_by_role("button", name="Upload").click()
     expect(tab.page.locator("main tbody tr")).to_have_count(2)
+    assert tab.page.locator("main tbody .number").all_inner_texts() == ["10 bytes", "20 bytes"]
     assert place.daemon.client.file("20.txt") == b"x" * 20
 
 

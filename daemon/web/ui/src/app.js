@@ -9,6 +9,7 @@ listenForKeys();
 keepLive();
 for (const log of document.querySelectorAll("[data-log]")) enhanceLogs(log);
 offerCopies();
+document.querySelector("nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" }); // a narrow row scrolls
 unfoldOnDemand();
 for (const form of document.querySelectorAll("form[data-drop]")) import("./upload.js").then(({ takeDrops }) => takeDrops(form));
 const editors = document.querySelectorAll("textarea[data-editor]");
