@@ -321,6 +321,9 @@ def pages(place):
     """A page of every kind, with something on it."""
     run = place.daemon.run
     first, second = run("talks")["id"], run("talks")["id"]
+    guarded, waiting = run("guards")["id"], place.daemon.client.run("asks")["id"]
+    large = place.daemon.client.executions(parent=guarded)["items"][0]["id"]
+    place.daemon.client.create_token("somebody", ["viewer"], flows=["talks"])
     return [
         *(
             "/",
@@ -335,6 +338,8 @@ def pages(place):
             "/messages",
         ),
         *(f"/executions/{one['id']}" for one in (run("parent"), run("fails"), run("hostile"), run("large"))),
+        *(f"/executions/{waiting}", f"/executions/{large}/values?of=outputs&at=/rows", "/audit?refused=on"),
+        "/executions?type=FLOW&acknowledged=false",
         *(f"/compare?a={first}&b={second}", "/sync", "/settings", "/files", "/connections", "/webhooks", "/schedules"),
         *("/vault_configs", "/locks", "/tasks", "/tasks/REST", "/audit", "/access"),
     ]
