@@ -130,8 +130,8 @@ class Pages:
         now_s = time.time()
         if now_s - self._counted_at > _COUNTED_S or not self._hours:
             hours = _hours(now_s)
-            counted = await self._archive.by_hour(f"{hours[0]}:00")
-            self._hours = [Hour(hour, *counted.get(hour, (0, 0))) for hour in hours]
+            counted = await self._archive.by_hour(hours)
+            self._hours = [Hour(hour, *counted[hour]) for hour in hours]
             self._counted_at = now_s
         return self._hours
 
