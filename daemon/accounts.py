@@ -95,7 +95,7 @@ class Accounts:
             asked.name,
             principals.scopes_of(asked.scopes),
             asked.flows,
-            _valid_s(asked.valid) if asked.valid else None,
+            valid_s(asked.valid) if asked.valid else None,
             request[routes.PRINCIPAL].name,
         )
         shown = await self._view(token)
@@ -117,19 +117,25 @@ class Accounts:
         return paging.linked(request, list(entries), paging.written_cursor(begin) if begin else "")
 
     async def _view(self, token: token_store.Token) -> dict[str, Any]:
-        return {
-            "id": token.id,
-            "name": token.name,
-            "scopes": token.scopes,
-            "flows": token.flows,
-            "created_at": token.created_at,
-            "created_by": token.created_by,
-            "expires_at": token.expires_at,
-            "last_used_at": self._tokens.last_used(token),
-        }
+        return view(token, self._tokens)
 
 
-def _valid_s(text: str) -> float:
+def view(token: token_store.Token, tokens: token_store.TokenStore) -> dict[str, Any]:
+    """Return a token as people see it."""
+    return {
+        "id": token.id,
+        "name": token.name,
+        "scopes": token.scopes,
+        "flows": token.flows,
+        "created_at": token.created_at,
+        "created_by": token.created_by,
+        "expires_at": token.expires_at,
+        "last_used_at": tokens.last_used(token),
+    }
+
+
+def valid_s(text: str) -> float:
+    """Return for how many seconds a token is good, as people write it; raises ``InvalidRequest``."""
     try:
         seconds = written.duration_s(text)
     except ValueError as error:

@@ -264,6 +264,7 @@ def flow_view(flow: model.Flow) -> dict[str, Any]:
         "policies": flow.metadata.policies,
         "dependencies": flow.metadata.dependencies,
         "venv": flow.venv,
+        "input_schema": msgspec.Raw(flow.metadata.input_schema.encode() or b"null"),
     }
 
 

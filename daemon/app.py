@@ -71,8 +71,10 @@ from . import (
     stage,
     stream,
     surroundings,
+    sync_pages,
     task_pages,
     timetable,
+    value_pages,
     webhooks,
 )
 
@@ -468,10 +470,12 @@ def _front(
         *history_pages.HistoryPages(flows, past, synchroniser.authoring).table(),
         *hooks.table(),
         *pushes.Pushes(synchroniser, surroundings.believed(settings)).table(),
+        *sync_pages.SyncPages(synchroniser).table(),
         *pages.Pages(work, archive, flows, synchroniser, subjects, folder).table(),
         *flow_pages.FlowPages(work, archive, flows, synchroniser, subjects).table(),
         *execution_pages.ExecutionPages(work, archive, flows, parts.hub, subjects).table(),
+        *value_pages.ValuePages(work).table(),
         *message_pages.MessagePages(work.asking, subjects).table(),
         *record_pages.RecordPages(work.keeper, work.locking, flows, parts.schedules).table(),
-        *task_pages.TaskPages(parts.tasks).table(),
+        *task_pages.TaskPages(parts.tasks, work.keeper).table(),
     ]

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -32,6 +32,8 @@ _SYNC_S = 1.0
 _HEAD_S = 86400.0
 #: More than the longest line: names and paths are bounded by the request's head.
 _LINE_BYTES_MAX = 64 * 1024
+#: So many lines are looked through for one page of those that are sought.
+_LOOKED_MAX = 5000
 _READ_BYTES_MAX = 4 * 1024 * 1024
 
 
@@ -53,6 +55,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     before: str = ""
     after: str = ""
     prev: str = ""
+
+
+#: Whether a line is one of those that are looked for.
+Chosen = Callable[[Entry], bool]
 
 
 class Audit:
@@ -147,6 +153,21 @@ class Audit:
             raise errors.InvalidRequest("the cursor is not one of this list", hint="leave it out")
         lines = text.splitlines(keepends=True)[1 if begin else 0 :][-limit:]  # what begins in the middle is half a line
         return [msgspec.json.decode(line, type=Entry) for line in reversed(lines)], last - sum(map(len, lines))
+
+    def search(self, chosen: Chosen, limit: int, end: int | None = None) -> tuple[list[Entry], int]:
+        """Return up to ``limit`` lines that are ``chosen``, as ``latest`` does; fewer where they are far apart, with
+        where to go on. Blocking."""
+        found: list[Entry] = []
+        for _ in range(_LOOKED_MAX // limit):
+            entries, begin = self.latest(limit, end)
+            for number, entry in enumerate(entries, 1):
+                found += [entry] if chosen(entry) else []
+                if len(found) == limit and number < len(entries):
+                    return found, self.latest(number, end)[1]
+            end = begin
+            if len(found) == limit or not begin:
+                break
+        return found, end or 0
 
 
 def verify(lines: Iterable[bytes], known_head: str = "") -> tuple[int, str]:

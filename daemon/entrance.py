@@ -81,7 +81,7 @@ class Entrance:
         return [
             *login.Login(self.guard, self._provider, secure=self._secure).table(),
             *accounts.Accounts(self._tokens, self.guard, self._audit).table(),
-            *account_pages.AccountPages(self._tokens, self._audit).table(),
+            *account_pages.AccountPages(self._tokens, self.guard, self._audit).table(),
         ]
 
     def announce(self, url: str) -> str:

@@ -13,16 +13,31 @@ It decides nothing: what may be done is ``influence``'s, what a record tells ``c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Collection
 
 import msgspec
 import multidict
 from aiohttp import web
 
-from ..engine import errors, events, lifecycle, model, ports
+from ..engine import errors, events, ids, lifecycle, model, ports
 from ..engine.records import index, listing
 from ..engine.running import dispatcher
-from . import api, chronicle, excerpt, reach, routes, stream, templates, timeline
+from . import (
+    answers,
+    api,
+    chronicle,
+    excerpt,
+    principals,
+    questions,
+    reach,
+    routes,
+    stream,
+    templates,
+    timeline,
+    value_pages,
+)
 from .reach import Reach
 
 _NAMES_MAX = 200
@@ -30,6 +45,9 @@ _NAMES_MAX = 200
 _LONG_RECORD = 2000
 _TREE_MAX = 150
 _TREE_DEPTH = 6
+_QUESTIONS_MAX = 20
+#: So many pages are looked through for what somebody who is limited may see.
+_PAGES_MAX = 10
 
 
 class Branch(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +93,10 @@ class ExecutionPages:
             row("POST", one + "/cancel", self.cancel_execution, "cancel it from its page"),
             row("POST", one + "/pause", self.pause_execution, "let it stand still, from its page"),
             row("POST", one + "/resume", self.resume_execution, "let it go on, from its page"),
+            row(
+                "POST", one + "/acknowledge", self.acknowledge_execution, "say that its failure is known, from its page"
+            ),
+            row("POST", "/executions/acknowledge", self.acknowledge, "likewise of several", Reach.FILTERED),
             row("POST", one + "/restart", self.restart_execution, "let it begin anew, from its page"),
         ]
 
@@ -83,13 +105,13 @@ class ExecutionPages:
     async def list_executions(self, request: web.Request) -> web.Response:
         """A page of executions, newest first."""
         given = multidict.MultiDict((key, value) for key, value in request.query.items() if value.strip())
-        page = await self._archive.query(api.listing_query(given, self._flows.current()))
+        page = await self._theirs(request[routes.PRINCIPAL], api.listing_query(given, self._flows.current()))
         older = request.rel_url.with_query(given).update_query(cursor=page.cursor) if page.cursor else None
         return templates.page(
             request,
             "executions.html",
             live="" if given.get("cursor") else "/live",
-            items=await self._subjects.theirs(request[routes.PRINCIPAL], page.items),
+            items=page.items,
             given=given,
             older=older,
             statuses=list(lifecycle.Status),
@@ -97,9 +119,20 @@ class ExecutionPages:
             names=sorted(filter(request[routes.PRINCIPAL].may_touch, self._flows.current().flows))[:_NAMES_MAX],
         )
 
+    async def _theirs(self, who: principals.Principal, query: listing.Query) -> listing.Page:
+        """Return a page of what ``who`` may see: the next ones are asked for until there is something, or enough."""
+        page = await self._archive.query(query)
+        items = await self._subjects.theirs(who, page.items)
+        for _ in range(_PAGES_MAX if who.limited else 0):
+            if len(items) >= query.limit or not page.cursor:
+                break
+            page = await self._archive.query(msgspec.structs.replace(query, cursor=page.cursor))
+            items += await self._subjects.theirs(who, page.items)
+        return listing.Page(items, page.cursor)
+
     async def show_execution(self, request: web.Request) -> web.Response:
         """Everything about one execution that fits on a page."""
-        execution = request.match_info["id"]
+        execution, who = request.match_info["id"], request[routes.PRINCIPAL]
         state = await self._work.load(execution)
         record = await self._archive.events_of(execution)
         started = await self._archive.query(listing.Query(parent=execution, limit=listing.LIMIT_MAX))
@@ -112,15 +145,19 @@ class ExecutionPages:
             "execution.html",
             live="" if still else f"/live?execution={state.id}",
             state=state,
-            flow=self._flows.current().flows.get(state.flow_name),
+            flow=self._flows.current().flows.get(state.flow_name) if who.may_touch(state.flow_name) else None,
+            parent=state.parent if state.parent and await self._subjects.is_theirs(who, state.parent) else "",
             told=await chronicle.told(self._work.ledger, record),
             follow_after=None if over else record[-1].seq if record else 0,
             children=children,
             tree=await self._tree(started, _TREE_DEPTH),
             picture=timeline.draw(record, children, time.time()),
             failing=await self._failing(state),
-            previous=await self._previous(state),
-            questions=[one for one in self._work.asking.all(pending=True) if one.execution == execution],
+            key=ids.new_id(),
+            inputs=await value_pages.first_look(self._work.ledger.contents, state.inputs),
+            outputs=await value_pages.first_look(self._work.ledger.contents, state.output),
+            previous=await self._previous(who, state),
+            questions=await self._questions(execution, children),
             can_restart=self._work.influence.can_restart(execution),
             reload_s=0 if still else 2 if len(record) < _LONG_RECORD else 10,
         )
@@ -136,6 +173,14 @@ class ExecutionPages:
             branches.append(Branch(execution=child, children=grown, left_out=1 if below.cursor else 0))
         return branches[:_TREE_MAX]
 
+    async def _questions(self, execution: str, children: Collection[str]) -> list[questions.Question]:
+        """Return what it asks and asked, and what those it started are asking."""
+        asked = self._work.asking
+        chosen = [
+            one for one in asked.all() if one.execution == execution or (one.pending and one.execution in children)
+        ]
+        return [await questions.shown(asked, one) for one in chosen[:_QUESTIONS_MAX]]
+
     async def _failing(self, state: model.Execution) -> excerpt.Excerpt | None:
         """Return the lines around the one that failed, of the very commit that ran."""
         failure = state.failure
@@ -144,12 +189,13 @@ class ExecutionPages:
         path = self._flows.snapshot(state.commit) / failure.file
         return await asyncio.to_thread(excerpt.read, self._flows.snapshot(state.commit), path, failure.line)
 
-    async def _previous(self, state: model.Execution) -> listing.Summary | None:
+    async def _previous(self, who: principals.Principal, state: model.Execution) -> listing.Summary | None:
         """Return the run of the same flow before this one, to compare it with."""
         if not state.flow_name or state.type == "TASK":
             return None
         page = await self._archive.query(listing.Query(flow=state.flow_name, until=state.created_at, limit=1))
-        return page.items[0] if page.items else None
+        theirs = await self._subjects.theirs(who, page.items)
+        return theirs[0] if theirs else None
 
     async def follow_log(self, request: web.Request) -> web.StreamResponse:
         """Its log as it grows: each line a finished row."""
@@ -217,6 +263,22 @@ class ExecutionPages:
         if self._work.influence.can_restart(execution):
             self._work.influence.restart(execution, request[routes.PRINCIPAL].name)
         return await self._shown_again(execution)
+
+    async def acknowledge_execution(self, request: web.Request) -> web.Response:
+        """Say that somebody knows that it failed and show it again; one that did not fail is simply shown."""
+        execution = request.match_info["id"]
+        if (await self._work.load(execution)).status is lifecycle.Status.ENDED_ERROR:
+            await self._work.acknowledge(execution, request[routes.PRINCIPAL].name)
+        return await self._shown_again(execution)
+
+    async def acknowledge(self, request: web.Request) -> web.Response:
+        """Say so of those that were listed, as many as are theirs, and list what is left."""
+        who = request[routes.PRINCIPAL]
+        for execution in (await answers.form_of(request)).get("ids", "").split()[: listing.LIMIT_MAX]:
+            if await self._subjects.is_theirs(who, execution):
+                with contextlib.suppress(errors.NotFound, errors.Conflict):
+                    await self._work.acknowledge(execution, who.name)
+        return templates.redirect("/executions?acknowledged=false")
 
     async def _shown_again(self, execution: str) -> web.Response:
         """Show it when what was asked for is on disk."""

@@ -30,7 +30,7 @@ from ..engine.guest import flow_api
 from ..engine.records import index, listing
 from ..engine.running import dispatcher
 from ..sync import check, sources
-from . import answers, api, authoring, reach, routes, templates, wording
+from . import answers, api, authoring, reach, routes, run_inputs, templates, wording
 from .reach import Reach
 
 _FLOWS_MAX = 300  # on one page; a search finds the others
@@ -132,29 +132,33 @@ class FlowPages:
 
     async def show_flow(self, request: web.Request) -> web.Response:
         """One flow; the form holds the inputs of the execution ``like``, if one is named."""
-        inputs = "{}"
+        text = "{}"
         if like := request.query.get("like"):
+            await self._subjects.check(request[routes.PRINCIPAL], Reach.EXECUTION, {"id": like})
             given = (await self._work.load(like)).inputs
             given = given.shown if isinstance(given, model.Sealed) else given  # what was secret is typed again
-            inputs = "{}" if isinstance(given, events.Blob) else wording.indented(bytes(given))
-        return await self._flow_page(request, inputs)
+            text = "{}" if isinstance(given, events.Blob) else wording.indented(bytes(given))
+        return await self._flow_page(request, run_inputs.Typed.prefilled(text))
 
     async def run_flow(self, request: web.Request) -> web.Response:
-        """Run it with the inputs of the form; inputs that are no JSON object come back to be mended."""
-        form = await answers.form_of(request)
-        text = form.get("inputs", "").strip() or "{}"
+        """Run it with what was typed; what does not fit comes back to be mended."""
+        typed = run_inputs.Typed.sent(await answers.form_of(request))
+        name = request.match_info["name"]
         try:
-            inputs = answers.checked_inputs(text.encode())
-            commit = await self._origin.commit(request.match_info["name"], form.get("ref", "").strip())
-            accepted = await self._work.submit(_submission(request, form, commit, inputs))
-        except errors.InvalidRequest as error:
-            return await self._flow_page(request, text, error)
+            commit = await self._origin.commit(name, typed.ref)
+            flow = self._flows.find(name, commit)
+            inputs = typed.inputs(flow.metadata.input_schema)
+            protect = run_inputs.check(flow, inputs)
+            accepted = await self._work.submit(_submission(request, typed, commit, inputs, protect))
+        except (errors.InvalidRequest, errors.InputsUnfit) as error:
+            return await self._flow_page(request, typed, error)
         return templates.redirect(f"/executions/{accepted.execution}")
 
     async def _flow_page(
-        self, request: web.Request, inputs: str, error: errors.HeadraceError | None = None
+        self, request: web.Request, typed: run_inputs.Typed, error: errors.HeadraceError | None = None
     ) -> web.Response:
         flow = self._flows.find(request.match_info["name"])
+        schema = flow.metadata.input_schema
         who = request[routes.PRINCIPAL]
         recent = (await self._archive.query(listing.Query(flow=flow.name, limit=_RECENT))).items
         users = await asyncio.to_thread(self._users, flow.name)
@@ -167,7 +171,13 @@ class FlowPages:
             sources=await asyncio.to_thread(self._sources, flow),
             users=[name for name in users if who.may_touch(name)],
             recent=await self._subjects.theirs(who, recent),
-            inputs=inputs,
+            inputs=typed.text(schema),
+            controls=typed.controls(schema, getattr(error, "wrong", {})),
+            as_json=typed.as_json,
+            versions=[
+                one for one in await asyncio.to_thread(self._flows.kept, flow.source) if one.commit != flow.commit
+            ],
+            ref=typed.ref,
             error=error,
             key=ids.new_id(),
         )
@@ -353,14 +363,17 @@ def _members(owner: type) -> list[dict[str, str]]:
     return found
 
 
-def _submission(request: web.Request, form: dict[str, str], commit: str, inputs: bytes) -> model.Submission:
+def _submission(
+    request: web.Request, typed: run_inputs.Typed, commit: str, inputs: bytes, protect: tuple[str, ...]
+) -> model.Submission:
     """Return the run that a form asks for. A form has its own key, so a button pressed twice runs the flow once."""
-    who, flow, key = request[routes.PRINCIPAL].name, request.match_info["name"], form.get("key", "")
+    who, flow, key = request[routes.PRINCIPAL].name, request.match_info["name"], typed.key
     return model.Submission(
         flow=flow,
         commit=commit,
         inputs=inputs,
         created_by=who,
+        protect_inputs=protect,
         key=f"page:{who}:{key[:40]}" if key else "",
         key_digest=hashlib.sha256(flow.encode() + b"\0" + inputs).hexdigest() if key else "",
     )

@@ -1,30 +1,44 @@
-"""The first page, and the page of the source.
+"""The first page, GET /: what needs somebody, what runs, what ended lately, how the daemon is.
 
-    GET  /                       what needs somebody, what runs, what ended lately, how the daemon is
-    GET  /sync · POST /sync      how the source is doing; look now
-
-The other pages: ``flow_pages``, ``history_pages``, ``execution_pages``, ``message_pages``, ``record_pages``,
-``task_pages``, ``account_pages``. Like the API each handler parses, calls and renders, and everything goes through the
-same doors. Pages decide nothing: who may is ``access``'s, what a page looks like the templates'.
+The other pages: ``sync_pages``, ``flow_pages``, ``history_pages``, ``execution_pages``, ``value_pages``,
+``message_pages``, ``record_pages``, ``task_pages``, ``account_pages``. Like the API each handler parses, calls and
+renders, and everything goes through the same doors. Pages decide nothing: who may is ``access``'s, what a page looks
+like the templates'.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
+import time
 from pathlib import Path
 
+import msgspec
 from aiohttp import web
 
-from ..engine import ports
+from ..engine import errors, model, ports
 from ..engine.records import index, listing
 from ..engine.running import dispatcher
+from ..engine.state import messages
 from ..sync import sources
 from . import principals, reach, routes, templates
 from .reach import Reach
 
 _UNFINISHED = ("RUNNING", "WAITING", "QUEUED", "PAUSED")
 _SHOWN = 12
+#: Failures count as news for a week, and nobody counts more of them than that.
+_FAILURES_S = 7 * 86400.0
+_FAILURES_MAX = 100
+_COUNTED_S = 60.0
+
+
+class Hour(msgspec.Struct, frozen=True):
+    """An hour (``2026-01-31T08``), how many executions of flows began in it, and how many of them failed."""
+
+    name: str
+    count: int
+    failed: int
 
 
 class Pages:
@@ -45,28 +59,41 @@ class Pages:
         self._flows = flows
         self._synchroniser = synchroniser
         self._state = state
+        self._hours: list[Hour] = []
+        self._counted_at = 0.0
         templates.show_signals(self._signals)
 
     def table(self) -> list[routes.Route]:
         """Return the routes."""
 
-        route = routes.Route
-        return [
-            route("GET", "/", "read", self.home, "the first page", Reach.FILTERED, page=True),
-            route("GET", "/sync", "read", self.show_sync, "the page of the source", page=True),
-            route("POST", "/sync", "run", self.sync_now, "look for new commits from its page", page=True),
-        ]
+        return [routes.Route("GET", "/", "read", self.home, "the first page", Reach.FILTERED, page=True)]
 
-    def _signals(self, who: principals.Principal) -> dict[str, int]:
-        """What the navigation tells: how many wait for a person, are broken, cannot be followed."""
-        if who.limited:
-            return {}
-        sync = self._synchroniser.status()
+    async def _signals(self, who: principals.Principal) -> dict[str, int]:
+        """What the navigation tells: what failed and nobody knows, how many wait for a person, are broken, cannot be
+        followed."""
+        flows = self._flows.current().flows
         return {
-            "/messages": len(self._work.asking.all(pending=True)),
-            "/flows": len(sync.broken),
-            "/sync": int(sync.state == "degraded"),
+            "/executions": len(await self._unknown_failures(who)),
+            "/messages": len(await self._asking(who)),
+            "/flows": sum(flow.broken is not None for name, flow in flows.items() if who.may_touch(name)),
+            "/sync": 0 if who.limited else int(self._synchroniser.status().state == "degraded"),
         }
+
+    async def _unknown_failures(self, who: principals.Principal) -> list[listing.Summary]:
+        """Return what failed lately and nobody acknowledged; what another execution started is that one's to judge."""
+        since = model.timestamp(time.time() - _FAILURES_S)
+        query = listing.Query(type="FLOW", acknowledged=False, since=since, limit=_FAILURES_MAX)
+        with contextlib.suppress(errors.NotAccepting):  # the index is being made
+            found = (await self._archive.query(query)).items
+            return await self._subjects.theirs(who, [one for one in found if not one.parent])
+        return []
+
+    async def _asking(self, who: principals.Principal) -> list[messages.Message]:
+        """Return the messages that wait for an answer and are theirs to answer."""
+        pending = self._work.asking.all(pending=True)
+        if not who.limited:
+            return pending
+        return [one for one in pending if one.execution and await self._subjects.is_theirs(who, one.execution)]
 
     async def home(self, request: web.Request) -> web.Response:
         """What matters now."""
@@ -75,16 +102,15 @@ class Pages:
         unfinished = (await query(listing.Query(status=_UNFINISHED, limit=listing.LIMIT_MAX))).items
         latest = (await query(listing.Query(type="FLOW", limit=listing.LIMIT_MAX))).items
         unfinished, latest = await theirs(who, unfinished), await theirs(who, latest)
-        pending = self._work.asking.all(pending=True)
-        if who.limited:
-            pending = [one for one in pending if one.execution and await self._subjects.is_theirs(who, one.execution)]
         disk = await asyncio.to_thread(shutil.disk_usage, self._state)
         return templates.page(
             request,
             "home.html",
             live="/live",
             flows=flows,
-            pending=pending,
+            pending=await self._asking(who),
+            unknown=len(await self._unknown_failures(who)),
+            hours=[] if who.limited else await self._last_day(),
             broken=[flow for _, flow in sorted(flows.items()) if flow.broken],
             failing=_failing(latest),
             stuck=[one for one in unfinished if one.status == "PAUSED"][:_SHOWN],
@@ -99,14 +125,20 @@ class Pages:
             stalled=self._work.ledger.journal.stalled or self._work.ledger.journal.scarce,
         )
 
-    async def show_sync(self, request: web.Request) -> web.Response:
-        """What is published, and how the source is doing."""
-        return templates.page(request, "sync.html", live="/live", sync=self._synchroniser.status())
+    async def _last_day(self) -> list[Hour]:
+        """Return how many flows ran in each of the last 24 hours; counted anew once a minute at most."""
+        now_s = time.time()
+        if now_s - self._counted_at > _COUNTED_S or not self._hours:
+            hours = _hours(now_s)
+            counted = await self._archive.by_hour(hours)
+            self._hours = [Hour(hour, *counted[hour]) for hour in hours]
+            self._counted_at = now_s
+        return self._hours
 
-    async def sync_now(self, request: web.Request) -> web.Response:
-        """Look now, wait a moment for it, and show how it went."""
-        await self._synchroniser.sync_now(10.0)
-        return templates.redirect("/sync")
+
+def _hours(now_s: float) -> list[str]:
+    """Return the names of the last 24 hours, the present one last."""
+    return [model.timestamp(now_s - 3600 * back)[:13] for back in reversed(range(24))]
 
 
 def _failing(latest: list[listing.Summary]) -> list[tuple[listing.Summary, int]]:

@@ -2,6 +2,7 @@
 
     GET  /settings                       all of them; GET /settings/{name} one, with its value as YAML
     POST /settings/{name} · …/delete     change it, delete it; ``name`` of the form makes a new one
+    POST /edit/yaml                      what is wrong with a text, for the editor's margin (JSON)
     GET  /files · POST /files/delete     all of them, with a place to drop more (scripts send them through the API)
     GET  /connections · /vault_configs
     GET  /schedules                      those of flows and of records, and when each is due next
@@ -53,6 +54,9 @@ class RecordPages:
             row("GET", "/settings/{name}", self.show_setting, "the page of one setting"),
             row("POST", "/settings/{name}", self.save_setting, "change a setting from its page"),
             row("POST", "/settings/{name}/delete", self.delete_setting, "delete a setting from its page"),
+            routes.Route(
+                "POST", "/edit/yaml", "read", self.check_yaml, "what is wrong with a YAML text", audited=False
+            ),
             row("GET", "/files", self.list_files, "the page of files"),
             row("POST", "/files/delete", self.delete_file, "delete a file from its page"),
             row("GET", "/schedules", self.list_schedules, "the page of schedules"),
@@ -82,17 +86,28 @@ class RecordPages:
         name = request.match_info.get("name") or form.get("name", "").strip()
         text = form.get("value", "")
         try:
-            value = msgspec.Raw(values.checked(msgspec.json.encode(_loaded(text)), "the setting"))
+            value = _value(text)
             await self._note(request, "setting", name)
             await self._keeper.save("setting", name, {"value": value}, _actor(request))
-        except (yaml.YAMLError, TypeError, ValueError) as error:
-            refused = errors.InvalidRequest(f"this is no YAML: {str(error)[:300]}")
-            return self._setting_page(request, await self._shown(name), text, refused)
+        except NoYaml as problem:
+            refused = errors.InvalidRequest(f"line {problem.line}: {problem.message}")
+            return self._setting_page(request, await self._shown(name), text, refused, problem.line)
         except errors.InvalidRequest as error:
             return self._setting_page(request, await self._shown(name), text, error)
         await self._keeper.durable()
         answers.note_change(request, after=preconditions.tag_of(await self._keeper.show("setting", name)))
         return templates.redirect(f"/settings/{wording.segment(name)}")
+
+    async def check_yaml(self, request: web.Request) -> web.Response:
+        """What is wrong with a text, and in which line, for the margin of the editor."""
+        problems: list[dict[str, Any]] = []
+        try:
+            _value((await answers.body_of(request, values.VALUE_BYTES_MAX)).decode("utf-8", "replace"))
+        except NoYaml as problem:
+            problems = [{"line": problem.line, "message": problem.message, "severity": "error"}]
+        except errors.InvalidRequest as error:
+            problems = [{"line": 1, "message": error.message, "severity": "error"}]
+        return answers.json_answer({"problems": problems})
 
     async def delete_setting(self, request: web.Request) -> web.Response:
         """Delete it."""
@@ -116,18 +131,27 @@ class RecordPages:
         return {"name": name, "is_declared": False}
 
     def _setting_page(
-        self, request: web.Request, setting: dict[str, Any], text: str, error: errors.HeadraceError | None = None
+        self,
+        request: web.Request,
+        setting: dict[str, Any],
+        text: str,
+        error: errors.HeadraceError | None = None,
+        line: int = 0,
     ) -> web.Response:
         status = 200 if error is None else error.http_status
-        return templates.page(request, "setting.html", status=status, setting=setting, text=text, error=error)
+        shown: dict[str, Any] = {"setting": setting, "text": text, "error": error, "line": line}
+        return templates.page(request, "setting.html", status=status, **shown)
 
     # -- the others -------------------------------------------------------------------------------------------------
 
     async def list_records(self, request: web.Request) -> web.Response:
         """All records of one type."""
-        type_, title, lead = _LISTED[request.path.strip("/")]
-        records = [(one, _fields(one)) for one in await self._all(type_)]
-        return templates.page(request, "records.html", live="/live", title=title, lead=lead, records=records)
+        plural = request.path.strip("/")
+        type_, title, lead = _LISTED[plural]
+        records = [(one, _fields(one), connection_type(one)) for one in await self._all(type_)]
+        return templates.page(
+            request, "records.html", live="/live", title=title, lead=lead, plural=plural, records=records
+        )
 
     async def list_schedules(self, request: web.Request) -> web.Response:
         """All schedules, of flows and of records, with their next ticks."""
@@ -147,7 +171,8 @@ class RecordPages:
         """All files."""
         sought = request.query.get("q", "").strip()
         files = [one for one in await self._all("file") if sought.lower() in one["name"].lower()]
-        return templates.page(request, "files.html", files=files, q=sought)
+        sizes = [(one, values.decode(one["size"]) if "size" in one else 0) for one in files]
+        return templates.page(request, "files.html", files=sizes, q=sought)
 
     async def delete_file(self, request: web.Request) -> web.Response:
         """Delete one."""
@@ -173,17 +198,51 @@ def _actor(request: web.Request) -> keeper.Actor:
     return keeper.Actor(request[routes.PRINCIPAL].name)
 
 
-def _loaded(text: str) -> Any:
-    """Return what a YAML text means. An alias is refused: a few of them, nested, are more than any memory holds."""
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-        raise ValueError("aliases (*name) are not taken here")
-    return yaml.safe_load(text)
+class NoYaml(Exception):
+    """A text that is no YAML, or means something that is not kept: in which line, and what is wrong."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+        self.message = message
+
+
+def _line(mark: Any) -> int:
+    """Return the number of the line that a mark of the parser is in; the first if it has none."""
+    return 1 if mark is None else int(mark.line) + 1
+
+
+def _value(text: str) -> msgspec.Raw:
+    """Return what a YAML text means as JSON; raises ``NoYaml``, and ``InvalidRequest`` for what is too large.
+
+    An alias is refused: a few of them, nested, are more than any memory holds."""
+    try:
+        for event in yaml.parse(text, yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise NoYaml(_line(event.start_mark), "aliases (*name) are not taken here")
+        meant = yaml.safe_load(text)
+        return msgspec.Raw(values.checked(msgspec.json.encode(meant), "the setting"))
+    except yaml.MarkedYAMLError as error:
+        line = _line(error.problem_mark or error.context_mark)
+        raise NoYaml(line, wording.plain(str(error.problem or error.context))[:300]) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, int(error.position)) + 1
+        raise NoYaml(line, f"the character {chr(error.character)!r} may not stand here") from None
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+        raise NoYaml(1, f"this cannot be kept as JSON: {str(error)[:300]}") from None
 
 
 def _yaml(value: Any) -> str:
     """Return a value as YAML, for people to edit."""
     plain = values.decode(value) if isinstance(value, msgspec.Raw) else value
     return str(yaml.safe_dump(plain, allow_unicode=True, sort_keys=False)).removesuffix("...\n")
+
+
+def connection_type(record: dict[str, Any]) -> str:
+    """Return the task type that a connection is for, empty for other records and for those that say none."""
+    raw = record.get("connection_type")
+    said = values.decode(raw) if isinstance(raw, msgspec.Raw) else raw
+    return said.upper() if isinstance(said, str) else ""
 
 
 def _fields(record: dict[str, Any]) -> str:

@@ -147,6 +147,8 @@ class Desk:
         if route.scope == access.PUBLIC:
             return await route.handler(request)
         principal = await self._guard.check(request, route.scope, route.touches)
+        if route.page and request.method in ("GET", "POST"):
+            await templates.look_around(request, principal)
         with self._guard.present(principal, request):
             response = await route.handler(request)
             if request.method in _SAFE_METHODS and not response.prepared:

@@ -3,6 +3,7 @@
     POST /api/v1/flows/{name}/run        the flow of the address
     POST /api/v1/executions              the flow, or the text of a script, in the body
     POST /api/v1/executions/{id}/rerun   what that execution ran, with its inputs or with others
+    POST /executions/{id}/rerun          the same with its inputs, from its page
 
 Each records the request, waits as long as its sender wants, and shows the execution. An ``Idempotency-Key`` makes it
 safe to ask again, a ``traceparent`` says which trace the execution belongs to. Called by ``app`` for the route table.
@@ -19,7 +20,7 @@ from aiohttp import web
 from ..engine import errors, events, model, traces, values
 from ..engine.running import dispatcher, views
 from ..sync import sources
-from . import answers, operations, reach, routes, shapes
+from . import answers, operations, reach, routes, run_inputs, shapes, templates
 from .reach import Reach
 
 #: Inputs of a run; larger data belongs into files.
@@ -92,6 +93,11 @@ class Runs:
                 touches=Reach.EXECUTION,
                 tells=tells(shapes.RerunBody),
             ),
+            route(
+                *("POST", "/executions/{id}/rerun", "run", self.rerun_from_page, "run it again from its page"),
+                touches=Reach.EXECUTION,
+                page=True,
+            ),
         ]
 
     async def run_flow(self, request: web.Request) -> web.Response:
@@ -101,7 +107,7 @@ class Runs:
         flow = request.match_info["name"]
         inputs = answers.checked_inputs(bytes(asked.inputs))
         commit = await self._origin.commit(flow, asked.ref)
-        wanted = model.Submission(flow=flow, commit=commit, inputs=inputs, name=asked.name)
+        wanted = self._declared(model.Submission(flow=flow, commit=commit, inputs=inputs, name=asked.name))
         return await self._run(request, wanted, flow, body)
 
     async def create_execution(self, request: web.Request) -> web.Response:
@@ -121,7 +127,14 @@ class Runs:
             inputs=answers.checked_inputs(bytes(asked.inputs)),
             name=asked.name,
         )
+        if asked.flow:
+            wanted = self._declared(wanted)
         return await self._run(request, wanted, asked.flow, body)
+
+    def _declared(self, wanted: model.Submission) -> model.Submission:
+        """Return the run with what its flow declares secret protected; raises ``InputsUnfit``."""
+        protect = run_inputs.check(self._origin.flows.find(wanted.flow, wanted.commit), wanted.inputs)
+        return msgspec.structs.replace(wanted, protect_inputs=protect)
 
     async def rerun(self, request: web.Request) -> web.Response:
         """The same flow or script again. What came in through a webhook stays as little trusted as it was."""
@@ -129,6 +142,21 @@ class Runs:
         asked = answers.decoded(body, RerunRequest)
         before = await self._work.load(request.match_info["id"])
         return await self._run(request, await self.wanted_again(request, before, asked), before.id, body)
+
+    async def rerun_from_page(self, request: web.Request) -> web.Response:
+        """Run it again with the same inputs and go there; a button that is pressed twice does so once."""
+        form = await answers.form_of(request)
+        version: Literal["latest", "same"] = "same" if form.get("version") == "same" else "latest"
+        before = await self._work.load(request.match_info["id"])
+        wanted = await self.wanted_again(request, before, RerunRequest(version=version))
+        who, key = request[routes.PRINCIPAL].name, form.get("key", "")[:40]
+        signed = msgspec.structs.replace(
+            wanted,
+            created_by=who,
+            key=f"page:{who}:{key}" if key else "",
+            key_digest=hashlib.sha256(f"{before.id} {version}".encode()).hexdigest() if key else "",
+        )
+        return templates.redirect(f"/executions/{(await self._work.submit(signed)).execution}")
 
     async def wanted_again(
         self, request: web.Request, before: model.Execution, asked: RerunRequest

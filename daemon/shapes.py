@@ -133,6 +133,7 @@ class Flow(msgspec.Struct, kw_only=True):
     policies: dict[str, Any]
     dependencies: list[str] | None
     venv: str
+    input_schema: dict[str, Any] | None
 
 
 class FlowWithScript(msgspec.Struct, kw_only=True):
@@ -155,6 +156,7 @@ class FlowWithScript(msgspec.Struct, kw_only=True):
     policies: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     dependencies: list[str] | msgspec.UnsetType | None = msgspec.UNSET
     venv: str | msgspec.UnsetType = msgspec.UNSET
+    input_schema: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class FlowDiff(msgspec.Struct, kw_only=True):

@@ -12,7 +12,7 @@ import importlib.resources
 import shlex
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import jinja2
@@ -63,15 +63,22 @@ _environment.globals |= {
     "css": f"/style.css?{_CSS_TAG}",
     "script": assets.SCRIPT,
 }
+Signals = Callable[[principals.Principal], Awaitable[dict[str, int]]]
+#: What the navigation of this request's pages tells, by the address of the page.
+_SIGNALS = web.RequestKey("signals", dict[str, int])
 #: What ``show_signals`` was given.
-_signals: list[Callable[[principals.Principal], dict[str, int]]] = [lambda _: {}]
+_signals: list[Signals] = []
 
 
 def page(request: web.Request, template: str, *, status: int = 200, **shown: Any) -> web.Response:
     """Return a page made of ``template`` and what it shows."""
     shown.setdefault("live", "")
+    if request.method not in ("GET", "HEAD"):
+        shown["live"] = ""  # what was sent and refused stands at an address that cannot be fetched again
     who = request.get(access.PRINCIPAL)
-    shown["signals"] = {} if who is None else _signals[0](who)
+    shown["signals"] = request.get(_SIGNALS, {})
+    shown["may"] = frozenset() if who is None else who.scopes
+    shown["is_limited"] = who is not None and who.limited
     text = _environment.get_template(template).render(
         shown, form_token=request.get(access.FORM_TOKEN, ""), here=request.path, now_s=time.time()
     )
@@ -85,9 +92,15 @@ def fragment(template: str, **shown: Any) -> str:
     return _environment.get_template(template).render(shown)
 
 
-def show_signals(signals: Callable[[principals.Principal], dict[str, int]]) -> None:
+def show_signals(signals: Signals) -> None:
     """Have the navigation of every page show how many things need somebody, by the address of their page."""
-    _signals[0] = signals
+    _signals[:] = [signals]
+
+
+async def look_around(request: web.Request, who: principals.Principal) -> None:
+    """Find out what the navigation of the page that is made next tells."""
+    for signals in _signals:
+        request[_SIGNALS] = await signals(who)
 
 
 def redirect(location: str) -> web.Response:

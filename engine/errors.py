@@ -6,6 +6,7 @@ A flow's failure is data, not one of these: see ``events.Failure``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -37,10 +38,27 @@ class InvalidRequest(HeadraceError):
 
 
 class AnswerRefused(HeadraceError):
-    """An answer does not fit the form; the words name every wrong field, and the form stays open."""
+    """An answer does not fit the form; the words name every wrong field, and the form stays open. ``wrong``: by key."""
 
     http_status = 422
     exit_code = 2
+
+    def __init__(self, message: str, *, hint: str = "", wrong: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.wrong = wrong or {}
+
+
+class InputsUnfit(HeadraceError):
+    """The inputs of a run do not fit what its flow declares; ``wrong`` says of each key why, empty for the whole."""
+
+    http_status = 422
+    exit_code = 2
+
+    def __init__(self, wrong: Mapping[str, str]) -> None:
+        told = [f"{key!r} {why}" if key else why for key, why in wrong.items()]
+        more = [f"and {len(told) - 20} more"] if len(told) > 20 else []
+        super().__init__("the inputs do not fit: " + "; ".join(told[:20] + more), hint="nothing has run")
+        self.wrong = wrong
 
 
 class Unauthenticated(HeadraceError):

@@ -406,6 +406,14 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retention_count: int = 0  # how many ended executions are kept; 0: any number
     policies: policy.Policies = policy.Policies()
     dependencies: tuple[str, ...] | None = None  # in their normal form; None: those of the repository, if it has some
+    input_schema: str = ""  # JSON Schema as text
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A published commit whose flows may still be run, and when it was published."""
+
+    commit: str
+    at: str
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

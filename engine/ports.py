@@ -69,6 +69,9 @@ class Flows(Protocol):
     def snapshot(self, commit: str) -> Path:
         """Return the folder with the files of a published commit. It never changes."""
 
+    def kept(self, source: str = "") -> list[model.Kept]:
+        """Return the published commits of a source that may still be run, the newest first. Blocking."""
+
 
 class Environments(Protocol):
     """Where the packages of flows are installed."""

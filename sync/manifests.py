@@ -7,6 +7,7 @@ manifest that is not what its digest says. ``Published`` lives on the event loop
 from __future__ import annotations
 
 import collections
+import contextlib
 import hashlib
 import secrets
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from . import catalogue, git, snapshot
 
 #: Executions in flight come from the last few commits; older manifests are read again when asked for.
 _CATALOGUES_KEPT = 8
+_LISTED_MAX = 20  # commits to choose from
 
 
 class _Needs(msgspec.Struct):
@@ -106,6 +108,16 @@ class Published:
                 f"the files of commit {commit} are not here any more", hint="run the flow as published now"
             )
         return folder
+
+    def kept(self) -> list[model.Kept]:
+        """Return the latest commits whose manifests are here, the newest first. Blocking.
+
+        One that is cleaned away this moment is left out, or cannot be run when somebody tries."""
+        found = []
+        for path in self._snapshots.glob("*.json"):
+            with contextlib.suppress(OSError):
+                found.append((path.stat().st_mtime, path.stem))
+        return [model.Kept(commit, model.timestamp(at_s)) for at_s, commit in sorted(found, reverse=True)[:_LISTED_MAX]]
 
     def swap(self, current: model.Catalogue) -> None:
         """Make ``current`` what everybody sees from now on."""

@@ -18,6 +18,7 @@ from typing import Any
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from ..engine import errors, model, policy
+from ..engine.state import inputs
 from . import policies, requirements, shapes
 
 
@@ -90,6 +91,7 @@ def _block(
             retention_count=retention.get("count", 0),
             policies=gathered,
             dependencies=dependencies,
+            input_schema=values.get("input_schema", ""),
         ),
         tuple(f"{key} is not acted on by this version" for key in idle),
     )
@@ -156,8 +158,15 @@ def _retention(value: object) -> dict[str, Any]:
     return _retention_fields(value) if isinstance(value, dict) else {"keep": policies.duration_s(value)}
 
 
+def _input_schema(value: object) -> str:
+    try:
+        return inputs.checked(shapes.table(value))
+    except errors.InvalidRequest as error:
+        raise shapes.Wrong(f"cannot be used: {error.message}") from None
+
+
 #: Checked, and nothing is done about it.
-_IDLE = frozenset({"input_schema", "resources", "worker"})
+_IDLE = frozenset({"resources", "worker"})
 _KEYS: dict[str, Callable[[object], Any]] = {
     "description": shapes.text,
     "timeout": policies.duration_s,
@@ -166,7 +175,7 @@ _KEYS: dict[str, Callable[[object], Any]] = {
     "retention": _retention,
     **policies.KEYS,
     "on_interrupt": shapes.one_of("resume", "restart", "fail"),
-    "input_schema": shapes.table,
+    "input_schema": _input_schema,
     "strict_replay": shapes.flag,
     "resources": shapes.table,
     "worker": shapes.text,

@@ -126,6 +126,10 @@ class Sources:
         """Return the Python files of a commit by path, also of one whose snapshot is gone (blocking); maybe none."""
         return next((found for one in self._loops.values() if (found := one.sources(commit))), [])
 
+    def versions(self, prefix: str) -> versions.Versions:
+        """Return the history of the source with that prefix. Everything of it blocks."""
+        return self._loops[prefix].versions
+
     def place(self, name: str) -> Place:
         """Return where a flow lies, or a former one must have lain; raises ``NotFound`` before anything is there."""
         try:

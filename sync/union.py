@@ -70,6 +70,10 @@ class Union:
                 return part.snapshot(commit)
         return last.snapshot(commit)
 
+    def kept(self, source: str = "") -> list[model.Kept]:
+        """Return the published commits of a source that may still be run, the newest first. Blocking."""
+        return self._parts[source].kept() if source in self._parts else []
+
     def _renew(self) -> None:
         self._current = merged({prefix: part.current() for prefix, part in self._parts.items()})
         for told in self.watchers:

@@ -7,7 +7,9 @@ a pass replaces meanwhile is told as ``SourceUnavailable``. Called from worker t
 
 from __future__ import annotations
 
+import itertools
 import re
+import secrets
 from typing import Literal
 
 import msgspec
@@ -18,6 +20,7 @@ from .mirror import Mirror
 
 #: Nobody leafs through more; git is asked for no more, so a page costs what lies above it.
 VERSIONS_MAX = 10_000
+_CHANGES_MAX = 50  # of a commit; nobody reads more in a list
 _DIFF_BYTES_MAX = 2 * 1024 * 1024
 _ABBREVIATED = re.compile(r"[0-9a-f]{7,64}")
 _CHANGES: dict[str, Literal["added", "changed", "renamed", "deleted"]] = {
@@ -39,6 +42,25 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     author: str
     at: str  # RFC 3339, by the author's clock
     message: str
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that a commit changed: its path below the folder, and the one it had before if it was renamed."""
+
+    change: Literal["added", "changed", "renamed", "deleted"]
+    path: str
+    before: str = ""
+
+
+class Commit(msgspec.Struct, frozen=True, kw_only=True):
+    """One commit of the source, and the first of the files it changed compared with its first parent."""
+
+    commit: str
+    author: str
+    at: str  # RFC 3339, by the author's clock
+    message: str
+    changes: list[Change]
+    left_out: int = 0  # files
 
 
 class Versions:
@@ -70,6 +92,35 @@ class Versions:
             *("--format=%H%x00%an%x00%aI%x00%B%x00", git.checked_sha(tip), "--", self._full(path)),
         )
         return self._parsed(words)
+
+    def commits(self, tip: str, limit: int) -> list[Commit]:
+        """Return the latest commits from ``tip`` on, newest first, that changed something below the folder."""
+        mark = secrets.token_hex(16)  # no message has it
+        folder = ("--", self._mirror.folder) if self._mirror.folder else ()
+        words = self._run(
+            *("log", "--first-parent", "--diff-merges=first-parent", "--find-renames", "--name-status", "-z"),
+            *(f"--max-count={limit}", f"--format={mark}%H%x00%an%x00%aI%x00%B%x00", git.checked_sha(tip), *folder),
+        )
+        return [self._commit(part) for part in words.decode("utf-8", "replace").split(mark)[1:]]
+
+    def _commit(self, told: str) -> Commit:
+        commit, author, at, message, *told_of = told.split("\0")
+        words = list(itertools.dropwhile(lambda word: not word.strip("\n"), told_of))
+        words[:1] = [word.lstrip("\n") for word in words[:1]]
+        changes = []
+        while len(words) > 1:
+            letter = words.pop(0)[0]
+            paths = [words.pop(0).removeprefix(self._full("")) for _ in range(2 if letter in "RC" else 1) if words]
+            before = paths[0] if letter == "R" else ""
+            changes.append(Change(change=_CHANGES.get(letter, "changed"), path=paths[-1], before=before))
+        return Commit(
+            commit=commit,
+            author=author,
+            at=at,
+            message=message.strip(),
+            changes=changes[:_CHANGES_MAX],
+            left_out=max(0, len(changes) - _CHANGES_MAX),
+        )
 
     def commit(self, given: str, tip: str) -> str:
         """Return the commit in the history of ``tip`` that ``given`` names, at least 7 digits; raises ``NotFound``."""

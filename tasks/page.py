@@ -21,15 +21,16 @@ Schema = Mapping[str, Any]
 
 def tables() -> dict[str, str]:
     """Return every table as Markdown, by the name of its type; ``all`` is what they share."""
-    shared = _root(msgspec.json.schema(definition.Inputs))
+    shared = root(msgspec.json.schema(definition.Inputs))
     types = registry.Registry(factory(definition.Settings()) for factory in registry.BUILT_IN).types()
-    own = {one.name: _table(_root(one.inputs), leave_out=frozenset(shared["properties"])) for one in types}
+    own = {one.name: _table(root(one.inputs), leave_out=frozenset(shared["properties"])) for one in types}
     return {**own, "all": _table(shared)}
 
 
-def _root(schema: Schema) -> Schema:
-    root: Schema = _resolved(schema, schema["$defs"])
-    return root
+def root(schema: Schema) -> Schema:
+    """Return a struct's schema with its properties at the top and every reference replaced by what it refers to."""
+    resolved: Schema = _resolved(schema, schema.get("$defs", {}))
+    return resolved
 
 
 def _resolved(node: Any, named: Schema) -> Any:
@@ -48,20 +49,20 @@ def _table(schema: Schema, leave_out: frozenset[str] = frozenset()) -> str:
     for name, about in schema["properties"].items():
         if name not in leave_out:
             meaning = ("Required. " if name in schema["required"] else "") + about["description"]
-            rows.append(f"| `{name}` | {' or '.join(_kinds(about))} | {meaning} |")
+            rows.append(f"| `{name}` | {' or '.join(kinds(about))} | {meaning} |")
     return "\n".join(rows) + "\n"
 
 
-def _kinds(about: Schema) -> Iterator[str]:
+def kinds(about: Schema) -> Iterator[str]:
     """Yield the types a value may have, in words; ``null`` always means that it was not given."""
     if "anyOf" in about:
         for one in about["anyOf"]:
             if one.get("type") != "null":
-                yield from _kinds(one)
+                yield from kinds(one)
     elif "enum" in about:
         yield from (f"`{json.dumps(value)}`" for value in about["enum"])
     elif about.get("type") == "array" and "items" in about:
-        yield f"list of {' or '.join(_kinds(about['items']))}"
+        yield f"list of {' or '.join(kinds(about['items']))}"
     else:
         kind = str(about.get("type", "anything"))
         yield _TYPES.get(kind, kind)

@@ -21,7 +21,7 @@ TESTS = {path: ast.parse(path.read_text(), str(path)) for path in sorted((ROOT /
 #: What sync and tasks may see of the engine.
 SEAM = {
     *("engine.cron", "engine.errors", "engine.events", "engine.model", "engine.policy", "engine.ports"),
-    "engine.values",
+    *("engine.values", "engine.state.inputs"),
 }
 #: Floors of the engine: a module imports its own floor's package or lower ones only.
 FLOORS = {

@@ -136,6 +136,10 @@ class Index:
         """Return how many executions have each status that occurs."""
         return await self._read(listing.counts)
 
+    async def by_hour(self, hours: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Return how many executions of flows began in each of the hours, and how many failed."""
+        return await self._read(lambda connection: listing.by_hour(connection, hours))
+
     async def events_of(self, execution: str) -> list[events.Recorded]:
         """Return the record of one execution, in order; empty if there is none.
 

@@ -12,6 +12,7 @@ import binascii
 import heapq
 import itertools
 import sqlite3
+from collections.abc import Sequence
 
 import msgspec
 
@@ -22,6 +23,8 @@ from .tables import Row
 
 LIMIT_MAX = 200
 TYPES = ("FLOW", "TASK", "SCRIPT")
+#: Nobody sees in a picture whether it were more.
+HOUR_MAX = 1000
 #: The trigram index finds nothing shorter.
 _TRIGRAM = 3
 #: An owner (flow or parent) with at most so many executions is read through, whatever text is looked for.
@@ -206,6 +209,22 @@ def children(connection: sqlite3.Connection, parent: str) -> list[Summary]:
 def counts(connection: sqlite3.Connection) -> dict[str, int]:
     """Return how many executions have each status that occurs."""
     return dict(connection.execute("SELECT status, count(*) FROM executions GROUP BY status").fetchall())
+
+
+def by_hour(connection: sqlite3.Connection, hours: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return how many executions of flows began in each of the hours (``2026-01-31T08``) and ended, and how many of
+    them failed. Of an hour and a status no more than ``HOUR_MAX`` are counted, along an index: a million cost nothing.
+    """
+    counted = "SELECT 1 FROM executions INDEXED BY executions_by_kind WHERE type = 'FLOW' AND status = ?"
+    select = f"SELECT count(*) FROM ({counted} AND created_at >= ? AND created_at < ? LIMIT {HOUR_MAX})"  # noqa: S608
+    found = {}
+    for hour in hours:
+        by_status = {
+            status: int(connection.execute(select, (str(status), f"{hour}:", f"{hour};")).fetchone()[0])
+            for status in (one for one in Status if one.ended)
+        }
+        found[hour] = (sum(by_status.values()), by_status[Status.ENDED_ERROR])
+    return found
 
 
 def extents(connection: sqlite3.Connection, execution: str) -> list[tuple[int, int, int]]:

@@ -196,7 +196,7 @@ def _read(said: dict[str, Any]) -> Form:
     return Form(
         tuple(sorted(elements, key=lambda element: element.order)),
         required,
-        schemas.Schema(whole, "form", _FORMATS),
+        schemas.Schema(whole, "form", FORMATS),
     )
 
 
@@ -391,7 +391,7 @@ def _problems(form: Form, said: Mapping[str, Any]) -> dict[str, str]:
 
 def _told_by(element: Element) -> set[str]:
     """Return the keywords whose meaning ``expected`` tells."""
-    return {"type"} | ({"enum"} if element.choices else set()) | ({"format"} if element.format in _FORMATS else set())
+    return {"type"} | ({"enum"} if element.choices else set()) | ({"format"} if element.format in FORMATS else set())
 
 
 def _named(form: Form, key: str) -> Element:
@@ -404,6 +404,7 @@ def _refused(form: Form, wrong: Mapping[str, str]) -> errors.AnswerRefused:
     return errors.AnswerRefused(
         "the answer cannot be taken: " + "; ".join(told[:_LISTED_MAX] + more),
         hint="the message stays open: answer again",
+        wrong=wrong,
     )
 
 
@@ -429,7 +430,8 @@ def _is_datetime(text: str) -> bool:
     return text[10:11] in ("T", "t", " ") and _is_date(text[:10]) and _is_time(text[11:])
 
 
-_FORMATS: Mapping[str, Callable[[str], bool]] = {
+#: What the names of formats mean in forms.
+FORMATS: Mapping[str, Callable[[str], bool]] = {
     "date": _is_date,
     "time": _is_time,
     "datetime": _is_datetime,

@@ -105,6 +105,11 @@ def authorised(of: Daemon, method: str, path: str, body: bytes = b"") -> bytes:
     return http_load.request(method, f"/api/v1{path}", body, headers)
 
 
+def page(of: Daemon, path: str) -> bytes:
+    """A request for a page, as a browser asks, with the local client's token."""
+    return http_load.request("GET", path, b"", {"Authorization": f"Bearer {of.token()}", "Accept": "text/html"})
+
+
 def run_request(of: Daemon, flow: str, inputs: bytes = b"{}") -> bytes:
     """A request that runs ``flow`` and is answered when that has ended."""
     return authorised(of, "POST", f"/flows/{flow}/run?wait=30", b'{"inputs":%b}' % inputs)

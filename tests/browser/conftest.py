@@ -26,6 +26,15 @@ FLOWS = {
     "        'where': {'element': 'string', 'type': 'string', 'label': 'Where'},\n"
     "        'go': {'element': 'submit', 'type': 'boolean', 'label': 'Go'}}}).get('response')\n"
     "    return {'where': answer['where']}\n",
+    "declared": "# /// script\n# [tool.headrace.input_schema]\n# required = ['volume']\n"
+    "# [tool.headrace.input_schema.properties]\n# volume = {type = 'string', title = 'Volume', minLength = 2}\n"
+    "# copies = {type = 'integer', title = 'Copies', minimum = 1, default = 1}\n"
+    "# hosts = {type = 'array', title = 'Hosts'}\n# ///\n"
+    "def handler(system, this, inputs):\n    return inputs\n",
+    "large": "def handler(system, this):\n"
+    "    rows = [{'row': n, 'of': {'pool': 'p', 'n': n}} for n in range(250)]\n"
+    "    this.set_output(rows=rows, file=['z' * 50] * 20_000, pin='4711')\n",
+    "guards": "def handler(system, this):\n    this.flow('large', protect_outputs=['pin'])\n",
     "waits": "def handler(system, this):\n    this.sleep(3600)\n",
     "fails": "def handler(system, this):\n    numbers = []\n    return numbers[3]\n",
     "broken": "def handler(system, this):\n    return (\n",

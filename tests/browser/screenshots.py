@@ -32,6 +32,7 @@ def populate(daemon: Daemon) -> dict[str, str]:
     before = ran("squares in parallel", numbers=[1, 2])
     parallel = ran("squares in parallel", numbers=[1, 2, 3, 4, 5])
     colours = ran("colours")
+    large = ran("large")
     client.run("holds a lock", {})
     waits = client.run("asks a person", {})["id"]
     while not (pending := client.messages(pending=True)):
@@ -40,6 +41,7 @@ def populate(daemon: Daemon) -> dict[str, str]:
         "overview": "/",
         "flows": "/flows",
         "flow": "/flows/squares%20in%20parallel",
+        "flow-form": "/flows/inputs%20and%20outputs",
         "flow-broken": "/flows/broken%20one",
         "flow-history": "/flows/squares%20in%20parallel/history",
         "edit": "/edit?flow=squares%20in%20parallel",
@@ -48,11 +50,14 @@ def populate(daemon: Daemon) -> dict[str, str]:
         "execution": f"/executions/{parallel}",
         "execution-failed": f"/executions/{failed}",
         "execution-waiting": f"/executions/{waits}",
+        "execution-large": f"/executions/{large}",
+        "value": f"/executions/{large}/values?of=outputs&at=/volumes",
         "execution-log": f"/executions/{colours}",
         "compare": f"/compare?a={before}&b={parallel}",
         "messages": "/messages",
         "message": f"/messages/{pending[0]['id']}",
         "sync": "/sync",
+        "failed": "/executions?type=FLOW&acknowledged=false",
         "settings": "/settings",
         "setting": "/settings/quota",
         "files": "/files",
@@ -75,6 +80,11 @@ def flows_in(folder: Path) -> Path:
     (folder / "broken one.py").write_text("def handler(system, this):\n    return this.success(\n")
     (folder / "holds a lock.py").write_text(
         "def handler(system, this):\n    with this.lock('production'):\n        this.sleep(3600)\n"
+    )
+    (folder / "large.py").write_text(
+        "def handler(system, this):\n"
+        "    volumes = [{'name': f'vol{n}', 'bytes': n * 4096, 'online': n % 2 == 0} for n in range(300)]\n"
+        "    return {'pool': 'p1', 'volumes': volumes, 'report': 'x' * 6000}\n"
     )
     (folder / "colours.py").write_text(
         "import logging\n\n\ndef handler(system, this):\n"

@@ -102,6 +102,13 @@ def handler(system, this):
            for n, text in enumerate(PAYLOADS)}},
         'go': {{'element': 'submit', 'type': 'boolean', 'label': PAYLOADS[0]}}}}}})
 """
+DECLARES = """# /// script
+# [tool.headrace.input_schema.properties]
+{}
+# ///
+def handler(system, this, inputs):
+    return inputs
+"""
 WATCHED = f"window.hit = []; for (const name of ['alert', 'confirm', 'prompt', 'print']) window[name] = () => {CALL};"
 
 
@@ -113,6 +120,9 @@ def pages(place):
     git(work.directory, "pull", "--quiet", str(place.upstream), "main")
     (work.directory / "hostile text.py").write_text(HOSTILE)
     (work.directory / "asks hostile.py").write_text(ASKS)
+    told = [json.dumps(text) for text in PAYLOADS if text.isprintable() and text.isascii()]
+    keys = [f"# {text} = {{title = {text}, description = {text}, enum = [{text}, 1]}}" for text in told]
+    (work.directory / "declares hostile.py").write_text(DECLARES.format("\n".join(keys)))
     names = [
         text for text in PAYLOADS if "/" not in text and "\0" not in text and "\n" not in text and text.isprintable()
     ]
@@ -126,6 +136,7 @@ def pages(place):
     git(work.directory, "commit", "--quiet", "--message", "\n".join(PAYLOADS).replace("\0", ""), "--author", author)
     git(work.directory, "push", "--quiet", str(place.upstream), "HEAD:main")
     client.sync()
+    assert client.flow("declares hostile")["broken"] is None
     taken = 0
     for n, text in enumerate(PAYLOADS):
         client.keep(
@@ -157,6 +168,10 @@ def pages(place):
         ),
         *(f"/executions/{ended['id']}", f"/executions/{failed['id']}", f"/executions/{asking}"),
         *(f"/messages/{message['id']}", f"/compare?a={ended['id']}&b={failed['id']}", "/flows/hostile%20text"),
+        *("/flows/declares%20hostile", f"/flows/declares%20hostile?like={ended['id']}"),
+        *(f"/executions/{ended['id']}/values?of={of}" for of in ("inputs", "outputs")),
+        f"/executions/{ended['id']}/values?of=inputs&at=%22%3E%3Cscript%3Ewindow.hit.push(1)%3C/script%3E",
+        "/audit?q=%22%3E%3Cscript%3Ewindow.hit.push(1)%3C/script%3E&who=%22%20onfocus=window.hit.push(1)%20autofocus",
         *("/edit?flow=hostile%20text", "/settings/hostile", "/login?next=javascript:window.hit.push(1)"),
         "/flows?q=" + "%22%3E%3Cscript%3Ewindow.hit.push(1)%3C/script%3E",
         "/executions?q=%22%20onfocus=window.hit.push(1)%20autofocus%20x=%22",
@@ -172,6 +187,7 @@ def test_no_text_is_more_than_text_on_any_page(place, pages):
     tab.page.on("request", lambda request: requested.append(request.url))
     for path in pages:
         tab.page.goto(path)
+        tab.page.evaluate("document.querySelectorAll('main details').forEach(one => one.open = true)")
         tab.page.wait_for_timeout(150)  # for what loads late
         told = tab.page.evaluate(
             """() => ({

@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from headrace.daemon import assets
+from tests.support import chromium
 
 AXE = Path(assets.__file__).parent / "web/dist/axe.test.js"
 SELECT_ALL = "Control+a"
@@ -45,6 +46,23 @@ def test_a_flow_is_written_tried_saved_run_and_followed_to_its_end(place, tab):
     ended(tab)
     expect(page.locator(".log")).to_contain_text("made in the browser")
     expect(page.locator("#outputs")).to_contain_text('"made": 1')
+
+
+def test_a_form_asks_for_the_inputs_a_flow_declares_and_tells_what_is_wrong_with_each(tab):
+    page = tab.page
+    page.goto("/flows/declared")
+    page.get_by_label("Volume").fill("v")
+    page.get_by_label("Copies").fill("0")
+    page.get_by_role("button", name="Run", exact=True).first.click()
+    expect(page.get_by_label("Volume")).to_have_accessible_description(re.compile("shorter than 2"))
+    expect(page.get_by_label("Copies")).to_have_accessible_description(re.compile("less than the minimum"))
+    page.get_by_label("Volume").fill("v1")
+    page.get_by_label("Copies").fill("2")
+    page.get_by_label("Hosts").fill('["a"]')
+    page.get_by_role("button", name="Run", exact=True).first.click()
+    ended(tab)
+    expect(page.locator("#outputs")).to_contain_text('"copies": 2')
+    tab.wrong = [one for one in tab.wrong if "422" not in one]
 
 
 def test_a_running_execution_is_followed_without_loading_the_page_again(tab):
@@ -98,6 +116,134 @@ def test_an_answer_on_the_page_lets_the_flow_go_on(tab):
     expect(page.locator("#outputs")).to_contain_text("production")
 
 
+def test_what_waits_is_answered_on_its_own_page_and_shows_who_did(tab):
+    page = tab.page
+    page.goto("/flows/asks")
+    page.get_by_role("button", name="Run", exact=True).click()
+    question = page.get_by_role("region", name="It asks")
+    question.get_by_label("Where").fill("staging")
+    question.get_by_role("button", name="Go").click()
+    page.wait_for_url("**/executions/*#messages")
+    ended(tab)
+    expect(page.locator(".answers")).to_contain_text("Deploy?")
+    expect(page.locator(".answers")).to_contain_text("staging")
+    expect(page.locator(".answers strong")).to_have_text("admin")
+    expect(page.locator("#outputs")).to_contain_text("staging")
+
+
+def test_run_again_runs_the_same_with_the_same_inputs_and_stands_in_the_audit_log(place, tab):
+    page = tab.page
+    before = place.daemon.run("declared", volume="v7")
+    page.goto(f"/executions/{before['id']}")
+    page.get_by_role("button", name="Run again", exact=True).click()
+    ended(tab)
+    again = page.url.rpartition("/")[2]
+    assert again != before["id"]
+    assert place.daemon.client.execution(again)["input_value"] == {"volume": "v7"}
+    entry = place.daemon.client.audit(1)[0]
+    assert (entry["what"], entry["made"]) == ("POST /executions/{id}/rerun", f"/executions/{again}")
+    page.get_by_role("link", name="With changes…").click()
+    expect(page.get_by_label("Volume")).to_have_value("v7")
+
+
+def test_large_values_are_unfolded_where_somebody_looks_and_show_no_secret(place, tab):
+    page = tab.page
+    place.daemon.run("guards")
+    large = place.daemon.client.executions(flow="large")["items"][0]
+    page.goto(f"/executions/{large['id']}")
+    outputs = page.locator("#outputs")
+    rows = page.locator('[id="outputs:/rows"]')
+    rows.locator("summary").first.click()
+    expect(rows.locator(":scope > ul > li")).to_have_count(101)
+    rows.locator(":scope > ul > li > [data-more]").click()
+    expect(rows.locator(":scope > ul > li")).to_have_count(201)
+    last = rows.locator(":scope > ul > li").nth(199)
+    last.locator("summary").first.click()
+    expect(last).to_contain_text('"row": 199')
+    file = page.locator('[id="outputs:/file"]')
+    file.locator("summary").first.click()
+    expect(file.locator(":scope > ul > li").first).to_contain_text("zzzz")
+    assert "4711" not in page.content()
+    with page.expect_download() as downloaded:
+        outputs.get_by_role("link", name="Download").click()
+    text = downloaded.value.path().read_text()
+    assert '"row":249' in text and "4711" not in text
+
+
+def test_a_trace_is_named_and_copied(place, tab):
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    tab.page.goto("/")
+    made = tab.page.evaluate(
+        """async ([trace, token]) => (await (await fetch("/api/v1/flows/fails/run?wait=5", {method: "POST", body: "{}",
+        headers: {traceparent: `00-${trace}-00f067aa0ba902b7-01`, "X-Form-Token": token}})).json()).id""",
+        [trace, tab.page.locator("[name=form_token]").first.input_value()],
+    )
+    tab.page.goto(f"/executions/{made}")
+    expect(tab.page.locator(".facts")).to_contain_text(trace)
+    tab.page.get_by_role("button", name="Copy the trace id").click()
+    expect(tab.page.get_by_role("button", name="Copy the trace id")).to_have_text("Copied")
+    assert tab.page.evaluate("navigator.clipboard.readText()") == trace
+
+
+def test_failures_are_news_until_somebody_acknowledges_them(place, tab):
+    page = tab.page
+    place.daemon.run("fails")
+    failed = place.daemon.run("fails")
+    page.goto(f"/executions/{failed['id']}")
+    badge = page.locator("nav .count").filter(has_text="nobody acknowledged")
+    before = int(badge.inner_text().split()[0])
+    assert before >= 2
+    page.get_by_role("button", name="Acknowledge").click()
+    expect(page.get_by_role("button", name="Acknowledge")).to_have_count(0)
+    expect(badge).to_have_text(re.compile(rf"^{before - 1}\b"))
+    page.goto("/")
+    page.locator(".figures").get_by_role("link", name=str(before - 1), exact=True).click()
+    expect(page.locator("main tbody tr")).to_have_count(before - 1)
+    page.get_by_role("button", name="Acknowledge these").click()
+    expect(page.locator(".empty")).to_contain_text("Nothing matches")
+    expect(badge).to_have_count(0)
+
+
+def test_a_token_is_made_shown_once_used_and_revoked(place, tab):
+    page = tab.page
+    page.goto("/access")
+    page.fill("#name", "a reader")
+    page.select_option("#role", "viewer")
+    page.fill("#flows", "talks\nfails")
+    page.get_by_role("button", name="Make it").click()
+    secret = page.locator("#secret").inner_text()
+    page.goto("/access")
+    assert secret not in page.content()
+    row = page.locator("main tbody tr", has_text="a reader")
+    expect(row).to_contain_text("talks, fails")
+    reader = chromium.Tab(place.browser, place.daemon.url, secret)
+    reader.page.goto("/flows")
+    assert reader.page.locator("main tbody .name").all_inner_texts() == ["fails", "talks"]
+    assert [name.split()[0] for name in reader.page.locator("nav a").all_inner_texts()] == [
+        *("Overview", "Flows", "Executions", "Messages", "Tasks")
+    ]
+    reader.page.goto("/flows/talks")
+    expect(reader.page.get_by_role("button", name="Run", exact=True)).to_have_count(0)
+    row.get_by_role("button", name="Revoke").click()
+    expect(row).to_have_count(0)
+    reader.page.goto("/flows")
+    reader.page.wait_for_url("**/login?**")
+    reader.close()
+    page.fill("#name", "admin")
+    page.get_by_role("button", name="Make it").click()
+    expect(page.get_by_role("alert")).to_contain_text("cannot be the name of a token")
+    page.goto("/audit")
+    page.fill("#q", "/access")
+    page.fill("#who", "admin")
+    page.get_by_role("button", name="Find").click()
+    expect(page.locator("main tbody tr")).to_have_count(3)
+    page.check("[name=refused]")
+    page.get_by_role("button", name="Find").click()
+    expect(page.locator("main tbody tr")).to_have_count(1)
+    tab.wrong = [one for one in tab.wrong if "400" not in one]
+
+
 def test_what_waits_can_be_cancelled(tab):
     tab.page.goto("/flows/waits")
     tab.page.get_by_role("button", name="Run", exact=True).click()
@@ -130,6 +276,7 @@ def test_files_are_uploaded_several_at_once(place, tab):
     tab.page.set_input_files("#upload", files)
     tab.page.get_by_role("button", name="Upload").click()
     expect(tab.page.locator("main tbody tr")).to_have_count(2)
+    assert tab.page.locator("main tbody .number").all_inner_texts() == ["10 bytes", "20 bytes"]
     assert place.daemon.client.file("20.txt") == b"x" * 20
 
 
@@ -145,16 +292,44 @@ def test_a_setting_is_changed_as_yaml(place, tab):
     assert place.daemon.client.kept_one("settings", "limits")["value"] == {"a": 2, "b": ["x"]}
 
 
+def test_what_is_no_yaml_is_told_at_its_line(place, tab):
+    place.daemon.client.keep("settings", "quota", {"value": {"a": 1}})
+    tab.page.goto("/settings/quota")
+    tab.page.locator(".cm-content").click()
+    tab.page.keyboard.press(SELECT_ALL)
+    tab.page.keyboard.insert_text("a: 2\nb: [1, 2\nc: 3\n")
+    expect(tab.page.locator(".cm-lint-marker-error")).to_have_count(1)
+    tab.page.get_by_role("button", name="Save").click()
+    expect(tab.page.get_by_role("alert")).to_contain_text("Line 3")
+    expect(tab.page.locator(".cm-activeLine")).to_have_text("c: 3")
+    assert place.daemon.client.kept_one("settings", "quota")["value"] == {"a": 1}
+    tab.wrong = [one for one in tab.wrong if "400" not in one]
+
+
+def test_a_task_type_says_how_it_is_called_and_which_connections_there_are(place, tab):
+    place.daemon.client.keep("connections", "the forge", {"connection_type": "rest", "value": {"url": "http://x"}})
+    tab.page.goto("/connections")
+    tab.page.get_by_role("link", name="what REST takes").click()
+    expect(tab.page.locator("h1")).to_have_text("REST")
+    expect(tab.page.locator("main")).to_contain_text("this.task('REST', url=…)")
+    tab.page.get_by_role("link", name="the forge").click()
+    expect(tab.page.locator("section:target h2")).to_have_text("the forge")
+
+
 @pytest.fixture(scope="module")
 def pages(place):
     """A page of every kind, with something on it."""
     run = place.daemon.run
     first, second = run("talks")["id"], run("talks")["id"]
+    guarded, waiting = run("guards")["id"], place.daemon.client.run("asks")["id"]
+    large = place.daemon.client.executions(parent=guarded)["items"][0]["id"]
+    place.daemon.client.create_token("somebody", ["viewer"], flows=["talks"])
     return [
         *(
             "/",
             "/flows",
             "/flows/talks",
+            "/flows/declared",
             "/flows/broken",
             "/edit",
             "/edit?flow=talks",
@@ -162,7 +337,9 @@ def pages(place):
             "/executions",
             "/messages",
         ),
-        *(f"/executions/{one['id']}" for one in (run("parent"), run("fails"), run("hostile"))),
+        *(f"/executions/{one['id']}" for one in (run("parent"), run("fails"), run("hostile"), run("large"))),
+        *(f"/executions/{waiting}", f"/executions/{large}/values?of=outputs&at=/rows", "/audit?refused=on"),
+        "/executions?type=FLOW&acknowledged=false",
         *(f"/compare?a={first}&b={second}", "/sync", "/settings", "/files", "/connections", "/webhooks", "/schedules"),
         *("/vault_configs", "/locks", "/tasks", "/tasks/REST", "/audit", "/access"),
     ]

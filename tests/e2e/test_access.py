@@ -1,6 +1,7 @@
 """Who gets in, and where: every route with every kind of sender, revoking, forged requests, wrong paths, guessing."""
 
 import contextlib
+import html
 import http.client
 import json
 import os
@@ -161,6 +162,23 @@ def test_somebody_limited_to_flows_sees_the_same_in_a_browser(daemon, tokens):
     assert mine.send("/sync")[0] == 403
     daemon.client.answer(message["id"], {"string": "over"})
     assert daemon.client.wait(asks, 20)["status"] == "ENDED_SUCCESS"
+
+
+def test_somebody_limited_to_flows_can_follow_every_link_and_reads_of_nothing_else(daemon, tokens):
+    alone = daemon.run("other/two")["id"]
+    daemon.run("mine/one")
+    mine = Browser(daemon.url).logged_in(tokens["mine"])
+    waiting, seen = ["/"], {}
+    while waiting:
+        path = waiting.pop()
+        status, text = mine.send(path)
+        seen[path] = status
+        assert alone not in text and "/flows/other" not in text, path
+        links = {html.unescape(link).partition("#")[0] for link in re.findall(r'href="(/[^"]*)"', text)}
+        waiting += sorted(link for link in links - seen.keys() - {*waiting} if not link.startswith(("/api/", "/style")))
+        assert len(seen) < 400
+    wrong = {path: status for path, status in seen.items() if status != 200}
+    assert wrong == {} and {"/flows", "/executions", "/messages", "/tasks"} <= seen.keys()
 
 
 def test_what_was_changed_stands_in_the_audit_log_as_hashes(daemon, tokens):

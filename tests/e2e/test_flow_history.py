@@ -1,5 +1,7 @@
 """A flow's versions: listed over renames, read, compared, brought back; of deleted flows, too."""
 
+import re
+
 import pytest
 
 from headrace.engine import errors
@@ -44,6 +46,20 @@ def test_every_version_is_listed_over_a_rename_with_an_edit(daemon, pushed):
         (commits[0], "added", "first", ""),
     ]
     assert (found[1]["author"], found[1]["message"]) == ("Ada", "Return two\n\nBecause.")
+
+
+def test_the_page_of_the_source_says_what_each_commit_changed(daemon, pushed):
+    repository, commits = pushed
+    repository.write("notes/a b.txt", "x")
+    repository.push("Note it \x01 with\x1b[31m colours")
+    browser = Browser(daemon.url).logged_in(daemon.token())
+    daemon.client.sync()
+    page = " ".join(re.sub("<[^>]*>", " ", browser.get("/sync")).split())
+    assert "Return two Ada 1 file changed first.py" in page
+    assert "Move it Ada 1 file renamed sub/second.py before: first.py" in page
+    assert "Remove it Ada 1 file deleted gone.py" in page
+    assert "Note it with colours Ada 1 file added notes/a b.txt" in page
+    assert page.count("Published") == 2 and page.index(commits[0][:8]) > page.index(commits[2][:8])
 
 
 def test_pages_stay_the_same_while_commits_come(daemon, pushed):

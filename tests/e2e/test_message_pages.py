@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from headrace.daemon import message_pages
+from headrace.daemon import fields
 from headrace.engine.state import forms
 from tests.support.browser import Browser, Forms
 from tests.support.daemons import until
@@ -71,11 +71,11 @@ def browser(workshop):
 
 def test_every_element_arrives_as_what_it_stands_for():
     form = forms.read(json.dumps(FORM).encode())
-    said = message_pages.answered(form, TYPED | {"fast": "true", "go": "true", "form_token": "the session's"})
+    said = fields.answered(form, TYPED | {"fast": "true", "go": "true", "form_token": "the session's"})
     assert said == SAID | {"go": True}
-    assert message_pages.answered(form, {"stop": "true"}) == {"fast": False, "stop": True}
-    assert message_pages.answered(form, {"size": "many", "where": "9"}) == {"size": "many", "fast": False}
-    assert message_pages.answered(form, {"form_token of the form": "mine"})["form_token"] == "mine"
+    assert fields.answered(form, {"stop": "true"}) == {"fast": False, "stop": True}
+    assert fields.answered(form, {"size": "many", "where": "9"}) == {"size": "many", "fast": False}
+    assert fields.answered(form, {"form_token of the form": "mine"})["form_token"] == "mine"
 
 
 def test_a_form_is_shown_answered_and_shown_with_its_answer(workshop, browser, question):

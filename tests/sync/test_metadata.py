@@ -87,7 +87,6 @@ def test_a_secret_that_was_written_out_is_not_repeated():
 @pytest.mark.parametrize(
     "line",
     [
-        'input_schema = {type = "object"}',
         'worker = "dmz"',
     ],
 )
@@ -181,6 +180,11 @@ def test_a_flow_may_ask_for_a_stricter_replay():
         ('retry = {delay = "x"}', "retry.delay"),
         ('on_interrupt = "explode"', "on_interrupt"),
         ("input_schema = []", "input_schema"),
+        ("input_schema = {type = 'array'}", "input_schema"),
+        ("input_schema = {properties = {n = {type = 'whole'}}}", "input_schema"),
+        ("input_schema = {properties = {n = {element = 'slider'}}}", "input_schema"),
+        ("input_schema = {properties = {n = {element = 'submit'}}}", "input_schema"),
+        ("input_schema = {properties = {n = {'$ref' = 'https://elsewhere.example/'}}}", "input_schema"),
         ("reuse = 1", "reuse"),
         ("description = 7", "description"),
         ("shedule = '* * * * *'", "shedule"),

@@ -114,6 +114,22 @@ async def test_it_shows_what_the_journal_holds(tmp_path: Path) -> None:
         assert await catalogue.events_of("nobody") == []
 
 
+async def test_it_counts_by_hour_what_ended_and_what_failed(tmp_path: Path) -> None:
+    async with both(tmp_path) as (writer, catalogue):
+        await busy(writer)
+        ended = [one for one in await everything(catalogue, type="FLOW") if one.ended_at]
+        hours = sorted({one.created_at[:13] for one in ended})
+        expected = {
+            hour: (
+                sum(one.created_at.startswith(hour) for one in ended),
+                sum(one.created_at.startswith(hour) and one.status == "ENDED_ERROR" for one in ended),
+            )
+            for hour in hours
+        }
+        assert await catalogue.by_hour([*hours, "1970-01-01T00"]) == {**expected, "1970-01-01T00": (0, 0)}
+        assert sum(count for count, _ in expected.values()) > 0
+
+
 async def test_what_is_durable_is_in_the_next_answer(tmp_path: Path) -> None:
     async with both(tmp_path) as (writer, catalogue):
         for number in range(5):

@@ -47,6 +47,11 @@ export function edit(area) {
   });
   area.hidden = true;
   area.after(view.dom);
+  const fault = view.state.doc.lines >= area.dataset.line && view.state.doc.line(Number(area.dataset.line));
+  if (fault) {
+    view.dispatch({ selection: { anchor: fault.from }, effects: EditorView.scrollIntoView(fault.from, { y: "center" }) });
+    view.focus();
+  }
   let saved = area.value;
   form.addEventListener("submit", (event) => {
     if (!event.submitter?.formTarget) saved = area.value;
