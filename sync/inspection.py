@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from ..engine import errors, model, ports
-from . import candidate, catalogue, source
+from ..engine import model, ports
+from . import candidate, catalogue, source, union
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,24 +62,9 @@ def inspect(directory: Path, scratch: Path, clock: ports.Clock) -> Inspection:
 def _missing(known: model.Catalogue, directory: Path) -> Iterator[Finding]:
     """Name flows that others count on and that are not there. Warnings: a daemon publishes them all the same, and a
     flow may be named by the id that only a daemon knows."""
-    named = [
-        (flow.path, key, target)
-        for flow in known.flows.values()
-        for key in ("on_failure", "on_success")
-        if (target := getattr(flow.metadata.policies, key))
-    ]
-    named += [
-        (one.path, "flow_name", msgspec.json.decode(one.fields["flow_name"]))
-        for records in known.declared.values()
-        for one in records.values()
-        if "flow_name" in one.fields
-    ]
-    for path, key, target in named:
-        try:
-            known.find(target)
-        except errors.NotFound as error:
-            line = _line(directory / path, key)
-            yield Finding(severity="warning", file=path, line=line, key=key, reason=error.message)
+    for one in union.missing(known):
+        line = _line(directory / one.path, one.key)
+        yield Finding(severity="warning", file=one.path, line=line, key=one.key, reason=one.reason)
 
 
 def _line(file: Path, key: str) -> int:

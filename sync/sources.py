@@ -148,7 +148,7 @@ class Sources:
         """Return one status for all: what is worst, and whose it is."""
         fields = msgspec.structs.asdict(each[0])
         if len(each) == 1:
-            return SyncStatus(**fields)
+            return SyncStatus(**(fields | {"warnings": self.flows.missing | each[0].warnings}))
         worst = max(each, key=lambda one: _STATES.index(one.state))
         of = f"{worst.source}: " if worst.error else ""
         current = self.flows.current()
@@ -162,7 +162,8 @@ class Sources:
             "flows": len(current.flows),
             "broken": tuple(msgspec.structs.replace(mark, file=path) for path, mark in broken),
             "problems": current.problems,
-            "warnings": {union.prefixed(one.prefix, path): text for one in each for path, text in one.warnings.items()},
+            "warnings": self.flows.missing
+            | {union.prefixed(one.prefix, path): text for one in each for path, text in one.warnings.items()},
         }
         return SyncStatus(**fields, sources=tuple(each))
 

@@ -9,7 +9,8 @@ first has it, and the other is told so. Lives on the event loop; called by the e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Union:
         """``parts`` is prefix → what that source publishes, in the order in which they come first."""
         self._parts = parts
         self._current = model.Catalogue()
+        self.missing: dict[str, str] = {}  # path → what the file names that is not there
         self.watchers: list[Callable[[], None]] = []  # told when another catalogue is published
         for part in parts.values():
             part.watchers.append(self._renew)
@@ -76,6 +78,7 @@ class Union:
 
     def _renew(self) -> None:
         self._current = merged({prefix: part.current() for prefix, part in self._parts.items()})
+        self.missing = {one.path: f"{one.key}: {one.reason}" for one in missing(self._current)}
         for told in self.watchers:
             told()
 
@@ -118,6 +121,39 @@ def merged(parts: Mapping[str, model.Catalogue]) -> model.Catalogue:
         venv=first.venv,
         commits={prefix: part.commit for prefix, part in there.items()},
     )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Missing:
+    """A flow that the file at ``path`` names with ``key``, and that is not there."""
+
+    path: str
+    key: str
+    reason: str
+
+
+def missing(known: model.Catalogue) -> Iterator[Missing]:
+    """Return the flows that others are to run and that are not there: told, sent for, or declared to be run."""
+    named = [
+        (flow, path_of(flow), key, target)
+        for flow in known.flows.values()
+        for key in ("on_failure", "on_success")
+        if (target := getattr(flow.metadata.policies, key))
+    ]
+    for flow, path, key, target in named:
+        if prefixed(flow.source, target) not in known.flows:
+            yield from _missed(known, path, key, target)
+    for records in known.declared.values():
+        for one in records.values():
+            if "flow_name" in one.fields:
+                yield from _missed(known, one.path, "flow_name", msgspec.json.decode(one.fields["flow_name"]))
+
+
+def _missed(known: model.Catalogue, path: str, key: str, target: str) -> Iterator[Missing]:
+    try:
+        known.find(target)
+    except errors.NotFound as error:
+        yield Missing(path, key, error.message)
 
 
 def path_of(flow: model.Flow) -> str:

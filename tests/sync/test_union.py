@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from headrace.engine import errors, model
+from headrace.engine import errors, model, policy
 from headrace.sync import source, sources, union
 
 
@@ -95,3 +95,16 @@ def test_sources_that_do_not_go_together_are_refused(given, said):
 def test_prefixes_are_plain_words(prefix):
     with pytest.raises(errors.ConfigurationInvalid, match="prefix"):
         source.Source(prefix=prefix, url="ssh://a/b")
+
+
+def test_flows_that_others_count_on_and_that_are_not_there_are_told():
+    policies = policy.Policies(on_failure="tell", on_success="x")
+    theirs = msgspec.structs.replace(flow("y"), metadata=model.Metadata(policies=policies))
+    schedule = {"s": declared("schedules/s.yaml", flow_name="none")}
+    one, other = part("a", flow("tell")), part("b", theirs, flow("x"), schedule=schedule)
+    assert [(found.path, found.key) for found in union.missing(other)] == [
+        ("y.py", "on_failure"),
+        ("schedules/s.yaml", "flow_name"),
+    ]
+    both = union.merged({"": one, "t": other})
+    assert [found.path for found in union.missing(both)] == ["schedules/s.yaml"]
