@@ -20,6 +20,7 @@ install: $(VENV)/installed ui  ## everything into .venv
 $(VENV)/installed: pyproject.toml setup.py | venv-package
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	rm -rf *.egg-info  # it lists __main__.py beside the pytest plugin: workers of xdist, which see it, would warn and end
 	mkdir -p $(VENV)/typing && ln -sfn $(CURDIR) $(VENV)/typing/headrace  # the root is the package: mypy finds it here
 	touch $@
 

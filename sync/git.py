@@ -63,6 +63,8 @@ _OPTIONS = (
     "fetch.fsck.badTimezone=ignore",
     "transfer.bundleURI=false",
     "http.followRedirects=initial",
+    "http.lowSpeedLimit=1",  # nothing at all for so long: somebody who packs for us says so every few seconds
+    "http.lowSpeedTime=120",
     "protocol.version=2",
     "gc.auto=0",
     "maintenance.auto=false",
@@ -170,6 +172,7 @@ def is_sha(text: str) -> bool:
 def ssh_command(key: str, known_hosts: str) -> str:
     """Return the ssh that git shall use: no user configuration, never a question, host keys must be known."""
     words = ["ssh", "-F", "none", "-oBatchMode=yes", "-oStrictHostKeyChecking=yes", "-oConnectTimeout=20"]
+    words.append("-oServerAliveInterval=20")  # three without an answer end it
     if known_hosts:  # then no other file has a say; ssh reads several names there, so one with a space is quoted
         quoted = known_hosts.replace("%", "%%")
         words += [f'-oUserKnownHostsFile="{quoted}"', "-oGlobalKnownHostsFile=/dev/null"]

@@ -22,6 +22,8 @@ from .source import Source
 
 #: A fetch that is not done by then is broken off and tried again later.
 FETCH_TIMEOUT_S = 120.0
+#: The first one brings the whole history, and nothing is published that would wait for news meanwhile.
+FIRST_FETCH_TIMEOUT_S = 1800.0
 _ASK_TIMEOUT_S = 30.0
 #: We name the refs we want. A server too old to hear that lists all it has: 100,000 of them take a half of this.
 _REFS_BYTES_MAX = 16 * 1024 * 1024
@@ -147,7 +149,7 @@ class Remote:
         asked = self._resolve(git.checked_ref(ref))
         local = f"refs/remotes/preview/{asked.local}"
         if self.mirror.value(f"{local}^{{commit}}") != asked.answer.commit:
-            self._fetch(f"+{asked.name}:{local}")
+            self._fetch(f"+{asked.name}:{local}", FETCH_TIMEOUT_S)
         return dataclasses.replace(asked.answer, commit=self.mirror.value(f"{local}^{{commit}}"))
 
     def tip(self) -> Tip:
@@ -202,7 +204,7 @@ class Remote:
         local = f"refs/remotes/{asked.local}"
         before = self.mirror.value(local)
         if before != answer.commit or not self.mirror.has(before):
-            self._fetch(f"+{asked.name}:{local}")
+            self._fetch(f"+{asked.name}:{local}", FETCH_TIMEOUT_S if before else FIRST_FETCH_TIMEOUT_S)
             # The ref may have moved between question and fetch: what came counts.
             answer = dataclasses.replace(answer, commit=self.mirror.value(f"{local}^{{commit}}"))
         if before and not self.mirror.is_ancestor(before, answer.commit):
@@ -281,11 +283,11 @@ class Remote:
                 default = _branch_name(value.removeprefix("ref: "))
         return found, default
 
-    def _fetch(self, refspec: str) -> None:
+    def _fetch(self, refspec: str, timeout_s: float) -> None:
         try:
             self.mirror.git.run(
                 "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--", self._address, refspec,
-                timeout_s=FETCH_TIMEOUT_S,
+                timeout_s=timeout_s,
             )  # fmt: skip
         except git.GitFailed as error:
             if error.status is not None and self.mirror.is_damaged():

@@ -51,8 +51,11 @@ async def spoilt_pass(daemon, sync, hostile: Hostile, monkeypatch, manner: str |
     waits = manner in hostile_git.SLOW | hostile_git.ENDLESS
     for seconds in (1.0, 4.0, 16.0) if waits else (0.0,):  # on a busy machine it may not come as far as that in one
         with monkeypatch.context() as patched:
-            if seconds:
-                patched.setattr(remote, "FETCH_TIMEOUT_S" if hostile.stage == "fetch" else "_ASK_TIMEOUT_S", seconds)
+            if seconds and hostile.stage == "fetch":
+                patched.setattr(remote, "FETCH_TIMEOUT_S", seconds)
+                patched.setattr(remote, "FIRST_FETCH_TIMEOUT_S", seconds)
+            elif seconds:
+                patched.setattr(remote, "_ASK_TIMEOUT_S", seconds)
             async with asyncio.timeout(GUARD_S):
                 status = await daemon.synced(sync)
         if hostile.spoilt:
@@ -101,6 +104,19 @@ async def test_a_first_clone_that_breaks_off_begins_again(repository, daemon, se
     assert leftovers(daemon.state) == []
 
 
+async def test_the_first_clone_may_take_longer(repository, daemon, server, monkeypatch):
+    repository.write("a.py", FLOW)
+    commit = repository.push()
+    monkeypatch.setattr(remote, "FETCH_TIMEOUT_S", 0.0)
+    sync = await daemon.started(server.url, **server.settings)
+    assert (await daemon.synced(sync)).commit == commit
+    repository.write("b.py", FLOW)
+    repository.push()
+    status = await daemon.synced(sync)
+    assert (status.state, status.commit) == ("degraded", commit)
+    assert "git fetch was not done after 0 s" in status.error
+
+
 @pytest.mark.parametrize("sent", ["pack_without_end", "chatter_without_end", "bomb"])
 async def test_what_never_ends_takes_neither_the_disk_nor_memory(
     repository, daemon, server, hostile, monkeypatch, sent
@@ -109,7 +125,7 @@ async def test_what_never_ends_takes_neither_the_disk_nor_memory(
     commit = repository.push()
     sync = await daemon.started(server.url, **server.settings)
     with monkeypatch.context() as patched:
-        patched.setattr(remote, "FETCH_TIMEOUT_S", 60.0 if sent == "pack_without_end" else 1.0)
+        patched.setattr(remote, "FIRST_FETCH_TIMEOUT_S", 60.0 if sent == "pack_without_end" else 1.0)
         patched.setattr(sync_git.Git, "_room", lambda self: 8 * 2**20)
         patched.setattr(sync_git, "_MEMORY_BYTES_MAX", 200 * 2**20)
         hostile.stage, hostile.give = "fetch", getattr(hostile_git, sent)
