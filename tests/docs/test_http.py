@@ -151,7 +151,7 @@ def test_titles_and_statuses_of_errors_are_those_of_the_code():
     rows = set(re.findall(r"^\| (\d{3}) \| ([\w ]+) \|", DOCUMENT, re.MULTILINE))
     kinds = (
         *(errors.InvalidRequest, errors.Unauthenticated, errors.NotAllowed, errors.NotFound, errors.Conflict),
-        *(errors.TooLarge, errors.NotAccepting, errors.HeadraceError, errors.AnswerRefused),
+        *(errors.TooLarge, errors.NotAccepting, errors.HeadraceError, errors.AnswerRefused, errors.InputsUnfit),
         preconditions.PreconditionFailed,
         access.TooManyAttempts,
         limits.TooManyRequests,
