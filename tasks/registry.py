@@ -45,6 +45,8 @@ from . import (
     sqlpg,
     ssh,
     vault,
+    webdav,
+    xmlrpc,
 )
 
 log = structlog.get_logger()
@@ -76,6 +78,8 @@ BUILT_IN: tuple[definition.Factory, ...] = (
     sqlpg.definition,
     ssh.definition,
     vault.definition,
+    webdav.definition,
+    xmlrpc.definition,
 )
 
 # What msgspec says about a value: the expectation, then what it got (left out: it may quote the value) and where.
