@@ -20,6 +20,7 @@ import structlog
 from ..engine import errors, ports, values
 from . import (
     amqp,
+    ansible,
     aws,
     azure,
     command,
@@ -54,6 +55,7 @@ log = structlog.get_logger()
 ENTRY_POINTS = "headrace.tasks"
 BUILT_IN: tuple[definition.Factory, ...] = (
     amqp.definition,
+    ansible.definition,
     aws.definition,
     azure.definition,
     command.definition,
