@@ -41,7 +41,7 @@ def about(description: str) -> msgspec.Meta:
     return msgspec.Meta(description=description)
 
 
-class LoginInputs(Inputs, kw_only=True):
+class LoginInputs(Inputs):
     """Where the host is, and who we are there."""
 
     hostname: Annotated[str, about("The host: a name or an address.")]
@@ -51,7 +51,7 @@ class LoginInputs(Inputs, kw_only=True):
     connect_timeout: ConnectTimeout = 30.0
 
 
-class HostInputs(LoginInputs, kw_only=True):
+class HostInputs(LoginInputs):
     """The same for protocols that may go through TLS."""
 
     use_tls: Annotated[

@@ -20,8 +20,10 @@ import structlog
 from ..engine import errors, ports, values
 from . import (
     amqp,
+    ansible,
     aws,
     azure,
+    chat,
     command,
     definition,
     file,
@@ -45,6 +47,8 @@ from . import (
     sqlpg,
     ssh,
     vault,
+    webdav,
+    xmlrpc,
 )
 
 log = structlog.get_logger()
@@ -52,8 +56,11 @@ log = structlog.get_logger()
 ENTRY_POINTS = "headrace.tasks"
 BUILT_IN: tuple[definition.Factory, ...] = (
     amqp.definition,
+    ansible.definition,
     aws.definition,
     azure.definition,
+    chat.msteams,
+    chat.slack,
     command.definition,
     file.definition,
     ftp.definition,
@@ -76,6 +83,8 @@ BUILT_IN: tuple[definition.Factory, ...] = (
     sqlpg.definition,
     ssh.definition,
     vault.definition,
+    webdav.definition,
+    xmlrpc.definition,
 )
 
 # What msgspec says about a value: the expectation, then what it got (left out: it may quote the value) and where.

@@ -28,6 +28,12 @@ def scratch(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     assert list(folder.iterdir()) == []
 
 
+@pytest.fixture(autouse=True)
+def unique(context):
+    """What a task starts carries its id, and is ended by it, also what tests beside this one start."""
+    context.execution_id = uuid.uuid4().hex
+
+
 @pytest.fixture
 def run(context):
     allowed = local.Local(programs=("sh", "cat", "/bin/echo", "not-there"))

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import tarfile
+import uuid
 import zipfile
 
 import pytest
@@ -14,6 +15,12 @@ import pytest
 from headrace.engine import errors
 from headrace.tasks import archives, file
 from tests.support import machines
+
+
+@pytest.fixture(autouse=True)
+def unique(context):
+    """What a task starts carries its id, and is ended by it, also what tests beside this one start."""
+    context.execution_id = uuid.uuid4().hex
 
 
 @pytest.fixture
@@ -157,6 +164,7 @@ async def test_a_template_that_cannot_be_filled_says_why(failure, template, mess
 
 async def test_a_template_that_never_ends_ends_with_the_task(call):
     loop = "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}"
+    assert machines.processes_with("headrace.tasks.rendering") == []
     work = asyncio.create_task(call("FILE", command="template", template=loop))
     while not machines.processes_with("headrace.tasks.rendering"):
         await asyncio.sleep(0.01)

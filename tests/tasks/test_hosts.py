@@ -22,8 +22,8 @@ SECRET = "hush-hush-pass-word"
 #: What a call of each type needs beside the host, and the library it uses.
 TYPES = {
     "AMQP": ({"username": "u", "password": SECRET, "queue": "q", "text": "x"}, "pamqp"),
-    "FTP": ({"username": "u", "password": SECRET, "command": "list", "path": "."}, ""),
-    "IMAP": ({"username": "u", "password": SECRET}, ""),
+    "FTP": ({"username": "u", "password": SECRET, "command": "list", "path": "."}, None),
+    "IMAP": ({"username": "u", "password": SECRET}, None),
     "LDAP": ({"username": "cn=u", "password": SECRET}, None),
     "MQTT": ({"username": "u", "password": SECRET, "topic": "t", "text": "x"}, None),
     "MYSQL": ({"username": "u", "password": SECRET, "fetch": "SELECT 1"}, "pymysql"),
