@@ -145,7 +145,7 @@ class Configuration:
         "tasks.public_only",
         False,
         kinds.YES_OR_NO,
-        "REST and GIT connect to public addresses only, never to this machine or the network it stands in",
+        "Tasks connect to public addresses only, never to this machine or the network it stands in",
     )
     tasks_local: local.Local | None = _setting(  # noqa: RUF009 - as above
         "tasks.local",

@@ -20,8 +20,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from ..engine import errors, ports, values
+from . import blocking, retry, tls
 from . import definition as definitions
-from . import retry, tls
 from .definition import Inputs, invalid, missing
 from .egress import Egress
 
@@ -205,6 +205,24 @@ class Line:
         #: The same connection: libraries close theirs, or make another object of it for TLS.
         self._own = connected.dup()
         self.was_cut = False
+        #: Whether the host has let us in; until then only so much time may pass.
+        self.entered = False
+        self.too_late = False
+
+    async def used(self, function: Callable[[], T], connect_timeout: float) -> T:
+        """Return what ``function`` returns, in a thread of its own. It says when we are in by ``entered``.
+
+        Cancelled, or not let in within ``connect_timeout``, the connection is cut, so that it ends."""
+        timer = asyncio.get_running_loop().call_later(connect_timeout, self._give_up)
+        try:
+            return await blocking.alone(function, on_cancel=self.cut)
+        finally:
+            timer.cancel()
+
+    def _give_up(self) -> None:
+        if not self.entered:
+            self.too_late = True
+            self.cut()
 
     def cut(self) -> None:
         """End whatever waits on it."""

@@ -7,7 +7,6 @@ that was checked, whatever the server asks for; it cannot have files of this hos
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import socket
 import ssl
@@ -50,7 +49,7 @@ class _Refused:
 
 
 class _Work:
-    """One statement on one connection, in a thread; ``stop`` may be called from outside."""
+    """One statement on one connection, in a thread."""
 
     def __init__(self, inputs: MysqlInputs, context: ports.TaskContext, line: host.Line) -> None:
         self._inputs = inputs
@@ -59,35 +58,23 @@ class _Work:
         self._asked = sql.statement(inputs)
         self._port = inputs.port or PORT
         self._address = line.socket.getpeername()
-        self.connected = False
-        self._too_late = False
-
-    def stop(self) -> None:
-        """End it: whatever waits for the server is told that the connection is gone."""
-        self._line.cut()
-
-    def give_up(self) -> None:
-        """End it unless the server has let us in."""
-        if not self.connected:
-            self._too_late = True
-            self._line.cut()
 
     def run(self) -> sql.SqlOutput:
         library: Any = _library()
         try:
             connection = self._open(library, self._line.socket, None)
-            self.connected = True
+            self._line.entered = True
             try:
                 return self._performed(library, connection)
             finally:
                 if self._line.was_cut:
                     self._kill(library, connection)
         except library.Error as error:
-            if self._too_late:
+            if self._line.too_late:
                 raise host.explained(TimeoutError(), self._inputs, self._port) from None
             raise self._explained(error) from None
         except host.GARBAGE as error:
-            if self._too_late:
+            if self._line.too_late:
                 raise host.explained(TimeoutError(), self._inputs, self._port) from None
             raise host.Failed(f"what the server says is not understood: {host.quoted(str(error))}") from None
 
@@ -184,12 +171,7 @@ async def _attempt(inputs: MysqlInputs, context: ports.TaskContext, settings: de
     await blocking.call(_library)
     port = inputs.port or PORT
     async with host.line(inputs, port, settings.egress) as line:
-        work = _Work(inputs, context, line)
-        timer = asyncio.get_running_loop().call_later(inputs.connect_timeout, work.give_up)
-        try:
-            return await blocking.alone(work.run, on_cancel=work.stop)
-        finally:
-            timer.cancel()
+        return await line.used(_Work(inputs, context, line).run, inputs.connect_timeout)
 
 
 async def _run(settings: definitions.Settings, given: MysqlInputs, context: ports.TaskContext) -> sql.SqlOutput:

@@ -61,7 +61,7 @@ QUARANTINE = {
     "click": r"daemon\.cli\..*",
     "rich": r"daemon\.cli\..*",
     "pytest": r"daemon\.testing\.plugin",
-    "yaml": r"sync\..*|engine\.state\..*|daemon\.record_pages",
+    "yaml": r"sync\..*|engine\.state\..*|daemon\.record_pages|tasks\.k8s_access",
     "pyrage": r"engine\.state\.age",
     "aiosmtplib": r"tasks\.smtp",
     "asyncssh": r"tasks\.(ssh|sftp_files|scp|ssh_connection)",

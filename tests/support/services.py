@@ -174,7 +174,7 @@ def mariadb(certificates: pathlib.Path) -> Iterator[Service]:
     install, server, client = program("mariadb-install-db"), program("mariadbd"), program("mariadb")
     with folder() as base:
         data, end, port = base / "data", base / "end", free_port()
-        common = ["--no-defaults", f"--datadir={data}"]
+        common = ["--no-defaults", f"--datadir={data}", f"--tmpdir={base}"]
         run(
             install,
             *common,

@@ -32,6 +32,8 @@ TYPES = {
     "SFTP": ({"username": "u", "password": SECRET, "path": ".", "command": "list"}, "asyncssh"),
     "SMTP": ({"username": "u", "password": SECRET, "from": "a@b.example", "to": "c@d.example"}, "aiosmtplib"),
     "SSH": ({"username": "u", "password": SECRET, "script": "true", "connect_tries": 1}, "asyncssh"),
+    "SQLMSSQL": ({"username": "u", "password": SECRET, "fetch": "SELECT 1"}, "pytds"),
+    "SQLORACLE": ({"username": "u", "password": SECRET, "fetch": "SELECT 1", "database": "x"}, "oracledb"),
     "SQLPG": ({"username": "u", "password": SECRET, "fetch": "SELECT 1"}, "psycopg"),
 }
 #: Types whose protocol brings its own encryption or has none.
