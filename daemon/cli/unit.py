@@ -12,9 +12,16 @@ from . import render
 
 #: What of the system no flow has a reason to change. Flows read and write files, connect and start programs: paths they
 #: need besides are named with ReadWritePaths= in a drop-in.
-_HARDENED = """NoNewPrivileges=yes
+_HARDENED = """UMask=0077
+NoNewPrivileges=yes
+CapabilityBoundingSet=
+AmbientCapabilities=
 ProtectSystem=strict
+ProtectHome=yes
 PrivateTmp=yes
+PrivateDevices=yes
+PrivateUsers=yes
+ProtectProc=invisible
 ProtectClock=yes
 ProtectControlGroups=yes
 ProtectHostname=yes
@@ -24,6 +31,14 @@ ProtectKernelTunables=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 LockPersonality=yes
+RestrictNamespaces=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RemoveIPC=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+SystemCallFilter=capset prlimit64 sched_setaffinity setpriority setrlimit
+SystemCallErrorNumber=EPERM
 """
 _UNIT = """[Unit]
 Description=Headrace, flows from git
