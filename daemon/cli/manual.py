@@ -48,6 +48,13 @@ class Note(msgspec.Struct, kw_only=True):
     attempted: str
 
 
+class Packages(msgspec.Struct, kw_only=True):
+    """The environment of packages that an execution ran in, and whether that is in the state directory here."""
+
+    id: str
+    here: bool
+
+
 class Replayed(msgspec.Struct, kw_only=True):
     """What came of a replay; ``masked`` is how many answers hold something that the record hides."""
 
@@ -59,6 +66,7 @@ class Replayed(msgspec.Struct, kw_only=True):
     divergence: events.Divergence | None
     notes: list[Note]
     masked: int
+    environment: Packages | None
 
 
 class Delivered(msgspec.Struct, kw_only=True):

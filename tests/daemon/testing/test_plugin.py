@@ -150,7 +150,7 @@ TESTS = """
         run_flow('packs', item='cup', fails=True)
 
     def test_BAD_nobody_answers(run_flow):
-        run_flow('asks', answers=[{'string': 'a'}], timeout_s=0.5)
+        run_flow('asks', answers=[{'string': 'a'}], timeout_s=3)
 
     FILE = pathlib.Path(__file__).parent / 'orders.jsonl'
 
@@ -281,7 +281,7 @@ def test_a_run_that_is_broken_off_leaves_no_process(tmp_path, ending):
     with subprocess.Popen(
         command, env=os.environ | {"TMPDIR": str(scratch)}, stdout=subprocess.DEVNULL, start_new_session=True
     ) as run:
-        until(lambda: processes_matching(BUSY), "the flow is at work")
+        until(lambda: processes_matching(BUSY), "the flow is at work", 90)
         os.killpg(run.pid, ending)
         status = run.wait(60)
     until(lambda: not processes_matching(BUSY), "what it started is gone")
