@@ -20,6 +20,8 @@ def flow(dependencies: str, body: str) -> str:
     return f"# /// script\n# dependencies = [{dependencies}]\n# ///\ndef handler(system, this, inputs):\n{lines}\n"
 
 
+#: What no other process on this machine does.
+SLEEP = f"sleep 9761.{os.getpid()}"
 MEET = """
 import alpha, os, sys
 system.setting(f'here {inputs["me"]}', value=True)
@@ -76,7 +78,7 @@ def workshop(tmp_path_factory, shop):
         flow('"alpha>=2"', "import subprocess\nreturn subprocess.check_output(['program'], text=True).strip()")
     )
     (folder / "leaves.py").write_text(
-        flow('"alpha<2"', "import subprocess, alpha\nsubprocess.Popen('setsid sleep 9761 &', shell=True).wait()")
+        flow('"alpha<2"', f"import subprocess, alpha\nsubprocess.Popen('setsid {SLEEP} &', shell=True).wait()")
     )
     (folder / "bare.py").write_text("def handler(system, this):\n    import alpha\n")
     (folder / "waits.py").write_text(flow('"alpha<2"', WAITS))
@@ -99,7 +101,7 @@ def test_two_versions_of_a_package_run_at_the_same_time(workshop):
 def test_a_process_of_an_environment_stays_warm_and_leaves_nothing_behind(workshop):
     assert workshop.daemon.run("pid")["output_value"] == workshop.daemon.run("pid")["output_value"]
     assert workshop.daemon.run("leaves")["status"] == "ENDED_SUCCESS"
-    assert processes_matching("sleep 9761") == []
+    assert processes_matching(SLEEP) == []
 
 
 def test_scripts_and_programs_are_those_of_the_environment(workshop):
@@ -163,15 +165,15 @@ def test_a_daemon_that_is_killed_in_the_middle_of_a_build_builds_again(make_daem
     folder.mkdir()
     (folder / "one.py").write_text(flow('"alpha<2"', "import alpha\nreturn alpha.VERSION"))
     uv = tmp_path / "uv"
-    uv.write_text(f'#!/bin/sh\ncase $1 in venv) exec {environments._find_uv()} "$@";; esac\nexec sleep 9762\n')
+    uv.write_text(f'#!/bin/sh\ncase $1 in venv) exec {environments._find_uv()} "$@";; esac\nexec {SLEEP}\n')
     uv.chmod(0o755)
     daemon = set_up(make_daemon(folder), shop, uv=str(uv)).start(wait=False)
-    until(lambda: processes_matching("sleep 9762"), "the build began")
+    until(lambda: processes_matching(SLEEP), "the build began", 60)
     doing = daemon.client.sync_state()["doing"]
     assert doing.startswith("building the environment") and "alpha<2" in doing
     assert doing in headrace("flows", "--state", daemon.state)[2]
     daemon.kill()
-    until(lambda: processes_matching("sleep 9762") == [], "the resolver died with the daemon")
+    until(lambda: processes_matching(SLEEP) == [], "the resolver died with the daemon")
     assert any(".tmp-" in path.name for path in (daemon.state / "envs").iterdir())
     set_up(daemon, shop).start()
     assert daemon.run("one")["output_value"] == "1.0"

@@ -24,6 +24,8 @@ from tests.support.daemons import processes_matching
 from tests.support.repositories import FLOW, Repository
 from tests.sync.conftest import Clock
 
+#: What no other process on this machine does.
+SLEEP = f"sleep 9753.{os.getpid()}"
 #: How often a build is killed; HEADRACE_KILLS for more.
 KILLS = int(os.environ.get("HEADRACE_KILLS", "3"))
 
@@ -303,7 +305,7 @@ async def test_a_resolver_that_is_killed_is_started_again_once(repository, daemo
 
 async def test_a_build_that_takes_too_long_is_ended_with_all_it_started(repository, daemon, packages, tmp_path):
     wrapper = tmp_path / "uv"
-    wrapper.write_text("#!/bin/sh\nsleep 9753 &\nwait\n")
+    wrapper.write_text(f"#!/bin/sh\n{SLEEP} &\nwait\n")
     wrapper.chmod(0o755)
     quick = msgspec.structs.replace(packages, uv=str(wrapper), timeout_s=1.0)
     sync = daemon.synchroniser(repository.url, packages=quick)
@@ -312,19 +314,19 @@ async def test_a_build_that_takes_too_long_is_ended_with_all_it_started(reposito
     repository.push()
     await daemon.synced(sync)
     assert "it was not done after 1 s" in sync.flows.find("one").broken.reason
-    assert processes_matching("sleep 9753") == [] and built(daemon) == []
+    assert processes_matching(SLEEP) == [] and built(daemon) == []
 
 
 async def test_a_stop_breaks_a_build_off_and_leaves_nothing(repository, daemon, packages, tmp_path):
     wrapper = tmp_path / "uv"
-    wrapper.write_text("#!/bin/sh\nexec sleep 9754\n")
+    wrapper.write_text(f"#!/bin/sh\nexec {SLEEP}\n")
     wrapper.chmod(0o755)
     sync = daemon.synchroniser(repository.url, packages=msgspec.structs.replace(packages, uv=str(wrapper)))
     await sync.start(None)
     repository.write("one.py", flow("alpha<2"))
     repository.push()
     running = asyncio.create_task(sync.run())
-    while not processes_matching("sleep 9754"):
+    while not processes_matching(SLEEP):
         await asyncio.sleep(0.02)
     assert sync.status().doing.startswith("building the environment ") and "alpha<2" in sync.status().doing
     daemon.installed.clean()  # nor does who cleans up
@@ -332,7 +334,7 @@ async def test_a_stop_breaks_a_build_off_and_leaves_nothing(repository, daemon, 
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert processes_matching("sleep 9754") == [] and built(daemon) == []
+    assert processes_matching(SLEEP) == [] and built(daemon) == []
 
 
 @pytest.fixture
