@@ -158,6 +158,7 @@ class Sources:
             "error": f"{of}{worst.error}",
             "hint": worst.hint,
             "rejected": worst.rejected,
+            "doing": next((f"{one.source}: {one.doing}" for one in each if one.doing), ""),
             "last_success_at": min(one.last_success_at for one in each),
             "flows": len(current.flows),
             "broken": tuple(msgspec.structs.replace(mark, file=path) for path, mark in broken),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
 
+from ...engine import errors
 from ..client import JSON, Client
 from . import completers, options, render
 
@@ -62,9 +66,7 @@ def sync(client: Client, *, status_only: bool, dry_run: bool, as_json: bool) -> 
     if status_only:
         state = client.sync_state()
     else:
-        with render.progress() as tell:
-            if tell:
-                tell("looking at the source")
+        with render.progress() as tell, _watched(client, tell):
             state = client.sync()
     if as_json:
         render.json_object(state)
@@ -73,6 +75,31 @@ def sync(client: Client, *, status_only: bool, dry_run: bool, as_json: bool) -> 
     return 1 if state["error"] and not status_only else 0
 
 
+@contextlib.contextmanager
+def _watched(client: Client, tell: Callable[[str], None] | None) -> Iterator[None]:
+    """Tell meanwhile what the daemon is at: looking, building the environment of some packages."""
+    if tell is None:
+        yield
+        return
+    over = threading.Event()
+
+    def watch() -> None:
+        tell(_LOOKING)
+        while not over.wait(_WATCH_S):
+            with contextlib.suppress(errors.HeadraceError):
+                tell(client.sync_state()["doing"] or _LOOKING)
+
+    watching = threading.Thread(target=watch, name="progress", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watching.join()
+
+
+_LOOKING = "looking at the source"
+_WATCH_S = 0.5
 _MARKS = {"added": "+", "removed": "-", "changed": "~", "renamed": ">", "broken": "!", "mended": "*"}
 
 

@@ -1,9 +1,12 @@
 """Flows with packages of their own, in a real daemon: side by side, warm, through kills and restarts, offline."""
 
+import contextlib
 import json
 import os
+import pty
 import shutil
 import signal
+import subprocess
 import time
 
 import pytest
@@ -36,6 +39,21 @@ this.log('waiting in', before)
 this.sleep_until(inputs['until'])
 return [before, alpha.VERSION]
 """
+
+
+def shown_on_a_terminal(*words: str) -> str:
+    """Type a command and return what a terminal shows meanwhile, up to the word ``environment``."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen([*COMMAND, *words], stdin=follower, stdout=follower, stderr=follower)
+    os.close(follower)
+    seen = b""
+    with contextlib.suppress(OSError):  # the terminal closes with the command
+        while b"environment" not in seen:
+            seen += os.read(leader, 65536)
+    process.kill()
+    process.wait()
+    os.close(leader)
+    return seen.decode()
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +190,7 @@ def test_a_daemon_that_is_killed_in_the_middle_of_a_build_builds_again(make_daem
     doing = daemon.client.sync_state()["doing"]
     assert doing.startswith("building the environment") and "alpha<2" in doing
     assert doing in headrace("flows", "--state", daemon.state)[2]
+    assert "building the environment" in shown_on_a_terminal("sync", "--state", str(daemon.state))
     daemon.kill()
     until(lambda: processes_matching(SLEEP) == [], "the resolver died with the daemon")
     assert any(".tmp-" in path.name for path in (daemon.state / "envs").iterdir())
