@@ -134,6 +134,13 @@ def _show_sync(state: JSON) -> None:
         ("flows", str(state["flows"])),
         ("error", (state["error"] or "", "bold red")),
     ])  # fmt: skip
+    if len(state["sources"]) > 1:
+        render.heading("Sources")
+        rows = [
+            ((one["prefix"] or "(none)", "bold"), one["source"], one["ref"], one["commit"][:12], one["state"])
+            for one in state["sources"]
+        ]
+        render.table(["PREFIX", "SOURCE", "REF", "COMMIT", "STATE"], rows)
     if state["broken"] or state.get("problems"):
         render.heading("Broken")
     for each in [*state["broken"], *state.get("problems", [])]:
@@ -225,7 +232,7 @@ def state_of(found: JSON) -> render.Part:
 
 def reason_of(broken: JSON) -> list[render.Part]:
     """Return why something is broken, and where."""
-    place = f"{broken['file']}:{broken['line']}" if broken["line"] else broken["file"]
+    place = f"{broken['file']}:{broken['line']}" if broken.get("line") else broken["file"]
     commit = f" in {broken['commit'][:8]}" if broken["commit"] else ""
     return [broken["reason"], (f"  ({place}{commit})", "dim")]
 

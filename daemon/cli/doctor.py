@@ -118,15 +118,22 @@ def _daemon(client: Client) -> Iterator[Finding]:
         yield Finding(level="bad", about="access", text=error.message, hint=error.hint)
 
 
+def _named(files: list[str]) -> str:
+    return ", ".join(files[:_BROKEN_NAMED_MAX]) + (" …" if len(files) > _BROKEN_NAMED_MAX else "")
+
+
 def _source(client: Client) -> Iterator[Finding]:
     sync = client.sync_state()
-    if sync["error"]:
-        yield Finding(level="bad", about="source", text=sync["error"], hint="`headrace sync` tries again now")
-    else:
-        yield Finding(level="good", about="source", text=f"{sync['source']} at {(sync['commit'] or 'nothing')[:12]}")
-    broken = [one.get("name") or one["file"] for one in [*sync["broken"], *sync.get("problems", [])]]
-    if broken:
-        named = ", ".join(broken[:_BROKEN_NAMED_MAX]) + (" …" if len(broken) > _BROKEN_NAMED_MAX else "")
+    for one in sync["sources"] or [sync]:
+        if one["error"]:
+            yield Finding(level="bad", about="source", text=one["error"], hint="`headrace sync` tries again now")
+        else:
+            yield Finding(level="good", about="source", text=f"{one['source']} at {(one['commit'] or 'nothing')[:12]}")
+    if problems := [one["file"] for one in sync["problems"]]:
+        text = f"cannot be used: {_named(problems)}"
+        yield Finding(level="warning", about="files", text=text, hint="`headrace sync --status` shows the reasons")
+    if broken := [one["file"] for one in sync["broken"]]:
+        named = _named(broken)
         text = f"their newest version does not run: {named}"
         yield Finding(level="warning", about="flows", text=text, hint="`headrace flows` shows file, line and reason")
     else:

@@ -96,6 +96,19 @@ def test_what_both_declare_is_the_first_ones_and_the_other_is_told(world):
     ]
 
 
+def test_the_command_line_shows_each_source(world):
+    daemon, main, team = world
+    said = cli(daemon, "sync")
+    assert said.returncode == 0, said.stderr
+    assert f"team    {team.url} (team)  main" in said.stdout
+    assert "team/settings/who.yaml: another source declares 'who' too" in said.stdout
+    said = cli(daemon, "doctor")
+    assert said.returncode == 0, said.stdout
+    for repository in (main, team):
+        assert f"source: {repository.url}" in said.stdout
+    assert "files: cannot be used: team/settings/who.yaml" in said.stdout
+
+
 def test_a_push_to_one_source_leaves_the_other_alone(world):
     daemon, main, team = world
     before = daemon.client.flow("leaf")["commit"]
