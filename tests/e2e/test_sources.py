@@ -9,6 +9,7 @@ import pytest
 
 from headrace.daemon import endpoint
 from headrace.engine import errors
+from tests.support.browser import Browser
 from tests.support.daemons import Daemon, until
 from tests.support.repositories import Repository, git
 
@@ -107,6 +108,8 @@ def test_the_command_line_shows_each_source(world):
     for repository in (main, team):
         assert f"source: {repository.url}" in said.stdout
     assert "files: cannot be used: team/settings/who.yaml" in said.stdout
+    page = Browser(daemon.url).logged_in(daemon.token()).get("/sync")
+    assert "team/settings/who.yaml</code> another source declares" in page
 
 
 def test_a_push_to_one_source_leaves_the_other_alone(world):
