@@ -99,7 +99,7 @@ def test_the_tab_key_completes_a_name_with_blanks_and_the_command_runs(terminal,
     [
         ("headrace run squ", "squares in parallel"),
         ("headrace settings show lim", "limits of the night"),
-        ("headrace tasks RE", "REST"),
+        ("headrace tasks RES", "REST"),
         ("headrace execu", "executions"),
         ("headrace run --fol", "--follow"),
     ],

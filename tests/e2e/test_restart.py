@@ -115,6 +115,10 @@ def test_executions_of_a_fork_server_that_dies_go_on_with_another_one(daemon):
     begun(daemon, execution)
     (server,) = [pid for pid in processes_matching("engine/guest/__main__.py") if parent_of(pid) == daemon.pid]
     os.kill(server, signal.SIGKILL)
+    until(
+        lambda: [line for line in daemon.record(execution) if line["event"] == "execution.interrupted"],
+        "its process died with the fork server",
+    )
     ended = finished(daemon, execution)
     assert (ended["status"], ended["output_value"]) == ("ENDED_SUCCESS", "stopped")
     (interrupted,) = [line for line in daemon.record(execution) if line["event"] == "execution.interrupted"]

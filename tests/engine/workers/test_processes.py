@@ -182,6 +182,7 @@ async def test_each_interpreter_has_a_fork_server_that_leaves_when_it_was_idle(p
 
 
 async def test_what_a_dead_fork_server_left_is_killed_and_the_other_fork_servers_are_not(pool, run, other_python):
+    pool._idle_s = 60.0  # nothing of this is about being idle
     first = await run(WHERE, other_python)
     _, mine, _ = await run(WHERE)
     os.kill(mine, signal.SIGKILL)
