@@ -262,6 +262,13 @@ class Workshop:
             self._origin.forget()  # what a killed git left is swept before the next pass
             raise
 
+    @property
+    def fetched_bytes(self) -> int:
+        """How much of the source is on this disk, as far as that can be said while it comes."""
+        with contextlib.suppress(OSError):  # it is only being made, or swapped
+            return sum(file.stat().st_size for file in os.scandir(self._mirror.directory / "objects" / "pack"))
+        return 0
+
     def interrupt(self) -> None:
         """Break off what runs; from any thread, for an orderly stop."""
         if self._environments is not None:

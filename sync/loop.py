@@ -198,6 +198,8 @@ class Synchroniser:
     def status(self) -> SourceStatus:
         """Return where the source stands."""
         doing = self._environments.progress if self._environments is not None else ""
+        if not doing and self._manifest is None and self._status.state == "syncing":
+            doing = f"fetching all of it for the first time, {self._workshop.fetched_bytes / 1e6:,.1f} MB so far"
         return msgspec.structs.replace(self._status, doing=doing) if doing else self._status
 
     async def _passes(self, *, watched: bool) -> None:

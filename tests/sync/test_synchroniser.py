@@ -476,3 +476,23 @@ async def test_what_did_not_change_is_compiled_once_whatever_is_pushed_or_restar
     await daemon.synced(sync)
     await daemon.synced(sync)
     assert [files for files in compiled[1:] if files] == [["team/flow7.py"], ["moved.py"]]
+
+
+async def test_the_first_fetch_says_that_it_is_the_first_and_how_far_it_is(repository, daemon):
+    repository.write("a.py")
+    repository.push()
+    sync = await daemon.started(repository.url)
+    assert sync.status().doing == ""
+    passing = asyncio.create_task(sync._pass())
+    said = []
+    while not passing.done():
+        said.append(sync.status().doing)
+        await asyncio.sleep(0.005)
+    assert any(one.startswith("fetching all of it for the first time, 0.0 MB") for one in said)
+    assert sync.status().doing == ""
+    repository.write("b.py")
+    repository.push()
+    passing = asyncio.create_task(sync._pass())
+    while not passing.done():
+        assert sync.status().doing == ""
+        await asyncio.sleep(0.005)
