@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import Collection
 
@@ -29,6 +30,7 @@ from . import (
     api,
     chronicle,
     excerpt,
+    folding,
     principals,
     questions,
     reach,
@@ -56,6 +58,16 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True):
     execution: listing.Summary
     children: list[Branch]
     left_out: int = 0
+
+
+class Side(msgspec.Struct, frozen=True, kw_only=True):
+    """One of two executions that are compared."""
+
+    ordinal: str
+    state: model.Execution
+    values: list[tuple[str, folding.Node | None]]
+    calls: list[chronicle.Call]
+    children: dict[str, listing.Summary]
 
 
 class ExecutionPages:
@@ -224,17 +236,34 @@ class ExecutionPages:
     async def compare(self, request: web.Request) -> web.Response:
         """Two executions side by side: what they were given, what they did, what came of it."""
         sides = []
-        for name in ("a", "b"):
+        for ordinal, name in [("first", "a"), ("second", "b")]:
             if not request.query.get(name):
                 raise errors.InvalidRequest("two executions are compared", hint="give their ids as a and b")
             await self._check(request, request.query[name])
-            state = await self._work.load(request.query[name])
-            record = await self._archive.events_of(state.id)
-            sides.append((state, chronicle.calls_of(record)[: chronicle.CALLS_MAX]))
-        (a, of_a), (b, of_b) = sides
-        longest = max(len(of_a), len(of_b))
-        pairs = [(of_a[n] if n < len(of_a) else None, of_b[n] if n < len(of_b) else None) for n in range(longest)]
-        return templates.page(request, "compare.html", a=a, b=b, pairs=pairs)
+            sides.append(await self._side(ordinal, request.query[name]))
+        pairs = itertools.zip_longest(*(side.calls for side in sides))
+        return templates.page(request, "compare.html", sides=sides, pairs=list(pairs))
+
+    async def _side(self, ordinal: str, execution: str) -> Side:
+        """Return one of two that are compared; its values are folded as on its own page."""
+        state = await self._work.load(execution)
+        record = await self._archive.events_of(state.id)
+        held = self._work.ledger.contents
+        return Side(
+            ordinal=ordinal,
+            state=state,
+            values=[
+                ("inputs", await value_pages.first_look(held, state.inputs)),
+                ("outputs", await value_pages.first_look(held, state.output)),
+            ],
+            calls=chronicle.calls_of(record)[: chronicle.CALLS_MAX],
+            children=await self._children(execution),
+        )
+
+    async def _children(self, execution: str) -> dict[str, listing.Summary]:
+        """Return the latest of those it started, by their ids."""
+        started = await self._archive.query(listing.Query(parent=execution, limit=listing.LIMIT_MAX))
+        return {child.id: child for child in started.items}
 
     # -- influence --------------------------------------------------------------------------------------------------
 

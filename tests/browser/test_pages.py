@@ -170,6 +170,22 @@ def test_large_values_are_unfolded_where_somebody_looks_and_show_no_secret(place
     assert '"row":249' in text and "4711" not in text
 
 
+def test_two_runs_side_by_side_are_folded_like_one_and_name_what_differs(place, tab):
+    page = tab.page
+    guarded = [place.daemon.run("guards") for _ in range(2)]
+    first, second = [place.daemon.client.executions(parent=one["id"])["items"][0]["id"] for one in guarded]
+    page.goto(f"/compare?a={first}&b={second}")
+    for side in ("first", "second"):
+        rows = page.locator(f'[id="{side}-outputs:/rows"]')
+        rows.locator("summary").first.click()
+        expect(rows.locator(":scope > ul > li")).to_have_count(101)
+    assert "4711" not in page.content()
+    page.goto(f"/compare?a={guarded[0]['id']}&b={guarded[1]['id']}")
+    expect(page.locator(".sides .differs")).to_have_count(0)
+    page.locator(".sides").get_by_role("link", name="large").last.click()
+    expect(page).to_have_url(re.compile(second))
+
+
 def test_a_trace_is_named_and_copied(place, tab):
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
