@@ -1,4 +1,4 @@
-"""GIT: read a repository's files or the facts about a commit.
+"""GIT: read a repository's files or the facts about a commit, commit and tag.
 
 It owns what of a repository may come back (how many files, how large, which kinds) and the words for what went wrong.
 ``git_fetch`` brings one commit without its history into a temporary repository; GitPython reads the objects from there.
@@ -18,7 +18,7 @@ import git
 import msgspec
 
 from ..engine import errors, ports
-from . import blocking, git_address, git_fetch, host_key, retry, stored_files
+from . import blocking, git_address, git_commit, git_fetch, host_key, retry, stored_files
 from . import definition as definitions
 
 TASK = "GIT"
@@ -31,10 +31,34 @@ STORED_BYTES_MAX = 512 * 1024 * 1024
 _REGULAR = frozenset({0o100644, 0o100755})
 _SHORT = 7
 _NAMED_MAX = 20
+#: How often a commit is made anew because somebody else pushed meanwhile.
+_PUSHES_MAX = 5
+_WRITING = frozenset({"commit_and_push", "tag"})
+#: The inputs that single commands alone use.
+_USED_BY = {
+    "files": ("commit_and_push",),
+    "remove": ("commit_and_push",),
+    "new_branch": ("commit_and_push",),
+    "tag": ("tag",),
+    "message": ("commit_and_push", "tag"),
+    "author_name": ("commit_and_push", "tag"),
+    "author_email": ("commit_and_push", "tag"),
+    "files_path": ("get", "metadata", "clone"),
+}
 
 
 def _about(description: str) -> msgspec.Meta:
     return msgspec.Meta(description=description)
+
+
+class NewFile(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A file to commit: its path in the repository, and its content in one of three forms."""
+
+    name: str
+    text: str | None = None
+    content: str | None = None
+    src: str | None = None
+    executable: bool | None = None
 
 
 class GitInputs(definitions.Inputs):
@@ -45,9 +69,15 @@ class GitInputs(definitions.Inputs):
         _about("(or url) https://host/path, ssh://user@host/path, user@host:path; file:///path in developer mode"),
     ]
     command: Annotated[
-        Literal["get", "metadata"], _about("get: files and facts of the commit; metadata: the facts. Default: get.")
-    ] = "get"
-    ref: Annotated[str | None, _about("A branch, tag or commit. Default: the HEAD of the remote.")] = None
+        Literal["get", "metadata", "clone", "ls", "commit_and_push", "tag"],
+        _about("get: files and facts of the commit; metadata: the facts; clone: the files into 'files_path'; ls: the "
+        "names of the files; commit_and_push: 'files' and 'remove' onto the branch 'ref'; tag: give the commit the "
+        "name 'tag'. Default: get."),
+    ] = "get"  # fmt: skip
+    ref: Annotated[
+        str | None,
+        _about("A branch, tag or commit. Default: the HEAD of the remote. With commit_and_push the branch, required."),
+    ] = None
     username: Annotated[str | None, _about("The user; for ssh when the address names none.")] = None
     password: Annotated[str | None, _about("The password or token, for https.")] = None
     ssh_key: Annotated[str | None, _about("The private key as text, without a passphrase, for ssh.")] = None
@@ -58,6 +88,20 @@ class GitInputs(definitions.Inputs):
     files_path: Annotated[
         str | None, _about("A folder of the store to write the files to, instead of returning them.")
     ] = None
+    files: Annotated[
+        list[NewFile] | None,
+        _about("What to commit: [{name: path, and one of text, content as base64, src: headrace:<path>; executable}]."),
+    ] = None
+    remove: Annotated[list[str] | None, _about("Paths of files that the commit removes.")] = None
+    message: Annotated[
+        str | None, _about("Of the commit, required; of the tag, which then has a date and an author of its own.")
+    ] = None
+    author_name: Annotated[str | None, _about("Who commits or tags. Default: Headrace.")] = None
+    author_email: Annotated[str | None, _about("Their address. Default: headrace@localhost.")] = None
+    new_branch: Annotated[
+        bool, _about("Make the branch, from the HEAD of the remote, when there is none. Default: false.")
+    ] = False
+    tag: Annotated[str | None, _about("The name of the tag to make.")] = None
 
 
 class GitFile(msgspec.Struct):
@@ -68,9 +112,11 @@ class GitFile(msgspec.Struct):
 
 
 class GitOutput(msgspec.Struct, kw_only=True):
-    """The output of GIT; ``files`` with the command get and without ``files_path``."""
+    """The output of GIT; ``files`` with get and without ``files_path``, ``names`` with ls, ``pushed`` when writing."""
 
     files: list[GitFile] | msgspec.UnsetType = msgspec.UNSET
+    names: list[str] | msgspec.UnsetType = msgspec.UNSET
+    pushed: bool | msgspec.UnsetType = msgspec.UNSET
     author_name: str
     author_email: str
     commit_date_iso: str
@@ -102,6 +148,54 @@ def _check(inputs: GitInputs) -> None:
             raise definitions.invalid(TASK, name, "it contains a control character")
     if inputs.ssh_key is not None and "PRIVATE KEY-----" not in inputs.ssh_key:
         raise definitions.invalid(TASK, "ssh_key", "expected a private key, '-----BEGIN … PRIVATE KEY-----'")
+    _check_command(inputs)
+
+
+def _check_command(inputs: GitInputs) -> None:
+    for name, commands in _USED_BY.items():
+        if getattr(inputs, name) not in (None, False) and inputs.command not in commands:
+            raise definitions.invalid(TASK, name, f"the command {inputs.command} does not use it")
+    match inputs.command:
+        case "clone" if inputs.files_path is None:
+            raise definitions.missing(TASK, "files_path", "the folder of the store that the command clone fills")
+        case "commit_and_push":
+            _check_commit(inputs)
+        case "tag" if inputs.tag is None:
+            raise definitions.missing(TASK, "tag", "the name of the tag that the command tag makes")
+        case "tag" if not git_address.is_ref(inputs.tag or "") or (inputs.tag or "").startswith("refs/"):
+            raise definitions.invalid(TASK, "tag", "expected the name of a tag")
+    for name in ("author_name", "author_email"):
+        value = getattr(inputs, name)
+        if value is not None and not git_commit.is_person(value):
+            raise definitions.invalid(TASK, name, "expected a text without < and > and control characters")
+    if inputs.message is not None and (not inputs.message.strip() or "\0" in inputs.message):
+        raise definitions.invalid(TASK, "message", "expected a text")
+
+
+def _check_commit(inputs: GitInputs) -> None:
+    if inputs.ref is None:
+        raise definitions.missing(TASK, "ref", "the branch that commit_and_push adds to")
+    if inputs.ref == "HEAD" or inputs.ref.startswith("refs/"):
+        raise definitions.invalid(TASK, "ref", "expected the name of a branch")
+    if inputs.message is None:
+        raise definitions.missing(TASK, "message", "the message of the commit")
+    if not inputs.files and not inputs.remove:
+        raise definitions.missing(TASK, "files", "what to commit, unless 'remove' says what to remove")
+    named = [one.name for one in inputs.files or ()]
+    for which, names in (("files", named), ("remove", inputs.remove or [])):
+        if not all(git_commit.is_name(one) for one in names):
+            raise definitions.invalid(TASK, which, "expected paths in the repository, such as docs/page.md")
+    if len({*named, *(inputs.remove or ())}) < len(named) + len(inputs.remove or ()):
+        raise definitions.invalid(TASK, "files", "a path is named twice")
+    for one in inputs.files or ():
+        if [one.text, one.content, one.src].count(None) != 2:
+            raise definitions.invalid(TASK, "files", "expected one of 'text', 'content' and 'src' for each file")
+        if one.src is not None and not stored_files.is_named(one.src):
+            raise definitions.invalid(TASK, "files", "expected headrace:<path> as 'src'")
+        try:
+            base64.b64decode(one.content or "", validate=True)
+        except ValueError:
+            raise definitions.invalid(TASK, "files", "expected base64 as 'content'") from None
 
 
 class _Get:
@@ -127,8 +221,13 @@ class _Get:
         )
         try:
             async with git_fetch.repository(access, self._settings.egress) as repository:
+                if self._inputs.command == "commit_and_push":
+                    return await self._commit(repository)
                 name = await self._fetch(repository)
-                return await self._read(repository, name)
+                output = await self._read(repository, name)
+                if self._inputs.command == "tag":
+                    await self._tag(repository, output)
+                return output
         except git_fetch.FetchFailed as failed:
             failure = self._failure(failed.words)
             if failed.passing:
@@ -137,7 +236,7 @@ class _Get:
 
     async def _fetch(self, repository: git_fetch.Repository) -> str:
         """Bring the commit and return the name under which it is found."""
-        options = ("--depth=1", "--filter=tree:0") if self._inputs.command == "metadata" else ("--depth=1",)
+        options = ("--depth=1", *_FILTERS.get(self._inputs.command, ()))
         for candidate in _candidates(self._inputs.ref):
             try:
                 await repository.fetch(f"+{candidate}:{git_fetch.FETCHED}", options=options)
@@ -174,7 +273,10 @@ class _Get:
             except git.GitCommandError:
                 raise self._failure(f"there is no branch, tag or commit '{self._inputs.ref}'") from None
             output = _facts(repo, sha)
-            if self._inputs.command == "metadata":
+            if self._inputs.command in ("metadata", *_WRITING):
+                return output, []
+            if self._inputs.command == "ls":
+                output.names = self._listed(repo.commit(sha).tree)
                 return output, []
             files, skipped = self._chosen(repo.commit(sha).tree)
             if self._inputs.files_path is None:
@@ -182,6 +284,78 @@ class _Get:
             else:
                 self._store(files, stored_files.path(self._inputs.files_path).rstrip("/"), stop)
             return output, skipped
+
+    def _listed(self, root: git.Tree) -> list[str]:
+        """Return the paths of all that is no folder; raises ``TaskFailed`` over the limit."""
+        names = []
+        for number, item in enumerate(_walk(root), 1):
+            if number > ENTRIES_MAX:
+                raise self._failure(f"the commit has more than {ENTRIES_MAX:,} files and folders")
+            if not isinstance(item, git.Tree):
+                names.append(str(item.path).encode("utf-8", "replace").decode())
+        return sorted(names)
+
+    async def _commit(self, repository: git_fetch.Repository) -> GitOutput:
+        """Commit onto the branch as it is now; when others are faster, onto what they made of it."""
+        change = self._change(await self._contents())
+        for _ in range(_PUSHES_MAX):
+            parent = await self._branch(repository)
+            try:
+                sha = await blocking.call(git_commit.made, repository, parent, change)
+            except git_commit.CannotCommit as problem:
+                raise self._failure(str(problem)) from None
+            if sha is not None:
+                try:
+                    await repository.push(f"{sha}:refs/heads/{self._inputs.ref}")
+                except git_fetch.FetchFailed as failed:
+                    if not failed.moved:
+                        raise
+                    continue
+            output = await self._read(repository, sha or parent or "")
+            output.pushed = sha is not None
+            return output
+        raise self._failure(f"somebody else pushed to '{self._inputs.ref}' at the same time, {_PUSHES_MAX} times")
+
+    async def _branch(self, repository: git_fetch.Repository) -> str | None:
+        """Bring the branch's commit and return its name here, None when there is nothing yet to build on."""
+        candidates = [f"refs/heads/{self._inputs.ref}", *(["HEAD"] if self._inputs.new_branch else [])]
+        for candidate in candidates:
+            try:
+                await repository.fetch(f"+{candidate}:{git_fetch.FETCHED}", options=("--depth=1",))
+            except git_fetch.FetchFailed as failed:
+                if not failed.absent:
+                    raise
+            else:
+                return git_fetch.FETCHED
+        if not self._inputs.new_branch:
+            raise self._failure(f"there is no branch '{self._inputs.ref}'; 'new_branch' makes one")
+        return None
+
+    async def _tag(self, repository: git_fetch.Repository, output: GitOutput) -> None:
+        name = self._inputs.tag or ""
+        target = await blocking.call(git_commit.tagged, repository, output.commit_sha, name, self._change({}))
+        await repository.push(f"{target}:refs/tags/{name}")
+        output.pushed = True
+
+    async def _contents(self) -> dict[str, git_commit.Content]:
+        found, total = {}, 0
+        for one in self._inputs.files or ():
+            if one.src is not None:
+                data = await stored_files.read(self._context, one.src)
+            else:
+                data = one.text.encode() if one.text is not None else base64.b64decode(one.content or "")
+            total += len(data)
+            if total > STORED_BYTES_MAX:
+                raise self._failure(f"the files are larger than {STORED_BYTES_MAX // 1024**2} MiB together")
+            found[one.name] = git_commit.Content(data, one.executable)
+        return found
+
+    def _change(self, files: dict[str, git_commit.Content]) -> git_commit.Change:
+        inputs = self._inputs
+        return git_commit.Change(
+            files=files, removed=inputs.remove or (), message=inputs.message or "",
+            name=inputs.author_name or "Headrace", email=inputs.author_email or "headrace@localhost",
+        )  # fmt: skip
 
     def _chosen(self, root: git.Tree) -> tuple[list[git.Blob], list[str]]:
         """Return the files to hand over, and a line about what is not; raises ``TaskFailed`` over a limit."""
@@ -227,6 +401,10 @@ class _Get:
             if secret:
                 text = text.replace(secret, "***")
         return errors.TaskFailed(text)
+
+
+#: What need not come for a command; a server that cannot leave it out sends it all the same.
+_FILTERS = {"metadata": ("--filter=tree:0",), "ls": ("--filter=blob:none",)}
 
 
 class _Stopped(Exception):
@@ -286,7 +464,7 @@ def _facts(repo: git.Repo, sha: str) -> GitOutput:
 
 
 async def _run(settings: definitions.Settings, inputs: GitInputs, context: ports.TaskContext) -> GitOutput:
-    backoff = retry.chosen(inputs.retry_backoff, repeatable=True)
+    backoff = retry.chosen(inputs.retry_backoff, repeatable=inputs.command not in _WRITING)
     return await retry.attempts(_Get(settings, inputs, context).attempt, backoff, context, settings.pacing)
 
 
@@ -294,13 +472,13 @@ def definition(settings: definitions.Settings) -> definitions.TaskDefinition[Git
     """Return the task type GIT."""
     return definitions.TaskDefinition(
         name=TASK,
-        summary="Read files or a commit of a git repository",
-        description="Fetches one commit over https, ssh or, in developer mode, from a file address. Symbolic links "
-        "and submodules are skipped.",
+        summary="Read files or a commit of a git repository, commit and tag",
+        description="Fetches one commit over https, ssh or, in developer mode, from a file address, or pushes one. "
+        "Symbolic links and submodules are skipped.",
         inputs=GitInputs,
         output=GitOutput,
         run=functools.partial(_run, settings),
-        idempotent=lambda _: True,
+        idempotent=lambda inputs: inputs.command not in _WRITING,
         check=_check,
         input_aliases={"url": "repository_url"},
     )

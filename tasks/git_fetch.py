@@ -1,4 +1,4 @@
-"""Fetching from a git remote into a private, temporary, bare repository that is gone afterwards.
+"""Fetching from a git remote into a private, temporary, bare repository that is gone afterwards, and pushing from it.
 
 git runs with an environment and a configuration of its own: no user or system configuration, no hooks, no helpers, no
 prompts, one allowed protocol. Secrets stand in files of mode 0600 in a folder of mode 0700, never in an argument, an
@@ -41,18 +41,24 @@ _PASSING = re.compile(
     r"|Connection reset|Connection closed|early EOF|unexpected disconnect|returned error: (429|5\d\d)|too slow",
     re.IGNORECASE,
 )
+#: What the client says before it sends anything, and what the server says when another push came in between.
+_MOVED = re.compile(
+    r"\((fetch first|non-fast-forward|stale info|cannot lock ref|failed to update ref)|is at \w+ but exp"
+)
 _NOISE = re.compile(
     r"^($|warning: |hint: |remote: *$|Please make sure you have the correct|and the repository exists)"
-    r"|^fatal: (Could not read from remote|index-pack failed)"
+    r"|^fatal: (Could not read from remote|index-pack failed)|^To |^error: failed to push"
 )
 
 
 class FetchFailed(Exception):
-    """git could not fetch; ``passing`` says whether it may work later, ``absent`` that the ref is not there."""
+    """git could not fetch or push.
 
-    def __init__(self, words: str, *, passing: bool = False, absent: bool = False) -> None:
+    ``passing`` says whether it may work later, ``absent`` that the ref is not there, ``moved`` that it is elsewhere."""
+
+    def __init__(self, words: str, *, passing: bool = False, absent: bool = False, moved: bool = False) -> None:
         super().__init__(words)
-        self.words, self.passing, self.absent = words, passing, absent
+        self.words, self.passing, self.absent, self.moved = words, passing, absent, moved
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +84,13 @@ class Repository:
         """Fetch from the remote; raises ``FetchFailed``."""
         arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", *options]
         status, said = await _git(self, [*arguments, "--end-of-options", "origin", *refspecs])
+        if status:
+            raise _explained(said)
+
+    async def push(self, refspec: str) -> None:
+        """Push to the remote, all or nothing, never over what somebody else did; raises ``FetchFailed``."""
+        arguments = ["push", "--quiet", "--no-follow-tags", "--no-recurse-submodules", "--no-signed"]
+        status, said = await _git(self, [*arguments, "--end-of-options", "origin", refspec])
         if status:
             raise _explained(said)
 
@@ -291,7 +304,8 @@ def _explained(said: str) -> FetchFailed:
         if pattern.search(said):
             words = plain
             break
-    return FetchFailed(words, passing=_PASSING.search(said) is not None, absent=_ABSENT.search(said) is not None)
+    passing, absent, moved = (one.search(said) is not None for one in (_PASSING, _ABSENT, _MOVED))
+    return FetchFailed(words, passing=passing, absent=absent, moved=moved)
 
 
 _MEANINGS = (
