@@ -13,7 +13,7 @@ class Local(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The setting ``tasks.local``.
 
     ``programs``: what tasks may start, by name or absolute path; ``*`` is every program. COMMAND starts any of them,
-    ANSIBLE needs ansible-playbook."""
+    ANSIBLE needs ansible-playbook, TERRAFORM tofu or terraform."""
 
     programs: tuple[str, ...] = ()
 
