@@ -134,7 +134,7 @@ def _show_sync(state: JSON) -> None:
         ("flows", str(state["flows"])),
         ("error", (state["error"] or "", "bold red")),
     ])  # fmt: skip
-    if len(state["sources"]) > 1:
+    if len(state.get("sources", [])) > 1:
         render.heading("Sources")
         rows = [
             ((one["prefix"] or "(none)", "bold"), one["source"], one["ref"], one["commit"][:12], one["state"])

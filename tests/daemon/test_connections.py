@@ -39,7 +39,7 @@ def echoed(connection, text=b"hello"):
 
 @pytest.fixture(scope="module")
 def impatient():
-    with small_server.running(head_s=0.3, write_s=0.5, idle_s=0.6, linger_s=0.3) as server:
+    with small_server.running(head_s=0.3, write_s=0.5, idle_s=1.5, linger_s=0.3) as server:
         yield server
 
 
@@ -69,7 +69,7 @@ def test_a_second_head_is_waited_for_as_the_first(impatient):
 
 def test_a_slow_handler_and_a_connection_between_requests_are_left_alone(impatient):
     with connect(impatient) as connection:
-        connection.sendall(b"GET /slow?s=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET /slow?s=2 HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b"done" in connection.recv(65536)  # longer than every deadline here
         time.sleep(0.4)  # longer than a head may take: nothing of one came yet
         echoed(connection)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.sync import corpus
 
-COUNT = int(os.environ.get("HEADRACE_REPOSITORIES", "24"))
+COUNT = int(os.environ.get("HEADRACE_REPOSITORIES", "16"))
 
 
 def test_the_corpus_is_as_large_as_promised():

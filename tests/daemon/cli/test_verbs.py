@@ -158,7 +158,7 @@ def test_interrupting_a_run_leaves_it_alone_and_says_how_to_go_on(server):
     assert "hello from slow" in process.stderr.readline()
 
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=60)
 
     (id_,) = server.executions
     assert (process.returncode, out) == (130, "")
