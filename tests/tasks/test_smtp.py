@@ -198,7 +198,7 @@ async def test_who_asks_to_come_later_is_asked_later(send, post, pacing):
 
 
 async def test_a_message_that_may_have_been_taken_is_not_sent_again(failure, post, pacing, monkeypatch):
-    monkeypatch.setattr("headrace.tasks.smtp._ANSWER_S", 0.3)
+    monkeypatch.setattr("headrace.tasks.smtp._ANSWER_S", 2.0)
     post.answers = {"DATA": None}
     failed = await failure(post, retry_backoff=True)
     assert failed.message.endswith("whether it was taken is not known") and pacing.pauses == []
