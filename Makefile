@@ -41,6 +41,8 @@ faults: install system-packages  ## records under power cuts, full disks, damage
 	  HEADRACE_TIMINGS=20000 HEADRACE_BURST=5000 HEADRACE_SLOW=100 HEADRACE_KILLS=100 \
 	  $(BIN)/pytest --quiet --timeout 900 tests/daemon/test_signatures.py tests/e2e/test_access.py \
 	  tests/e2e/test_openapi.py tests/e2e/test_mangled_requests.py tests/e2e/test_burst.py tests/sync/test_environments.py
+	HEADRACE_REPLAYS=700 HEADRACE_KILLS=40 $(BIN)/pytest --quiet --timeout 900 tests/e2e/test_changed_flows.py \
+	  tests/e2e/test_durable.py
 	HEADRACE_REPOSITORIES=1000 HEADRACE_ARGUMENTS=5000 \
 	  $(BIN)/pytest --quiet --timeout 3600 tests/sync/test_corpus.py tests/sync/test_arguments.py
 

@@ -118,7 +118,7 @@ def check(daemon, world, execution):
 
 def test_killed_at_any_moment_it_goes_on_where_it_was(daemon, world):
     seed = int(os.environ.get("HEADRACE_SEED", "7"))
-    kills = int(os.environ.get("HEADRACE_KILLS", "8"))
+    kills = int(os.environ.get("HEADRACE_KILLS", "12"))
     chance = random.Random(seed)
     daemon.start()
     began = time.monotonic()
