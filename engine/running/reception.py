@@ -131,16 +131,20 @@ class Reception:
         return {"name": flow.name, **found}
 
     async def _of_script(self, request: model.Submission) -> dict[str, Any]:
-        """A script runs as if it lay in what is published now."""
+        """A script runs as if it lay in the commit that is asked for, or else in what is published now.
+
+        Raises ``NotFound`` for a commit that is not kept."""
         published = self._flows.current()
         if not published.commit:
             raise errors.NotAccepting("no commit is published yet")
+        if request.commit:
+            self._flows.snapshot(request.commit)
         blob = await child_calls.script(self._ledger.contents, request.script)
         return {
             "type": "SCRIPT",
             "name": "script",
             "flow_id": f"script {blob.sha256}",
-            "commit": published.commit,
+            "commit": request.commit or published.commit,
             "venv": published.venv,
             "script_blob": blob,
         }

@@ -210,6 +210,9 @@ def test_a_branch_that_is_allowed_runs_without_being_merged(world):
     assert done["flow_id"] == published["id"]
     assert daemon.client.flow("parent") == published
     assert daemon.run("parent")["output_value"]["me"] == "main"
+    script = "from lib.helper import answer\ndef handler(system, this): return answer()\n"
+    tried = daemon.client.wait(daemon.client.run_script(script, ref="feature/x")["id"])
+    assert (tried["output_value"], tried["commit"]) == ("feature", commit)
     daemon.client.sync()  # which cleans, and leaves it
     main.branch = "feature/x"
     git(main.directory, "checkout", "--quiet", "feature/x")
