@@ -34,6 +34,8 @@ class Export(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Refuse what cannot work."""
         if self.endpoint and not _is_web(self.endpoint):
             raise ValueError("`endpoint` is not an address such as http://127.0.0.1:4318/v1/traces")
+        if self.endpoint and "@" in urllib.parse.urlsplit(self.endpoint).netloc:
+            raise ValueError("`endpoint` holds credentials: write  Authorization: Basic …  into a `headers_file`")
         if self.ratio is not None and not 0 <= self.ratio <= 1:
             raise ValueError("`ratio` must be from 0 to 1")
         if self.headers_file:

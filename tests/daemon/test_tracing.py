@@ -17,6 +17,7 @@ def load(key, value):
     [
         ({"endpoint": "localhost:4318"}, "is not an address such as http://127.0.0.1:4318/v1/traces"),
         ({"endpoint": "file:///x"}, "is not an address"),
+        ({"endpoint": "https://me:word@c.example/v1/traces"}, "write  Authorization: Basic …  into a `headers_file`"),
         ({"ratio": 2}, "`ratio` must be from 0 to 1"),
         ({"ratio": "half"}, "ratio"),
         ({"headers_file": "/nowhere"}, "is not a file that can be read"),
@@ -27,7 +28,7 @@ def load(key, value):
 def test_an_export_that_cannot_work_is_refused_and_says_how_it_can(setting, said):
     with pytest.raises(errors.ConfigurationInvalid, match="traces.export") as refused:
         load("export", setting)
-    assert said in refused.value.message
+    assert said in refused.value.message and "me:word" not in refused.value.message
 
 
 @pytest.mark.parametrize(
