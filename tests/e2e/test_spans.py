@@ -264,9 +264,18 @@ def test_what_ended_while_nobody_listened_is_sent_later_and_too_much_is_dropped_
         again.close()
 
 
-def test_who_began_the_trace_decides_if_it_is_kept_and_else_the_ratio(make, listener, collector, tmp_path):
+def test_who_began_the_trace_decides_if_it_is_kept_else_the_ratio_and_the_usual_variables_count(
+    make, listener, collector, tmp_path
+):
     (tmp_path / "headers").write_text(f"Authorization: Bearer {SECRET}\n")
-    daemon = make(ratio=0, headers_file=str(tmp_path / "headers")).start()
+    daemon = make(endpoint="", ratio=0, headers_file=str(tmp_path / "headers"))
+    daemon.environment |= {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.address.removesuffix("/v1/traces"),
+        "OTEL_EXPORTER_OTLP_HEADERS": "x-tenant=ops",
+        "OTEL_SERVICE_NAME": "named-outside",
+        "OTEL_RESOURCE_ATTRIBUTES": "team=mill",
+    }
+    daemon.start()
     for flags in ("00", "01"):
         header = {"traceparent": f"00-{TRACE}-{CALLER}-{flags}"}
         path, body = "/api/v1/flows/inner/run?wait=20", {"inputs": {"url": listener.url}}
@@ -279,24 +288,11 @@ def test_who_began_the_trace_decides_if_it_is_kept_and_else_the_ratio(make, list
     assert [seen[-2:] for seen in listener.seen] == ["00", "01", "00"]
     assert listener.seen[2].split("-")[1] == unkept["traceparent"].split("-")[1]
     assert collector.headers[0]["Authorization"] == f"Bearer {SECRET}"
+    assert collector.headers[0]["x-tenant"] == "ops"
+    resource = collector.spans[0].resource
+    assert (resource["service.name"], resource["team"]) == ("named-outside", "mill")
     assert SECRET not in daemon.log.read_text()
     assert not any(SECRET.encode() in path.read_bytes() for path in (daemon.state / "records").iterdir())
-
-
-def test_the_variables_of_opentelemetry_count(make, collector):
-    daemon = make(endpoint="", service="")
-    daemon.environment |= {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.address.removesuffix("/v1/traces"),
-        "OTEL_EXPORTER_OTLP_HEADERS": "x-tenant=ops",
-        "OTEL_SERVICE_NAME": "named-outside",
-        "OTEL_RESOURCE_ATTRIBUTES": "team=mill",
-    }
-    daemon.start()
-    daemon.run("waits")
-    span = until(lambda: collector.named("flow waits"), "a span")[0]
-    assert (span.resource["service.name"], span.resource["team"]) == ("named-outside", "mill")
-    assert collector.headers[0]["x-tenant"] == "ops"
-    assert daemon.stop() == 0
 
 
 def test_without_the_libraries_it_does_not_start_and_says_what_to_install(make):
