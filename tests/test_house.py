@@ -67,6 +67,8 @@ QUARANTINE = {
     "asyncssh": r"tasks\.(ssh|sftp_files|scp|ssh_connection)",
     "pymysql": r"tasks\.mysql",
     "psycopg": r"tasks\.sqlpg",
+    "zeep": r"tasks\.soap",
+    "pysnmp": r"tasks\.snmp",
     "sqlite3": r"engine\.(records|state)\..*|tasks\.sqlite",
 }
 #: Names that say nothing of what a module is.
