@@ -69,6 +69,7 @@ QUARANTINE = {
     "psycopg": r"tasks\.sqlpg",
     "zeep": r"tasks\.soap",
     "pysnmp": r"tasks\.snmp",
+    "pypsrp": r"tasks\.ps_winrm",
     "sqlite3": r"engine\.(records|state)\..*|tasks\.sqlite",
 }
 #: Names that say nothing of what a module is.
