@@ -38,6 +38,7 @@ from . import (
     openai,
     prometheus,
     ps,
+    question,
     redis,
     rest,
     s3,
@@ -81,6 +82,7 @@ BUILT_IN: tuple[definition.Factory, ...] = (
     openai.definition,
     prometheus.definition,
     ps.definition,
+    question.definition,
     redis.definition,
     rest.definition,
     s3.definition,
@@ -128,8 +130,8 @@ class Prepared:
 
     @property
     def timeout_s(self) -> float | None:
-        """How long the whole of it may take."""
-        return self._inputs.timeout
+        """How long the whole of it may take; None is without limit."""
+        return self._inputs.timeout or None
 
     @property
     def idempotent(self) -> bool:
