@@ -14,7 +14,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -34,9 +34,9 @@ _FORBIDDEN = b"<!doctype"
 class Winrm:
     """One script on one machine. ``inputs`` are those of PS; ``report`` is what it said so far."""
 
-    def __init__(self, inputs: Any, address: str, report_characters_max: int) -> None:
+    def __init__(self, inputs: Any, addresses: Sequence[str], report_characters_max: int) -> None:
         self._inputs = inputs
-        self._address = address
+        self._addresses = addresses
         self._report_max = report_characters_max
         self._guard = threading.Lock()
         self._lines: list[socket.socket] = []
@@ -136,13 +136,20 @@ class Winrm:
         transport.session = session
 
     def _connected(self, port: int, timeout: Any) -> socket.socket:
-        made = socket.create_connection((self._address, port), self._inputs.connect_timeout)
+        made = self._first(port)
         with self._guard:
             self._lines.append(made.dup())
             if self._cut:
                 made.close()
                 raise ConnectionAbortedError(103, "cut")
         return made
+
+    def _first(self, port: int) -> socket.socket:
+        """Return a connection to the first address that takes one; raises the last ``OSError``."""
+        for address in self._addresses[:-1]:
+            with contextlib.suppress(OSError):
+                return socket.create_connection((address, port), self._inputs.connect_timeout)
+        return socket.create_connection((self._addresses[-1], port), self._inputs.connect_timeout)
 
     def _bounded(self, response: Any) -> None:
         body = bytearray()
@@ -284,7 +291,11 @@ class _Modules:
 
             def send(self, *arguments: Any, **named: Any) -> Any:
                 response = super().send(*arguments, **{**named, "stream": True})
-                bounded(response)
+                try:
+                    bounded(response)
+                except BaseException:
+                    response.close()  # nobody takes the rest of it
+                    raise
                 return response
 
         return Adapter(max_retries=0)
@@ -299,7 +310,7 @@ async def performed(inputs: Any, egress: Egress, report_characters_max: int) -> 
     """Run the script and return its report; raises ``host.Failed``."""
     await blocking.call(modules, inputs.task)
     addresses = await host.addresses(inputs, inputs.where, egress)
-    work = Winrm(inputs, addresses[0], report_characters_max)
+    work = Winrm(inputs, addresses, report_characters_max)
     try:
         await blocking.alone(work.run, on_cancel=work.stop)
     except host.Failed as failed:

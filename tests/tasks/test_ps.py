@@ -175,6 +175,10 @@ async def test_a_script_runs_in_a_runspace(by_winrm, windows):
     assert windows.actions == ["Create", "Receive", "Command", "Receive", "Delete"]
 
 
+async def test_every_address_of_a_name_is_tried(by_winrm):
+    assert (await by_winrm("x", hostname="localhost", verify_ssl=False, cacert=None))["json"] == [1, 2]
+
+
 async def test_a_long_script_arrives_in_pieces(by_winrm, windows):
     script = "x" * 400_000
     await by_winrm(script)
