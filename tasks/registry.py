@@ -37,6 +37,8 @@ from . import (
     mysql,
     openai,
     prometheus,
+    ps,
+    question,
     redis,
     rest,
     s3,
@@ -44,6 +46,8 @@ from . import (
     sftp,
     sleep,
     smtp,
+    snmp,
+    soap,
     sqlite,
     sqlmssql,
     sqloracle,
@@ -77,6 +81,8 @@ BUILT_IN: tuple[definition.Factory, ...] = (
     mysql.definition,
     openai.definition,
     prometheus.definition,
+    ps.definition,
+    question.definition,
     redis.definition,
     rest.definition,
     s3.definition,
@@ -84,6 +90,8 @@ BUILT_IN: tuple[definition.Factory, ...] = (
     sftp.definition,
     sleep.definition,
     smtp.definition,
+    snmp.definition,
+    soap.definition,
     sqlite.definition,
     sqlmssql.definition,
     sqloracle.definition,
@@ -122,8 +130,8 @@ class Prepared:
 
     @property
     def timeout_s(self) -> float | None:
-        """How long the whole of it may take."""
-        return self._inputs.timeout
+        """How long the whole of it may take; None is without limit."""
+        return self._inputs.timeout or None
 
     @property
     def idempotent(self) -> bool:

@@ -69,6 +69,9 @@ QUARANTINE = {
     "asyncssh": r"tasks\.(ssh|sftp_files|scp|ssh_connection)",
     "pymysql": r"tasks\.mysql",
     "psycopg": r"tasks\.sqlpg",
+    "zeep": r"tasks\.soap",
+    "pysnmp": r"tasks\.snmp",
+    "pypsrp": r"tasks\.ps_winrm",
     "sqlite3": r"engine\.(records|state)\..*|tasks\.sqlite",
 }
 #: Names that say nothing of what a module is.

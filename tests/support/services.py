@@ -310,3 +310,43 @@ def prometheus() -> Iterator[str]:
         ]  # fmt: skip
         with started(arguments, answers(port), base / "log"):
             yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def soap() -> Iterator[str]:
+    """A SOAP service; gives its address. Below ``/secure`` it wants to know that it is the user ``app``."""
+    with folder() as base:
+        port = free_port()
+        arguments = [sys.executable, "-W", "ignore", "-m", "tests.support.soap_server", str(port), PASSWORD]
+        root = str(pathlib.Path(__file__).parents[2])
+        with started(arguments, answers(port), base / "log", {"PATH": os.defpath, "PYTHONPATH": root}, ourselves=True):
+            yield f"http://127.0.0.1:{port}"
+
+
+#: What a device of the community ``public`` answers when it is there: a question by SNMP 2c for its uptime.
+_UPTIME = bytes.fromhex("302902010104067075626c6963a01c02040000000702010002010030 0e300c06082b060102010103000500")
+
+
+@contextlib.contextmanager
+def snmpd() -> Iterator[Service]:
+    """A device: ``public`` may read, ``private`` write, the users ``plain`` (SHA) and ``app`` (SHA-256, AES) too."""
+    server = program("snmpd")
+    with folder() as base:
+        port = free_port()
+        (base / "conf").write_text(
+            f"rocommunity public 127.0.0.1\nrwcommunity private 127.0.0.1\ncreateUser plain SHA {PASSWORD}\n"
+            f"createUser app SHA-256 {PASSWORD} AES {PASSWORD}-too\nrouser plain auth\nrwuser app priv\n"
+        )
+        environment = {"PATH": os.defpath, "SNMP_PERSISTENT_DIR": str(base), "MIBS": ""}
+        arguments = [server, "-f", "-Lo", "-C", "-c", str(base / "conf"), "-p", str(base / "pid")]
+
+        def ready() -> bool:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+                asking.settimeout(0.2)
+                asking.sendto(_UPTIME, ("127.0.0.1", port))
+                with contextlib.suppress(OSError):
+                    return bool(asking.recv(1500))
+                return False
+
+        with started([*arguments, f"udp:127.0.0.1:{port}"], ready, base / "log", environment):
+            yield Service(port, base, "app")

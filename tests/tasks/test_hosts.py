@@ -27,6 +27,7 @@ TYPES = {
     "LDAP": ({"username": "cn=u", "password": SECRET}, None),
     "MQTT": ({"username": "u", "password": SECRET, "topic": "t", "text": "x"}, None),
     "MYSQL": ({"username": "u", "password": SECRET, "fetch": "SELECT 1"}, "pymysql"),
+    "PS": ({"username": "u", "password": SECRET, "script": "x", "transport": "winrm"}, "pypsrp"),
     "REDIS": ({"password": SECRET, "command": "GET", "args": ["k"]}, None),
     "SCP": ({"username": "u", "password": SECRET, "src": "headrace:f", "dst": "f"}, "asyncssh"),
     "SFTP": ({"username": "u", "password": SECRET, "path": ".", "command": "list"}, "asyncssh"),
