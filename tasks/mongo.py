@@ -120,9 +120,7 @@ class _Session:
         """Do what is asked; raises ``host.Failed``."""
         problems = self._problems
         try:
-            async with contextlib.AsyncExitStack() as stack:
-                client = stack.enter_context(self._files_of(self._client))
-                stack.push_async_callback(client.close)
+            async with self._client() as client:
                 return await self._performed(client[self._inputs.database])
         except problems.PyMongoError as error:
             raise self._explained(error, loop) from None
@@ -131,35 +129,29 @@ class _Session:
             told = fence.explained(error, loop, self._inputs, self._inputs.where)
             raise told or host.Failed(f"what {where} says cannot be used: {host.quoted(str(error))}") from None
 
-    @contextlib.contextmanager
-    def _files_of(self, make: Any) -> Any:
-        """Give the client, which reads certificates from files when it is made."""
-        inputs = self._inputs
+    def _client(self) -> Any:
+        """Return the client, which reads certificates from files when it is made."""
+        inputs, wait_ms = self._inputs, int(self._inputs.connect_timeout * 1000)
+        options: dict[str, Any] = {}
+        if inputs.username is not None:
+            options |= {"username": inputs.username, "password": inputs.password, "authSource": inputs.auth_source}
+        if inputs.replica_set is not None:
+            options["replicaSet"] = inputs.replica_set
         with contextlib.ExitStack() as files:
-            options: dict[str, Any] = {}
             if inputs.with_tls:
                 # Whom a certificate names for questions about it is nobody the operator could judge: it is not asked.
-                options = {"tls": True, "tlsDisableOCSPEndpointCheck" if inputs.verify_ssl else "tlsInsecure": True}
+                options |= {"tls": True, "tlsDisableOCSPEndpointCheck" if inputs.verify_ssl else "tlsInsecure": True}
             if inputs.cacert is not None:
                 options["tlsCAFile"] = files.enter_context(tls.as_file(inputs.cacert))
             if inputs.client_cert is not None:
                 pair = f"{inputs.client_cert}\n{inputs.client_key or ''}"
                 options["tlsCertificateKeyFile"] = files.enter_context(tls.as_file(pair))
-            made = make(options)
-        yield made
-
-    def _client(self, options: dict[str, Any]) -> Any:
-        inputs, wait_ms = self._inputs, int(self._inputs.connect_timeout * 1000)
-        if inputs.username is not None:
-            options |= {"username": inputs.username, "password": inputs.password, "authSource": inputs.auth_source}
-        if inputs.replica_set is not None:
-            options["replicaSet"] = inputs.replica_set
-        return self._library.AsyncMongoClient(
-            inputs.hostname.strip("[]"), inputs.where, directConnection=inputs.replica_set is None,
-            connectTimeoutMS=wait_ms, serverSelectionTimeoutMS=wait_ms, appname="headrace", tz_aware=True,
-            datetime_conversion="DATETIME_AUTO", uuidRepresentation="standard",
-            unicode_decode_error_handler="replace", **options,
-        )  # fmt: skip
+            return self._library.AsyncMongoClient(
+                inputs.hostname.strip("[]"), inputs.where, directConnection=inputs.replica_set is None,
+                connectTimeoutMS=wait_ms, serverSelectionTimeoutMS=wait_ms, appname="headrace", tz_aware=True,
+                datetime_conversion="DATETIME_AUTO", uuidRepresentation="standard",
+                unicode_decode_error_handler="replace", **options,
+            )  # fmt: skip
 
     def _given(self, name: str) -> Any:
         """Return an input with its Extended JSON understood."""

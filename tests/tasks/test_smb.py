@@ -112,6 +112,15 @@ async def test_a_server_that_cannot_encrypt_is_refused(call):
         assert await call("CIFS", **inputs, encrypt=False) == {"entries": []}
 
 
+async def test_a_share_that_leads_elsewhere_is_not_followed(call):
+    with services.samba("host msdfs = yes", "msdfs root = yes") as other:
+        inputs = {**other.access, "share": "files", "command": "list", "path": "/", "retry_backoff": False}
+        with pytest.raises(
+            errors.TaskFailed, match=r"the share refers to others \(DFS\): give the server and the share"
+        ):
+            await call("SMB", **inputs)
+
+
 async def test_cancelled_in_the_middle_it_leaves_nothing(run, context, root):
     with (root / "large").open("wb") as large:
         large.truncate(4 << 30)
