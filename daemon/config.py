@@ -151,7 +151,7 @@ class Configuration:
         "tasks.local",
         "",
         kinds.table(local.Local),
-        "what of this machine tasks may use: `programs` that COMMAND, ANSIBLE and TERRAFORM may start",
+        "what of this machine tasks may use: `programs` for COMMAND, ANSIBLE and TERRAFORM, `sockets` for DOCKER",
     )
     records_keep_s: float = _setting(
         "records.keep",

@@ -350,3 +350,71 @@ def snmpd() -> Iterator[Service]:
 
         with started([*arguments, f"udp:127.0.0.1:{port}"], ready, base / "log", environment):
             yield Service(port, base, "app")
+
+
+@contextlib.contextmanager
+def samba(*settings: str) -> Iterator[Service]:
+    """Samba with the share ``files`` for the user ``app``; the folder is the share's."""
+    server, passwords = program("smbd"), program("pdbedit")
+    user = "daemon" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+    with folder() as base:
+        base.chmod(0o755)
+        share, port = base / "files", free_port()
+        share.mkdir()
+        share.chmod(0o777)
+        (base / "who").write_text(f"{user} = app\n")
+        (base / "conf").write_text(
+            "[global]\nworkgroup = TESTS\nserver role = standalone server\nload printers = no\nprinting = bsd\n"
+            f"interfaces = 127.0.0.1\nbind interfaces only = yes\nsmb ports = {port}\ndisable netbios = yes\n"
+            f"server min protocol = SMB2_02\nusername map = {base}/who\nmap to guest = never\n"
+            "server smb encrypt = desired\nserver multi channel support = no\n"
+            + "".join(
+                f"{name} = {base}/state\n"
+                for name in (
+                    *("private dir", "state directory", "cache directory", "lock directory", "pid directory"),
+                    *("ncalrpc dir", "binddns dir"),
+                )
+            )
+            + "".join(f"{one}\n" for one in settings)
+            + f"[files]\npath = {share}\nread only = no\n"
+        )
+        (base / "state").mkdir()
+        arguments = ["-s", str(base / "conf")]
+        said = subprocess.run(
+            [passwords, *arguments, "-a", "-t", "-u", user], input=f"{PASSWORD}\n{PASSWORD}\n", text=True,
+            capture_output=True,
+        )  # fmt: skip
+        assert said.returncode == 0, said.stdout + said.stderr
+        command = [server, *arguments, "--foreground", "--no-process-group", "--debug-stdout"]
+        with started(command, answers(port), base / "log", ourselves=True) as process:
+            yield Service(port, share, "app", process=process)
+
+
+#: A server that speaks MongoDB's protocol, twice: plain and with TLS, each for its own documents and the user ``app``.
+_SECANTUS = """
+import sys, threading
+from pymongo import MongoClient
+from secantus import SecantusDBServer
+folder, password, *ports = sys.argv[1:]
+tls = {"tls_cert_file": f"{folder}/server.crt", "tls_key_file": f"{folder}/server.key"}
+for name, port, more in (("plain", ports[0], {}), ("tls", ports[1], tls)):
+    own = {"storage_path": f"{folder}/{name}", "cache_size": "64M"}
+    with SecantusDBServer(**own) as open_to_all:
+        with MongoClient(open_to_all.uri) as client:
+            roles = [{"role": "readWrite", "db": "shop"}]
+            client.admin.command("createUser", "app", pwd=password, roles=roles)
+    SecantusDBServer(port=int(port), require_auth=True, **own, **more).start()
+threading.Event().wait()
+"""
+
+
+@contextlib.contextmanager
+def secantus(certificates: pathlib.Path) -> Iterator[Service]:
+    """SecantusDB, which speaks MongoDB's protocol, as the member of the replica set ``secantus``."""
+    with folder() as base:
+        _certificates(base, certificates)
+        port, tls_port = free_port(), free_port()
+        arguments = [sys.executable, "-W", "ignore", "-c", _SECANTUS, str(base), PASSWORD, str(port), str(tls_port)]
+        environment = {"PATH": os.defpath, "HOME": str(base)}
+        with started(arguments, answers(tls_port), base / "log", environment, ourselves=True) as process:
+            yield Service(port, base, "app", tls_port, process)
