@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from ..engine import errors, ports
-from . import archives, blocking, host, process, stored_files, workplace
+from . import archives, blocking, host, process, stored_files
 from . import definition as definitions
 
 TASK = "FILE"
@@ -161,12 +161,12 @@ def _common(folders: list[list[str]]) -> list[str]:
     return shared
 
 
-async def _rendered(inputs: FileInputs, context: ports.TaskContext) -> FileOutput:
+async def _rendered(settings: definitions.Settings, inputs: FileInputs, context: ports.TaskContext) -> FileOutput:
     template = inputs.template or ""
     if stored_files.is_named(template):
         template = (await stored_files.read(context, template)).decode("utf-8", "replace")
     given = {"template": template, "values": inputs.values or {}, "autoescape": inputs.autoescape}
-    async with workplace.opened("template") as folder:
+    async with settings.folders.opened("template") as folder:
         ended = await process.run(
             [sys.executable, "-m", "headrace.tasks.rendering"],
             folder=folder,
@@ -184,15 +184,15 @@ async def _rendered(inputs: FileInputs, context: ports.TaskContext) -> FileOutpu
     return FileOutput(size=len(ended.stdout))
 
 
-async def _attempt(inputs: FileInputs, context: ports.TaskContext) -> FileOutput:
+async def _attempt(settings: definitions.Settings, inputs: FileInputs, context: ports.TaskContext) -> FileOutput:
     if inputs.command == "template":
-        return await _rendered(inputs, context)
+        return await _rendered(settings, inputs, context)
     stop = threading.Event()
     return await blocking.alone(_Work(inputs, context, stop), on_cancel=stop.set)
 
 
 async def _run(settings: definitions.Settings, inputs: FileInputs, context: ports.TaskContext) -> FileOutput:
-    attempt = functools.partial(_attempt, inputs, context)
+    attempt = functools.partial(_attempt, settings, inputs, context)
     return await host.performed(f"{TASK} {inputs.command}", attempt, inputs, context, settings, repeatable=True)
 
 

@@ -220,7 +220,7 @@ class _Get:
             cookie=self._inputs.httpCookie,
         )
         try:
-            async with git_fetch.repository(access, self._settings.egress) as repository:
+            async with git_fetch.repository(access, self._settings) as repository:
                 if self._inputs.command == "commit_and_push":
                     return await self._commit(repository)
                 name = await self._fetch(repository)

@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import functools
 import ssl
-from collections.abc import AsyncIterator
+import traceback
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import blocking, extras, host, sql, tls
@@ -63,26 +64,9 @@ class _Session:
         port = inputs.port or PORT
         addresses = await host.addresses(inputs, port, self._settings.egress)
         with contextlib.ExitStack() as files:
-            options = self._tls(files)
             try:
                 async with asyncio.timeout(inputs.connect_timeout * len(addresses)):
-                    connection = await library.AsyncConnection.connect(
-                        autocommit=not inputs.read_only,
-                        cursor_factory=library.AsyncRawCursor,
-                        prepare_threshold=None,
-                        host=",".join([inputs.hostname] * len(addresses)),
-                        hostaddr=",".join(addresses),
-                        port=str(port),
-                        dbname=inputs.database or inputs.username or "postgres",
-                        user=inputs.username or "postgres",
-                        password=inputs.password or "",
-                        connect_timeout=max(2, round(inputs.connect_timeout)),
-                        application_name=f"headrace {self._context.execution_id}",
-                        passfile="/dev/null",
-                        gssencmode="disable",
-                        client_encoding="UTF8",
-                        **options,
-                    )
+                    connection = await self._opened(library, addresses, self._tls(files))
             except TimeoutError as error:
                 raise host.explained(error, inputs, port) from None
             except library.OperationalError as error:
@@ -94,6 +78,34 @@ class _Session:
                 yield connection
             finally:
                 await connection.close()
+
+    async def _opened(
+        self, library: Any, addresses: Sequence[str], options: dict[str, Any]
+    ) -> psycopg.AsyncConnection[Any]:
+        inputs = self._inputs
+        try:
+            connection: psycopg.AsyncConnection[Any] = await library.AsyncConnection.connect(
+                autocommit=not inputs.read_only,
+                cursor_factory=library.AsyncRawCursor,
+                prepare_threshold=None,
+                host=",".join([inputs.hostname] * len(addresses)),
+                hostaddr=",".join(addresses),
+                port=str(inputs.port or PORT),
+                dbname=inputs.database or inputs.username or "postgres",
+                user=inputs.username or "postgres",
+                password=inputs.password or "",
+                connect_timeout=max(2, round(inputs.connect_timeout)),
+                application_name=f"headrace {self._context.execution_id}",
+                passfile="/dev/null",
+                gssencmode="disable",
+                client_encoding="UTF8",
+                **options,
+            )
+        except asyncio.CancelledError as cancelled:
+            # The library leaves a half-made connection open until the last frame that knows it is gone.
+            traceback.clear_frames(cancelled.__traceback__)
+            raise
+        return connection
 
     def _tls(self, files: contextlib.ExitStack) -> dict[str, Any]:
         """Return libpq's options: certificates are files in memory, also for a second connection that cancels."""
