@@ -12,10 +12,10 @@ import contextlib
 import functools
 import ssl
 import traceback
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import blocking, extras, host, sql, tls
+from . import blocking, extras, host, rows, sql, tls
 from . import definition as definitions
 
 if TYPE_CHECKING:
@@ -132,7 +132,8 @@ class _Session:
         asked = self._statement
         async with connection.cursor() as cursor:
             if asked.wants_rows:
-                return await self._streamed(library, cursor)
+                found = self._rows(library, cursor)
+                return await rows.streamed(self._inputs, self._context, lambda: _columns(cursor), found)
             if asked.mode == "executemany":
                 async with connection.transaction():
                     await cursor.executemany(asked.text.encode(), [self._adapted(library, one) for one in asked.args])
@@ -145,28 +146,26 @@ class _Session:
                 row_count=cursor.rowcount if cursor.rowcount >= 0 else None,
             )
 
-    async def _streamed(self, library: Any, cursor: psycopg.AsyncCursor[Any]) -> sql.SqlOutput:
-        """Execute a statement and take its rows one at a time; those nobody wants are not fetched."""
+    async def _rows(self, library: Any, cursor: psycopg.AsyncCursor[Any]) -> AsyncGenerator[Sequence[Any], None]:
+        """Execute a statement and give its rows one at a time; those nobody wants are not fetched."""
         asked = self._statement
-        rows = sql.Rows(asked, self._inputs.max_rows)
         stream: Any = cursor.stream(asked.text.encode(), self._adapted(library, asked.args))
         async with contextlib.aclosing(stream):
             try:
                 async for row in stream:
-                    rows.columns = rows.columns or [column.name for column in cursor.description or ()]
-                    rows.add(row)
-                    if rows.complete:
-                        break
+                    yield row
             except library.ProgrammingError as error:
                 if error.sqlstate is not None or "produce a result" not in str(error):
                     raise
                 # It was executed and has no rows, such as an INSERT without RETURNING.
-        rows.warn(self._context)
-        return sql.SqlOutput(result=rows.result, row_count=len(rows))
 
     def _adapted(self, library: Any, args: Any) -> list[Any]:
         """Objects go as JSON; everything else is a text, a number, a list of such, or nothing."""
         return [library.types.json.Jsonb(one) if isinstance(one, dict) else one for one in args]
+
+
+def _columns(cursor: psycopg.AsyncCursor[Any]) -> list[str]:
+    return [column.name for column in cursor.description or ()]
 
 
 def _library() -> Any:
