@@ -29,7 +29,8 @@ class FileInputs(definitions.Inputs, kw_only=True):
     command: Annotated[
         Literal["copy", "move", "archive", "extract", "checksum", "template"],
         host.about("copy: src to dst; move: src becomes dst; archive: the files of the list src into dst; extract: the "
-        "archive src into the folder dst; checksum: of src; template: a Jinja template, filled with values, into dst or the output."),
+        "archive src into the folder dst; checksum: of src; template: a Jinja template, filled with values, into dst "
+        "or the output."),
     ]  # fmt: skip
     src: Annotated[str | list[str] | None, host.about("headrace:<path>, for archive a list of those.")] = None
     dst: Annotated[str | None, host.about("headrace:<path>; its ending says which archive: .zip, .tar.gz or .tgz.")] = (
