@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Protocol, TypeVar
 
 import msgspec
 
+from ..engine import ports
+from . import definition as definitions
 from . import host, stored_files
 from .definition import invalid, missing
 from .host import about
@@ -158,6 +160,18 @@ def resolved(inputs: I, schemes: Sequence[str]) -> I:
     if inputs.dsn is None:
         return inputs
     return msgspec.structs.replace(inputs, dsn=None, **(_parsed(inputs.dsn, schemes) or {}))
+
+
+async def performed(
+    attempt: Callable[[], Awaitable[SqlOutput]],
+    inputs: SqlInputs,
+    port: int,
+    context: ports.TaskContext,
+    settings: definitions.Settings,
+) -> SqlOutput:
+    """Return what ``attempt`` returns, as ``host.performed`` does; what only reads may be repeated."""
+    shown = f"{statement(inputs).mode} on {inputs.hostname}:{inputs.port or port}"
+    return await host.performed(shown, attempt, inputs, context, settings, repeatable=inputs.read_only)
 
 
 def _parsed(dsn: str, schemes: Sequence[str]) -> dict[str, Any] | None:

@@ -162,8 +162,7 @@ async def _attempt(inputs: SqlmssqlInputs, context: ports.TaskContext, settings:
 async def _run(settings: definitions.Settings, given: SqlmssqlInputs, context: ports.TaskContext) -> sql.SqlOutput:
     inputs = sql.resolved(given, SCHEMES)
     attempt = functools.partial(_attempt, inputs, context, settings)
-    shown = f"{sql.statement(inputs).mode} on {inputs.hostname}:{inputs.port or PORT}"
-    return await host.performed(shown, attempt, inputs, context, settings, repeatable=inputs.read_only)
+    return await sql.performed(attempt, inputs, PORT, context, settings)
 
 
 def definition(settings: definitions.Settings) -> definitions.TaskDefinition[SqlmssqlInputs]:

@@ -194,8 +194,7 @@ def _explained(error: psycopg.Error) -> host.Failed:
 async def _run(settings: definitions.Settings, given: SqlpgInputs, context: ports.TaskContext) -> sql.SqlOutput:
     inputs = sql.resolved(given, SCHEMES)
     session = _Session(inputs, context, settings)
-    shown = f"{sql.statement(inputs).mode} on {inputs.hostname}:{inputs.port or PORT}"
-    return await host.performed(shown, session.attempt, inputs, context, settings, repeatable=inputs.read_only)
+    return await sql.performed(session.attempt, inputs, PORT, context, settings)
 
 
 def definition(settings: definitions.Settings) -> definitions.TaskDefinition[SqlpgInputs]:
