@@ -10,10 +10,11 @@ import ssl
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
-from headrace.daemon import config, endpoint, signatures
+from headrace.daemon import config, endpoint, signatures, surroundings
 from tests.support.daemons import Daemon, until
 from tests.support.front_door import ask
 
@@ -273,3 +274,13 @@ def test_a_daemon_whose_terminal_is_gone_ends(service):
     os.close(terminal)
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_retention_follows_the_settings():
+    pruner, nothing = types.SimpleNamespace(keep_s=1.0), types.SimpleNamespace()
+    settings = config.load({"source.url": "/flows", "records.keep": "7d"}, {}, {})
+    loudness = types.SimpleNamespace(configure=lambda *_: None)
+    ready = [take(settings) for take in surroundings.followers(nothing, pruner, loudness, nothing)]
+    assert pruner.keep_s == 1.0, "nothing counts before all are ready"
+    ready[1]()
+    assert pruner.keep_s == 7 * 86400.0
