@@ -22,7 +22,7 @@ from typing import Any
 from ..engine import errors
 from ..sync import environments, forge, source, verification
 from ..tasks import local
-from . import commit_statuses, front, oidc, pushes, written
+from . import commit_statuses, front, oidc, pushes, tracing, written
 from . import setting_kinds as kinds
 
 ENV_PREFIX = "HEADRACE_"
@@ -201,6 +201,12 @@ class Configuration:
         kinds.one_of(*written.LEVELS),
         "the least severe lines that are written",
         live=True,
+    )
+    traces_export: tracing.Export | None = _setting(  # noqa: RUF009 - as above
+        "traces.export", "", kinds.table(tracing.Export), "spans of executions and calls are sent to a collector (OTLP)"
+    )
+    traces_link: tracing.Link | None = _setting(  # noqa: RUF009 - as above
+        "traces.link", "", kinds.table(tracing.Link), "where people see traces: `url` with {trace} in it"
     )
     origins: Mapping[str, str]
     #: What the names of this source's flows begin with; empty for the only one, and the first of several.

@@ -55,6 +55,8 @@ QUARANTINE = {
     "prometheus_client": r"daemon\.metrics",
     "jsonschema_rs": r"engine\.state\.schemas",
     "uvloop": r"daemon\.app",
+    "opentelemetry": r"daemon\.span_exporter",
+    "requests": r"daemon\.span_exporter",
     "watchfiles": r"sync\.watch",
     "joserfc": r"daemon\.id_token|sync\.forge",
     "git": r"sync\.(git|mirror|working_tree|tree|remote|candidate)|tasks\.git.*",
