@@ -132,6 +132,10 @@ OUTPUTS: Mapping[str, tuple[Any, ...]] = {
     "token create": (shapes.NewToken,),
     "token list": (Items[shapes.Token],),
     "audit": (Items[audit.Entry],),
+    "status": (shapes.Service,),
+    "reload": (shapes.Reload,),
+    "log-level": (shapes.LogLevel,),
+    "maintenance": (shapes.Service,),
     "doctor": (Items[doctor.Finding],),
     "version": (About,),
 }

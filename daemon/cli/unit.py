@@ -49,6 +49,7 @@ WatchdogSec=30
 {user}StateDirectory=headrace
 StateDirectoryMode=0700
 ExecStart={command} up
+ExecReload={command} reload
 Restart=on-failure
 RestartSec=5
 RestartPreventExitStatus=2
