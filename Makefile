@@ -11,7 +11,7 @@ TEST_PACKAGES := git:git jq:jq strace:strace /usr/sbin/mkfs.ext4:e2fsprogs opens
 	/usr/sbin/mosquitto:mosquitto /usr/sbin/snmpd:snmpd /usr/sbin/rabbitmq-server:rabbitmq-server prometheus:prometheus \
 	ansible-playbook:ansible-core smbd:samba podman:podman runc:runc busybox:busybox-static
 .DEFAULT_GOAL := help
-.PHONY: help install run test faults check bench ui screenshots clean system-packages venv-package
+.PHONY: help install run test faults check bench ui screenshots pictures clean system-packages venv-package
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ daemon/web/dist/stamp: $(UI)/package-lock.json $(UI)/build.mjs $(wildcard $(UI)/
 
 screenshots: install system-packages  ## every page, light and dark, wide and narrow, into screenshots/
 	$(BIN)/python -m tests.browser.screenshots
+
+pictures: install system-packages  ## those of the README, anew
+	$(BIN)/python -m tests.browser.screenshots --readme
 
 clean:  ## remove what was built here, not the state in .headrace
 	rm -rf $(VENV) daemon/web/dist daemon/web/ui/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-results
