@@ -15,7 +15,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 import structlog
-import uvloop
 
 from .. import __version__
 from ..engine import errors, events, ids, model, ports
@@ -77,6 +76,13 @@ from . import (
     value_pages,
     webhooks,
 )
+
+try:
+    import uvloop
+except ImportError:  # an extra: without it everything is the same, and slower
+    new_event_loop = asyncio.new_event_loop
+else:
+    new_event_loop = uvloop.new_event_loop
 
 log = structlog.get_logger()
 
@@ -180,8 +186,8 @@ def run(settings: config.Configuration, manager: service_manager.ServiceManager,
     ``accept_loss``: begin even if the records hold less than once was on disk."""
     logs.configure(settings.log_format, settings.log_level)
     try:
-        with ownership.locked(settings.state_directory):
-            return uvloop.run(_live(settings, manager, accept_loss=accept_loss))
+        with ownership.locked(settings.state_directory), asyncio.Runner(loop_factory=new_event_loop) as runner:
+            return runner.run(_live(settings, manager, accept_loss=accept_loss))
     except errors.HeadraceError as error:
         return _failed(error)
     except BaseExceptionGroup as group:  # a helper died; what is not an error of ours is a defect and shown whole
