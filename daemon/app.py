@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import structlog
-import uvloop
 
 from .. import __version__
 from ..engine import errors, events, ids, model, ports
@@ -82,6 +81,13 @@ from . import (
     webhooks,
 )
 
+try:
+    import uvloop
+except ImportError:  # an extra: without it everything is the same, and slower
+    new_event_loop = asyncio.new_event_loop
+else:
+    new_event_loop = uvloop.new_event_loop
+
 log = structlog.get_logger()
 
 
@@ -123,9 +129,9 @@ def run(
     than once was on disk."""
     logs.configure(settings.log_format, settings.log_level)
     try:
-        with ownership.locked(settings.state_directory):
+        with ownership.locked(settings.state_directory), asyncio.Runner(loop_factory=new_event_loop) as runner:
             folders.of_daemon(settings.state_directory).clear()
-            return uvloop.run(_live(settings, manager, read=read, accept_loss=accept_loss))
+            return runner.run(_live(settings, manager, read=read, accept_loss=accept_loss))
     except errors.HeadraceError as error:
         return _failed(error)
     except BaseExceptionGroup as group:  # a helper died; what is not an error of ours is a defect and shown whole
