@@ -69,6 +69,7 @@ screenshots: install system-packages  ## every page, light and dark, wide and na
 
 pictures: install system-packages  ## those of the README, anew
 	$(BIN)/python -m tests.browser.screenshots --readme
+
 # A release is built and looked at by what release/*.txt lock, in environments of their own; from the commit, not from
 # what lies here. It all lands in dist.
 TOOLS := .release
