@@ -33,7 +33,7 @@ from ..engine.running import (
     schedules,
 )
 from ..engine.state import age, masks, sealed, secrets
-from ..engine.workers import processes
+from ..engine.workers import cluster, processes
 from ..sync import source as sync_source
 from ..sync import sources
 from ..tasks import definition, egress, local, registry, vault_client
@@ -227,6 +227,7 @@ def _assemble(
     archive: index.Index,
     found: Unfinished,
     pool: processes.Processes,
+    remote: cluster.Cluster | None,
     cast: Callable[[ports.Tasks], ports.Tasks],
 ) -> Parts:
     """Put the rooms together; nothing is started yet."""
@@ -252,6 +253,7 @@ def _assemble(
         found.kept,
         dispatcher.Outside(flows, cast(tasks), synchroniser.authoring, vaults, synchroniser),
         pool,
+        remote,
         clock=SystemClock(),
         new_id=ids.new_id,
         options=dispatcher.Options(
@@ -261,6 +263,7 @@ def _assemble(
             allow_local_files=all(one.developer for one in (source, *others)),
             workspace=settings.identity_workspace,
             environment=settings.identity_environment,
+            placing=surroundings.placing(settings),
         ),
     )
     encrypted = age.Keys(settings.secrets_age_identity, os.environ, lambda name: _encrypted(source, flows, name))
@@ -329,7 +332,10 @@ async def serve(
         pool = processes.Processes(SystemClock(), idle_max=settings.run_max_running)
         await pool.start()
         watch_pool = group.create_task(_raise_when_done(pool.failed), name="fork server")
-        parts = _assemble(settings, lines, archive, unfinished, pool, on.cast)
+        remote = surroundings.cluster(settings, SystemClock())
+        if remote is not None:
+            await remote.start()
+        parts = _assemble(settings, lines, archive, unfinished, pool, remote, on.cast)
         source, synchroniser, work = parts.source, parts.synchroniser, parts.work
         await synchroniser.start(unfinished.published)
         count = len(unfinished.executions)
@@ -373,6 +379,8 @@ async def serve(
         await parts.vaults.aclose()
         watch_pool.cancel()
         await pool.stop()
+        if remote is not None:
+            await remote.stop()
         lines.append(events.DaemonStopped(reason="asked to stop"))
         care.rest()
         watch_disk.cancel()

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..engine import errors, ports
+from ..engine.running import placing as running_placing
+from ..engine.workers import cluster as workers_cluster
 from ..sync import forge
 from ..sync import source as sync_source
 from . import commit_statuses, config, connections, entrance, front, oidc, pushes
@@ -36,6 +38,20 @@ def _source(settings: config.Configuration) -> sync_source.Source:
         verify=settings.source_verify,
         folders=settings.source_folders,
     )
+
+
+def cluster(settings: config.Configuration, clock: ports.Clock) -> workers_cluster.Cluster | None:
+    """Return the cluster that flows run on, if there is to be one."""
+    said = settings.run_executor
+    return workers_cluster.Cluster(said.options(), clock) if said is not None else None
+
+
+def placing(settings: config.Configuration) -> running_placing.Options:
+    """Return which executions run there."""
+    said = settings.run_executor
+    if said is None:
+        return running_placing.Options()
+    return running_placing.Options(every_flow=said.flows == "all", max_running=said.max_running)
 
 
 def believed(settings: config.Configuration) -> list[pushes.Believed]:

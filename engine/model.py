@@ -112,6 +112,7 @@ class Execution:
     message: str = ""
     description: str = ""
     reason: str = ""
+    hold: str = ""  # why it has no process yet, as known now; in no record
     failure: events.Failure | None = None
     started_at: str | None = None
     ended_at: str | None = None
@@ -123,6 +124,7 @@ class Execution:
     paused_s: float = 0.0  # so long this generation stood still, which its time limit does not count
     divergence: events.Divergence | None = None  # why it is paused, if its replay was not like the record
     pid: int = 0
+    node: str = ""  # of a cluster, where it runs or ran last; empty is this machine
     set_off_by: str = ""  # the execution that started it, if another one created it
     cancel_requested: bool = False
     pause_requested: bool = False
@@ -253,6 +255,7 @@ class Execution:
         self.since = self.since or at
         self.attempt = event.attempt
         self.pid = event.pid
+        self.node = event.node
         self.reason = ""
         self._progress_before = self.progress
 

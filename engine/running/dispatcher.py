@@ -16,7 +16,7 @@ import structlog
 from .. import errors, events, model, ports
 from ..lifecycle import Status
 from ..records import index, listing
-from ..workers import processes
+from ..workers import cluster, processes
 from . import (
     admission,
     asking,
@@ -32,6 +32,7 @@ from . import (
     live,
     locking,
     own_calls,
+    placing,
     reception,
     record_calls,
     resting,
@@ -69,6 +70,7 @@ class Options:
     hibernate_after_s: float = 15.0
     workspace: str = "headrace"
     environment: str = ""
+    placing: placing.Options = placing.Options()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class Dispatcher:
         state: kept.Kept,
         outside: Outside,
         pool: processes.Processes,
+        remote: cluster.Cluster | None = None,
         *,
         clock: ports.Clock,
         new_id: Callable[[], str],
@@ -143,6 +146,7 @@ class Dispatcher:
             waiting_max=max(WAITING_PROCESSES_MIN, 2 * options.max_running),
             system={"workspace": options.workspace, "environment": options.environment or options.workspace},
         )
+        self.placing = placing.Placing(remote, options.placing, self._around, self) if remote is not None else None
 
     def _calls(self, outside: Outside) -> calls.Calls:
         """Bring together who answers what."""
@@ -174,6 +178,8 @@ class Dispatcher:
         ``loose``: what calls changed that were cut off before their own line was durable, by execution. ``unreadable``:
         executions with records of a newer version, which are parked."""
         self._group = group
+        if self.placing is not None:
+            self.placing.start()
         for state in unfinished:
             self.ledger.add(state).loose = tuple(loose.get(state.id, ()))
         for state in sorted(unfinished, key=lambda state: state.created_at):
@@ -201,6 +207,8 @@ class Dispatcher:
         self._stopping = True
         for queue in (self._flow_queue, self._task_queue, self._woken):
             queue.clear()
+        if self.placing is not None:
+            self.placing.stop()
         deadline = self._clock.monotonic() + grace_s
         until = self._clock.time() + grace_s
         while (busy := self._busy(until)) and self._clock.monotonic() < deadline:
@@ -344,6 +352,9 @@ class Dispatcher:
 
     def admit(self, subject: live.Live) -> None:
         """Let an execution that has a place in its lane, or needs none, begin when there is room."""
+        if self.placing is not None and self.placing.concerns(subject.state.terms):
+            self.placing.admit(subject, woken=False)
+            return
         self._flow_queue.append(subject)
         self._admit_flows()
 
@@ -354,6 +365,9 @@ class Dispatcher:
         if not self.lanes.holds(subject):  # it was set aside before it ever began
             self.lanes.arrive(subject)
             return
+        if self.placing is not None and self.placing.concerns(subject.state.terms):
+            self.placing.admit(subject, woken=True)
+            return
         self._woken.append(subject)
         self._admit_flows()
 
@@ -362,7 +376,8 @@ class Dispatcher:
             subject = self._woken.popleft() if self._woken else self._flow_queue.popleft()
             if subject.supervision is None and subject.state.status in (Status.QUEUED, Status.WAITING):
                 self.resting.get_up(subject)
-                self._supervise(subject, flow_run.FlowRun(subject, self._around), self._flow_slots)
+                self._flow_slots.enter(subject.state.id)
+                self.supervise(subject, flow_run.FlowRun(subject, self._around), self._flow_slots)
 
     def _admit_tasks(self) -> None:
         while self._task_queue and self._task_slots.free:
@@ -372,12 +387,13 @@ class Dispatcher:
                 actor = keeper.Actor(subject.state.created_by, subject.state.id)
                 stored = files.TaskFiles(self.keeper, self.ledger.contents.blobs, actor)
                 context = task_run.Context(subject, self.ledger, stored, self._options.allow_local_files)
-                self._supervise(subject, task_run.TaskRun(context, subject.prepared), self._task_slots)
+                self._task_slots.enter(subject.state.id)
+                self.supervise(subject, task_run.TaskRun(context, subject.prepared), self._task_slots)
 
-    def _supervise(self, subject: live.Live, run: flow_run.FlowRun | task_run.TaskRun, room: slots.Slots) -> None:
+    def supervise(self, subject: live.Live, run: flow_run.FlowRun | task_run.TaskRun, room: slots.Slots) -> None:
+        """Run an execution that has entered ``room``."""
         subject.supervision = run
         execution = subject.state.id
-        room.enter(execution)
         self._runs[execution] = self.spawn(self._see_to(subject, run, room), f"execution {execution}")
 
     def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
