@@ -76,6 +76,7 @@ from . import (
     timetable,
     value_pages,
     webhooks,
+    workers,
 )
 
 log = structlog.get_logger()
@@ -219,6 +220,7 @@ class Parts:
     pruner: pruning.Pruner
     tellers: list[commit_statuses.Teller]
     schedules: schedules.Schedules
+    remote: cluster.Cluster | None
 
 
 def _assemble(
@@ -288,7 +290,7 @@ def _assemble(
     for teller in tellers:
         teller.start(found.published)
         lines.subscribe(teller.take)
-    return Parts(source, synchroniser, tasks, work, stream.Hub(lines), vaults, figures, pruner, tellers, ticking)
+    return Parts(source, synchroniser, tasks, work, stream.Hub(lines), vaults, figures, pruner, tellers, ticking, remote)
 
 
 def _schedules(
@@ -486,4 +488,5 @@ def _front(
         *message_pages.MessagePages(work.asking, subjects).table(),
         *record_pages.RecordPages(work.keeper, work.locking, flows, parts.schedules).table(),
         *task_pages.TaskPages(parts.tasks, work.keeper).table(),
+        *workers.Workers(work, parts.remote, settings.run_max_running).table(),
     ]

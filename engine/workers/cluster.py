@@ -44,6 +44,7 @@ _PREPARING_S = 300.0
 _NODES_EVERY_S = 2.0
 _NODES_SILENT_S = 30.0
 _HELLO_S = 20.0
+_FAREWELL_S = 5.0
 _DRIVER_LINE_BYTES_MAX = 16 * 1024 * 1024
 _PARCEL_BYTES_UNSENT_MAX = 4 * 1024 * 1024
 
@@ -307,7 +308,7 @@ class Cluster:
         self._nodes_at = clock.monotonic()
         self._places: dict[str, Place] = {}  # asked for and not over
         self._tokens: dict[str, Place] = {}  # those that nobody has come for
-        self._links: set[Link] = set()
+        self._links: dict[Link, asyncio.Task[None] | None] = {}
         self._digests: dict[Path, asyncio.Task[str]] = {}
         self._lost: dict[str, tuple[remote_process.RemoteProcess, float]] = {}
         self._driver: asyncio.subprocess.Process | None = None
@@ -333,6 +334,11 @@ class Cluster:
             if each.place is not None and each.hello is not None
         ]
 
+    @property
+    def waiting(self) -> int:
+        """How many executions nobody has come for."""
+        return sum(1 for place in self._places.values() if not place.taken.done())
+
     # -- start and stop ---------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -353,10 +359,12 @@ class Cluster:
             timer.cancel()
         for place in list(self._places.values()):
             place.cancel()
-        for each in list(self._links):
-            each.abandon("the daemon stops")
         if self._server is not None:
             self._server.close()
+        for each in list(self._links):
+            each.abandon("the daemon stops")
+        if serving := [task for task in self._links.values() if task is not None]:
+            await asyncio.wait(serving, timeout=_FAREWELL_S)
         await self._end_driver()
 
     # -- places -----------------------------------------------------------------------------------------------------
@@ -447,11 +455,11 @@ class Cluster:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         one = Link(self, reader, writer)
-        self._links.add(one)
+        self._links[one] = asyncio.current_task()
         try:
             await one.serve()
         finally:
-            self._links.discard(one)
+            del self._links[one]
 
     async def _keep_time(self) -> None:
         """Watch the leases."""
