@@ -290,7 +290,9 @@ def _assemble(
     for teller in tellers:
         teller.start(found.published)
         lines.subscribe(teller.take)
-    return Parts(source, synchroniser, tasks, work, stream.Hub(lines), vaults, figures, pruner, tellers, ticking, remote)
+    return Parts(
+        source, synchroniser, tasks, work, stream.Hub(lines), vaults, figures, pruner, tellers, ticking, remote
+    )
 
 
 def _schedules(

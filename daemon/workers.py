@@ -29,7 +29,9 @@ class Workers:
         summary = "the machines that flow processes run on, and what runs there"
         return [
             routes.Route("GET", "/api/v1/workers", "read", self.show, summary, Reach.FILTERED, tells),
-            routes.Route("GET", "/workers", "read", self.page, "the page of workers", touches=Reach.FILTERED, page=True),
+            routes.Route(
+                "GET", "/workers", "read", self.page, "the page of workers", touches=Reach.FILTERED, page=True
+            ),
         ]
 
     async def show(self, request: web.Request) -> web.Response:
@@ -50,7 +52,7 @@ class Workers:
         if self._remote is not None:
             address = self._remote.options.address
             cluster_told = shapes.Cluster(address=address, reason=self._remote.reason, waiting=self._remote.waiting)
-            places = {execution: node for execution, node, _ in self._remote.running}
+            places = dict(self._remote.running)
             for one in self._remote.nodes:
                 machines[one.id] = shapes.Worker(
                     id=one.id, host=one.host, alive=one.alive, resources=one.resources, labels=one.labels

@@ -149,7 +149,7 @@ def _resources(value: object) -> dict[str, Any]:
     """Read ``{cpu = 2, gpu = 1, memory = "4G", NAME = 1}``, where each name is a resource of the cluster."""
     read: dict[str, Any] = {}
     for key, amount in shapes.table(value).items():
-        if not _TAG.fullmatch(key) or key.upper() in ("CPU", "GPU", "MEMORY") and key != key.lower():
+        if not _TAG.fullmatch(key) or (key.upper() in ("CPU", "GPU", "MEMORY") and key != key.lower()):
             raise shapes.Wrong("is no name of a resource; there are cpu, gpu, memory, and those of the cluster", key)
         try:
             read[key] = _memory_bytes(amount) if key == "memory" else _amount(amount)

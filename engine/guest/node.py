@@ -54,7 +54,9 @@ class Host:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.socket = context.wrap_socket(plain)
         except OSError as error:
-            raise Lost(f"the daemon at {ticket['address'][0]}:{ticket['address'][1]} cannot be reached: {error}") from None
+            raise Lost(
+                f"the daemon at {ticket['address'][0]}:{ticket['address'][1]} cannot be reached: {error}"
+            ) from None
         self.socket.setblocking(False)
         self.heard = _now()
         self.lease_s = float(ticket["lease_s"])
@@ -251,8 +253,8 @@ class Server:
         if "spawned" in news:
             flow = self.flows[news["spawned"]]
             flow.pid, flow.pidfd = news["pid"], descriptors[0]
-        elif (flow := self.flows.pop(news["exited"], None)) is not None:  # type: ignore[assignment]
-            flow.status = news["status"]
+        elif news["exited"] in self.flows:
+            self.flows.pop(news["exited"]).status = news["status"]
 
 
 class Node:
@@ -339,7 +341,7 @@ class Node:
         """Pass on what both sides say until the process is gone or is to be kept."""
         server = flow.server
         while True:
-            reading = [host.socket, server.control, *flow.pipes]
+            reading: list[Any] = [host.socket, server.control, *flow.pipes]
             reading += [] if flow.spoke_last else [flow.channel]
             writing = [flow.channel] if flow.outgoing else []
             ready, writable, _ = select.select(
@@ -409,7 +411,7 @@ _node: Node | None = None
 
 def host(ticket: dict[str, Any], about: dict[str, str]) -> str:
     """Serve one ticket in this worker; ``about`` is who this node is. The entry point of the cluster's task."""
-    global _node  # noqa: PLW0603 - there is one in a process, like the process itself
+    global _node
     if _node is None:
         _node = Node(stock.root(ticket["stock"]), about)
     return _node.host(ticket)

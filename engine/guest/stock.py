@@ -30,7 +30,7 @@ class Spoilt(Exception):
 
 def root(wanted: str) -> str:
     """Return where the stock of this user lies, made if need be; raises ``OSError`` where it cannot be trusted."""
-    path = wanted or f"/var/tmp/headrace-{os.getuid()}"  # survives a reboot, unlike /tmp
+    path = wanted or f"/var/tmp/headrace-{os.getuid()}"  # noqa: S108 - checked below; survives a reboot
     os.makedirs(path, 0o700, exist_ok=True)
     found = os.stat(path, follow_symlinks=False)
     if found.st_uid != os.getuid() or found.st_mode & 0o022:

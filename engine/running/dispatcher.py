@@ -70,7 +70,7 @@ class Options:
     hibernate_after_s: float = 15.0
     workspace: str = "headrace"
     environment: str = ""
-    placing: placing.Options = placing.Options()
+    placing: placing.Options = placing.EVERYTHING
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

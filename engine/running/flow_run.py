@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import msgspec
 import structlog
@@ -27,7 +26,6 @@ _DETAIL_CHARACTERS_MAX = 1000
 #: A longer history keeps its process while it waits: replaying it would cost more than that.
 HIBERNATED_CALLS_MAX = 5_000
 HIBERNATED_BYTES_MAX = 16 * 1024 * 1024
-
 
 Process = flow_process.FlowProcess | remote_process.RemoteProcess
 AnswerCall = Callable[["FlowRun", protocol.Call], Awaitable[bytes]]
@@ -58,7 +56,7 @@ class FlowRun:
 
     def __init__(self, subject: live.Live, around: Surroundings, place: cluster.Place | None = None) -> None:
         self.live = subject
-        self._place = place  # on a cluster; None: this machine
+        self._place: processes.Here | cluster.Place = place or processes.Here(around.processes)
         self.state = subject.state
         self.met_cancel = False  # the handler was told, in a call
         self.saved_flows: set[str] = set()  # by the handler: it means those it saved when it runs them
@@ -97,8 +95,8 @@ class FlowRun:
 
     async def run(self) -> None:
         """Run it to its end, which is recorded on return; unless it hibernates, was interrupted, or is paused."""
-        node = self._place.node if self._place is not None else ""
-        self.record(events.ExecutionStarted(execution=self.state.id, attempt=self.state.attempt + 1, node=node))
+        attempt = self.state.attempt + 1
+        self.record(events.ExecutionStarted(execution=self.state.id, attempt=attempt, node=self._place.node))
         self._limit_time()
         if self.state.cancel_requested:
             self._timers.append(self._loop.call_later(self._around.cancel_grace_s, self._kill, "cancelled"))
@@ -113,7 +111,7 @@ class FlowRun:
         self.live.loose = ()
         event: events.ExecutionEvent | None = None
         try:
-            process = self._process = await self._take_process(fresh=again or not self.state.reuse)
+            process = await self._take_process(fresh=again or not self.state.reuse)
             process.listen(self._output.take)
             if self._killed_because:
                 process.kill()  # its time was over, or the daemon stopped, before there was a process to kill
@@ -143,22 +141,17 @@ class FlowRun:
             self.record(event)
 
     async def _take_process(self, *, fresh: bool) -> Process:
-        """Return a process, on the machine that this one runs on."""
         flows, state = self._around.flows, self.state
         python = await self._around.environments.python(state.venv, state.commit)
-        kind = (state.flow_id, state.commit)
-        if self._place is None:
-            return self._around.processes.take(kind, python=python, fresh=fresh)
-        environment = Path(python).parents[2] if python else None
-        return await self._place.take(" ".join(kind), snapshot=flows.snapshot(state.commit), environment=environment, fresh=fresh)
+        kind, snapshot = (state.flow_id, state.commit), flows.snapshot(state.commit)
+        self._process = await self._place.take(kind, snapshot=snapshot, python=python, fresh=fresh)
+        return self._process
 
     async def _let_go(self, process: Process, ended: protocol.Ended, event: events.ExecutionEvent) -> None:
         """A handler left by itself: keep its process if it is as good as new."""
         well = isinstance(event, events.ExecutionEnded) and event.status == Status.ENDED_SUCCESS and not ended.dirty
-        if well and self.state.reuse and self._place is not None:
+        if well and self.state.reuse:
             self._place.give_back()
-        elif well and self.state.reuse and isinstance(process, flow_process.FlowProcess):
-            self._around.processes.give_back((self.state.flow_id, self.state.commit), process)
         elif well:
             process.dismiss()
         else:
@@ -391,7 +384,7 @@ class FlowRun:
         self._killed_because = self._killed_because or because
         if self._process is not None:
             self._process.kill()
-        elif self._place is not None:
+        else:
             self._place.cancel()
         self._release(failures.Interrupted())
 

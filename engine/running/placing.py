@@ -43,6 +43,10 @@ class Options:
     max_running: int = 1000
 
 
+#: As good as any where there is no cluster.
+EVERYTHING = Options()
+
+
 class Placing:
     """All executions that run there and have no process yet."""
 
@@ -123,5 +127,3 @@ class Placing:
                 subject.state.hold = self._cluster.why(place)
             for run in list(self._around.waiting)[: len(late)]:
                 run.hibernate()
-
-

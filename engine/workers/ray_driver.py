@@ -51,7 +51,6 @@ def task(packed: bytes, digest: str) -> Callable[[dict[str, Any]], str]:
     """Return the function that nodes run. It is sent to them by value, and imports what it needs there."""
 
     def host(ticket: dict[str, Any]) -> str:
-        import importlib
         import importlib.util
         import io
         import os
@@ -60,28 +59,31 @@ def task(packed: bytes, digest: str) -> Callable[[dict[str, Any]], str]:
         import sys
         import tempfile
         import zipfile
+        from pathlib import Path
 
         import ray
 
-        if "headrace_guest.node" not in sys.modules:
-            root = ticket["stock"] or f"/var/tmp/headrace-{os.getuid()}"
-            os.makedirs(root, 0o700, exist_ok=True)
-            folder = os.path.join(root, f"guest-{digest}")
-            if not os.path.isdir(folder):
-                beside = tempfile.mkdtemp(dir=root, prefix=f"guest-{digest}.tmp-")
+        name = "headrace_guest.node"
+        if name not in sys.modules:
+            root = Path(ticket["stock"] or f"/var/tmp/headrace-{os.getuid()}")  # noqa: S108 - as in guest.stock
+            root.mkdir(0o700, parents=True, exist_ok=True)
+            folder = root / f"guest-{digest}"
+            if not folder.is_dir():
+                beside = Path(tempfile.mkdtemp(dir=root, prefix=f"{folder.name}.tmp-"))
                 zipfile.ZipFile(io.BytesIO(packed)).extractall(beside)
                 try:
-                    os.rename(beside, folder)
+                    beside.rename(folder)
                 except OSError:  # another worker was quicker
                     shutil.rmtree(beside, ignore_errors=True)
-            spec = importlib.util.spec_from_file_location("headrace_entry", os.path.join(folder, "__main__.py"))
-            assert spec is not None and spec.loader is not None  # noqa: PT018 - for the type checker
+            spec = importlib.util.spec_from_file_location("headrace_entry", folder / "__main__.py")
+            assert spec is not None
+            assert spec.loader is not None
             entry = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(entry)
-            entry.load_package(__import__("pathlib").Path(folder))
-        node = importlib.import_module("headrace_guest.node")
-        context = ray.get_runtime_context()
-        return str(node.host(ticket, {"node": context.get_node_id(), "host": socket.gethostname()}))
+            entry.load_package(folder)
+            importlib.import_module(name)
+        about = {"node": ray.get_runtime_context().get_node_id(), "host": socket.gethostname()}
+        return str(sys.modules[name].host(ticket, about))
 
     return host
 
@@ -113,7 +115,7 @@ class Driver:
     def _place(self, identity: str, options: dict[str, Any], ticket: dict[str, Any]) -> None:
         try:
             reference = self._task.options(**options).remote(ticket)
-        except Exception as error:  # Ray refuses what it cannot mean, with exceptions of many kinds
+        except Exception as error:  # noqa: BLE001 - Ray refuses what it cannot mean with exceptions of many kinds
             self._say({"ended": identity, "error": f"Ray refuses it: {error}"})
             return
         self._references[identity] = reference
@@ -123,7 +125,7 @@ class Driver:
         said = ""
         try:
             said = await reference
-        except Exception as error:  # of the task, of its worker, of its node: all of them end it
+        except Exception as error:  # noqa: BLE001 - of the task, its worker, its node: all of them end it
             said = f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error).strip() else ''}"
         del self._references[identity]
         self._say({"ended": identity, "error": said})
@@ -135,7 +137,7 @@ class Driver:
     async def _tell_nodes(self) -> None:
         try:
             found = await asyncio.to_thread(self._ray.nodes)
-        except Exception:  # the head does not answer: nothing is what the daemon hears
+        except Exception:  # noqa: BLE001 - the head does not answer: nothing is what the daemon hears
             return
         told = [
             {
@@ -171,13 +173,14 @@ async def _serve(connection: socket.socket, address: str) -> None:
         await asyncio.to_thread(
             ray.init, address=address, namespace="headrace", log_to_driver=False, configure_logging=False
         )
-    except Exception as error:  # whatever the reason, it cannot be reached now
+    except Exception as error:  # noqa: BLE001 - whatever the reason, it cannot be reached now
         said = str(error).strip().splitlines()
         say({"failed": said[0][:500] if said else type(error).__name__})
         await writer.drain()
         return
     driver = Driver(ray, say)
-    say({"ready": {"host": ray.util.get_node_ip_address(), "version": ray.__version__}})
+    host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    say({"ready": {"host": host, "version": ray.__version__}})
     while line := await reader.readline():
         driver.take(json.loads(line))
 

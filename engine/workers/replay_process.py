@@ -40,7 +40,9 @@ class ReplayProcess:
         ``effects``: let it have effects of its own."""
         ours, theirs = socket.socketpair()
         words = [*(["debugger"] if debugger else []), *(["effects"] if effects else [])]
-        environment = fork_server.environment(python) | {name: os.environ[name] for name in _TERMINAL if name in os.environ}
+        environment = fork_server.environment(python) | {
+            name: os.environ[name] for name in _TERMINAL if name in os.environ
+        }
         nowhere = asyncio.subprocess.DEVNULL
         with theirs:
             process = await asyncio.create_subprocess_exec(

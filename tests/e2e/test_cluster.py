@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
 import signal
 import socket
 import ssl
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -352,7 +350,10 @@ def listening(site: Site) -> tuple[str, int]:
 @pytest.mark.parametrize(
     "first",
     [
-        link.message(link.HELLO, json.dumps({"token": "0" * 64, "node": "n", "host": "h", "python": "3", "platform": ""}).encode()),
+        link.message(
+            link.HELLO,
+            json.dumps({"token": "0" * 64, "node": "n", "host": "h", "python": "3", "platform": ""}).encode(),
+        ),
         link.message(link.HELLO, b"[]"),
         link.message(link.CHANNEL, b"anything"),
         b"GET / HTTP/1.1\r\n\r\n",
