@@ -329,6 +329,7 @@ async def serve(
     manager.begin()
     async with (
         _records(settings, accept_loss=accept_loss) as (lines, archive, unfinished, care),
+        surroundings.cluster(settings, SystemClock()) as remote,
         asyncio.TaskGroup() as group,
     ):
         care.start(group)
@@ -336,9 +337,6 @@ async def serve(
         pool = processes.Processes(SystemClock(), idle_max=settings.run_max_running)
         await pool.start()
         watch_pool = group.create_task(_raise_when_done(pool.failed), name="fork server")
-        remote = surroundings.cluster(settings, SystemClock())
-        if remote is not None:
-            await remote.start()
         parts = _assemble(settings, lines, archive, unfinished, pool, remote, on.cast)
         source, synchroniser, work = parts.source, parts.synchroniser, parts.work
         await synchroniser.start(unfinished.published)
@@ -383,8 +381,6 @@ async def serve(
         await parts.vaults.aclose()
         watch_pool.cancel()
         await pool.stop()
-        if remote is not None:
-            await remote.stop()
         lines.append(events.DaemonStopped(reason="asked to stop"))
         care.rest()
         watch_disk.cancel()

@@ -4,7 +4,8 @@ how patient it is with connections. Called by ``app``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from ..engine import errors, ports
@@ -40,10 +41,18 @@ def _source(settings: config.Configuration) -> sync_source.Source:
     )
 
 
-def cluster(settings: config.Configuration, clock: ports.Clock) -> workers_cluster.Cluster | None:
-    """Return the cluster that flows run on, if there is to be one."""
-    said = settings.run_executor
-    return workers_cluster.Cluster(said.options(), clock) if said is not None else None
+@contextlib.asynccontextmanager
+async def cluster(settings: config.Configuration, clock: ports.Clock) -> AsyncIterator[workers_cluster.Cluster | None]:
+    """Give the cluster that flows run on, if there is to be one."""
+    if settings.run_executor is None:
+        yield None
+        return
+    found = workers_cluster.Cluster(settings.run_executor.options(), clock)
+    await found.start()
+    try:
+        yield found
+    finally:
+        await found.stop()
 
 
 def placing(settings: config.Configuration) -> running_placing.Options:

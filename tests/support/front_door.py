@@ -64,7 +64,7 @@ def table(tmp_path: Any) -> list[routes.Route]:
         tasks=None,
         hub=None,
         pruner=None,
-        schedules=None,
+        schedules=None, remote=None,
         figures=metrics.Metrics(),
     )
     settings = config.load({"source.url": "/flows"}, {}, {})
