@@ -125,9 +125,9 @@ class Link:
         why = "its connection ended"
         try:
             async with asyncio.timeout(_HELLO_S):
-                await self._take_next()
-            while await self._take_next():
-                pass
+                goes_on = await self._take_next()
+            while goes_on:
+                goes_on = await self._take_next()
         except (link.Broken, msgspec.MsgspecError) as error:
             why = f"it broke the protocol: {error}"
         except TimeoutError:

@@ -22,7 +22,7 @@ from typing import Any
 import rich.console
 import structlog
 
-from . import executing, living, machine, records, results, waiting, watching
+from . import clustered, executing, living, machine, records, results, waiting, watching
 from .stage import Plan
 
 _RESULTS = Path("bench-results")
@@ -42,6 +42,8 @@ GROUPS: dict[str, Callable[[Plan], Iterator[results.Row]]] = {
     "list": living.listing,
     "journal": records.writing,
     "sync": records.syncing,
+    "cluster": clustered.executing,
+    "links": clustered.links,
 }
 
 

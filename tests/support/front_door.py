@@ -64,7 +64,8 @@ def table(tmp_path: Any) -> list[routes.Route]:
         tasks=None,
         hub=None,
         pruner=None,
-        schedules=None, remote=None,
+        schedules=None,
+        remote=None,
         figures=metrics.Metrics(),
     )
     settings = config.load({"source.url": "/flows"}, {}, {})
