@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from headrace.daemon.app import SystemClock
 from headrace.engine import policy
 from headrace.engine.guest import link, node
@@ -100,7 +102,7 @@ def _bare_tasks(address: str, singles: int, many: int, rounds: int) -> tuple[lis
 def links(plan: Plan) -> Iterator[Row]:
     """The daemon's side alone with very many nodes that each run something and say nothing but that they live."""
     count = plan.count(_LINKS)
-    yield from asyncio.run(_links(count))
+    yield from uvloop.run(_links(count))  # the daemon's loop
 
 
 async def _links(count: int) -> list[Row]:
@@ -121,7 +123,8 @@ async def _links(count: int) -> list[Row]:
     began = time.perf_counter()
     await asyncio.gather(*(place.taken for place in asked))
     folder = Path(__file__).parent
-    processes = [await place.take(("f", "c"), snapshot=folder, python="", fresh=True) for place in asked]
+    taking = (place.take(("f", "c"), snapshot=folder, python="", fresh=True) for place in asked)
+    processes = await asyncio.gather(*taking)
     took_s = time.perf_counter() - began
     cpu_s, lags, beaten = time.process_time(), [], time.perf_counter()
     while time.perf_counter() - beaten < _BEATS_S:
@@ -132,6 +135,7 @@ async def _links(count: int) -> list[Row]:
     lost = sum(process.exited.done() for process in processes)
     memory_kb = (_resident_mb() - before_mb) * 1024 / count
     keeping.cancel()
+    await places.stop()
     crowd.kill()
     return [
         Row(f"{count:,} nodes come and begin", "s", [took_s], count),
