@@ -28,11 +28,12 @@ from ..engine.running import (
     extract,
     kept,
     live,
+    outside,
     pruning,
     schedules,
 )
 from ..engine.state import age, masks, sealed, secrets
-from ..engine.workers import processes
+from ..engine.workers import cluster, processes
 from ..sync import source as sync_source
 from ..sync import sources
 from ..tasks import folders, registry, vault_client
@@ -79,6 +80,7 @@ from . import (
     value_pages,
     verbosity,
     webhooks,
+    workers,
 )
 
 try:
@@ -169,6 +171,7 @@ class Parts:
     pruner: pruning.Pruner
     tellers: list[commit_statuses.Teller]
     schedules: schedules.Schedules
+    remote: cluster.Cluster | None
 
 
 def _assemble(
@@ -177,6 +180,7 @@ def _assemble(
     archive: index.Index,
     found: unfinished.Unfinished,
     pool: processes.Processes,
+    remote: cluster.Cluster | None,
     cast: Callable[[ports.Tasks], ports.Tasks],
     figures: metrics.Metrics,
 ) -> Parts:
@@ -200,17 +204,19 @@ def _assemble(
         ledger,
         archive,
         found.kept,
-        dispatcher.Outside(flows, cast(tasks), synchroniser.authoring, vaults, synchroniser),
+        outside.Outside(flows, cast(tasks), synchroniser.authoring, vaults, synchroniser),
         pool,
+        remote,
         clock=SystemClock(),
         new_id=ids.new_id,
-        options=dispatcher.Options(
+        options=outside.Options(
             max_running=settings.run_max_running,
             cancel_grace_s=settings.run_cancel_grace_s,
             hibernate_after_s=settings.run_hibernate_after_s,
             allow_local_files=all(one.developer for one in (source, *others)),
             workspace=settings.identity_workspace,
             environment=settings.identity_environment,
+            placing=surroundings.placing(settings),
         ),
     )
     encrypted = age.Keys(settings.secrets_age_identity, os.environ, lambda name: _encrypted(source, flows, name))
@@ -234,7 +240,9 @@ def _assemble(
     for teller in tellers:
         teller.start(found.published)
         lines.subscribe(teller.take)
-    return Parts(source, synchroniser, tasks, work, stream.Hub(lines), vaults, figures, pruner, tellers, ticking)
+    return Parts(
+        source, synchroniser, tasks, work, stream.Hub(lines), vaults, figures, pruner, tellers, ticking, remote
+    )
 
 
 def _schedules(
@@ -273,6 +281,7 @@ async def serve(
     figures = metrics.Metrics()
     async with (
         _records(settings, figures, accept_loss=accept_loss) as (lines, archive, found, care),
+        surroundings.cluster(settings, SystemClock()) as remote,
         asyncio.TaskGroup() as group,
     ):
         care.start(group)
@@ -280,7 +289,7 @@ async def serve(
         pool = processes.Processes(SystemClock(), idle_max=settings.run_max_running)
         await pool.start()
         watch_pool = group.create_task(_raise_when_done(pool.failed), name="fork server")
-        parts = _assemble(settings, lines, archive, found, pool, on.cast, figures)
+        parts = _assemble(settings, lines, archive, found, pool, remote, on.cast, figures)
         source, synchroniser, work = parts.source, parts.synchroniser, parts.work
         await synchroniser.start(found.published)
         count = len(found.executions)
@@ -445,4 +454,5 @@ def _front(
         *message_pages.MessagePages(work.asking, subjects).table(),
         *record_pages.RecordPages(work.keeper, work.locking, flows, parts.schedules).table(),
         *task_pages.TaskPages(parts.tasks, work.keeper).table(),
+        *workers.Workers(work, parts.remote, settings.run_max_running).table(),
     ]

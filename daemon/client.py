@@ -321,6 +321,10 @@ class Client(submissions.Submissions, origin.Origin, upkeep.Upkeep):
         with self._answer("PUT", f"/files/{_segment(path)}", content, headers) as response:
             return self._object(response.read())
 
+    def workers(self) -> JSON:
+        """Return the machines that flow processes run on, and what runs there."""
+        return self._json("GET", "/workers")
+
     def locks(self) -> list[JSON]:
         """Return the locks that are taken, with who has them and who waits."""
         return self._every("/locks")

@@ -22,7 +22,7 @@ from typing import Any
 from ..engine import errors
 from ..sync import environments, forge, source, verification
 from ..tasks import local
-from . import commit_statuses, front, oidc, pushes, tracing, written
+from . import commit_statuses, front, oidc, on_ray, pushes, tracing, written
 from . import setting_kinds as kinds
 
 ENV_PREFIX = "HEADRACE_"
@@ -150,6 +150,12 @@ class Configuration:
     run_stop_grace_s: float = _setting(
         *("run.stop_grace", "20s", kinds.duration(0, 3600), "how long running flows may go on while the daemon stops"),
         live=True,
+    )
+    run_executor: on_ray.Ray | None = _setting(  # noqa: RUF009 - as above
+        "run.executor",
+        "local",
+        kinds.table(on_ray.Ray, none="local", plain="ray"),
+        "where flow processes run: on this machine (local) or on a Ray cluster (ray, or a table about it)",
     )
     run_environments: environments.Packages | None = _setting(  # noqa: RUF009 - as above
         "run.environments", "", kinds.table(environments.Packages), "where the packages that flows depend on come from"

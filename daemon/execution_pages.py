@@ -158,7 +158,7 @@ class ExecutionPages:
             "execution.html",
             live="" if still else f"/executions/{state.id}/lines?after={record[-1].seq if record else 0}",
             state=state,
-            held=self._work.maintaining.why(state),
+            held=self._work.why(state),
             flow=self._flows.current().flows.get(state.flow_name) if who.may_touch(state.flow_name) else None,
             parent=state.parent if state.parent and await self._subjects.is_theirs(who, state.parent) else "",
             told=await chronicle.told(self._work.ledger, record),

@@ -120,8 +120,9 @@ def _shown_folders(value: Mapping[str, str]) -> str:
     return ", ".join(f"{folder}={name}" for folder, name in value.items())
 
 
-def table(form: type[Any], none: str = "") -> Kind:
-    """Return the kind of a TOML table with the fields of ``form``, a frozen msgspec struct; ``none`` is None.
+def table(form: type[Any], none: str = "", plain: str = "") -> Kind:
+    """Return the kind of a TOML table with the fields of ``form``, a frozen msgspec struct; ``none`` is None, and
+    ``plain`` is one with every field as usual.
 
     In the environment it is written as JSON. Fields that are files or secrets check themselves in ``__post_init__``
     with a ``ValueError``."""
@@ -129,6 +130,8 @@ def table(form: type[Any], none: str = "") -> Kind:
     def parse(value: object) -> Any:
         if value in ("", none):
             return None
+        if plain and value == plain:
+            return form()
         try:
             told = json.loads(value) if isinstance(value, str) else value
         except json.JSONDecodeError:

@@ -66,6 +66,7 @@ class Execution(Summary, kw_only=True):
     input_value: Any
     output_value: Any
     attempt: int
+    node: str | None
     generation: int
     divergence: Any
     cancel_requested: bool
@@ -214,6 +215,41 @@ class Scheduled(msgspec.Struct, kw_only=True):
     problem: str
     missed: int
     next: list[Tick]
+
+
+class Running(msgspec.Struct, kw_only=True):
+    """An execution that has a process."""
+
+    execution_id: str
+    flow_name: str
+
+
+class Worker(msgspec.Struct, kw_only=True):
+    """A machine: ``local`` is the daemon's own, others are nodes of the cluster by the id Ray gives them.
+
+    ``resources``: how much there is in all, by Ray's names (memory in bytes); of this machine, how many may run."""
+
+    id: str
+    host: str
+    alive: bool
+    resources: dict[str, float]
+    labels: dict[str, str] = {}
+    running: list[Running] = []
+
+
+class Cluster(msgspec.Struct, kw_only=True):
+    """The Ray cluster; ``reason`` says why it cannot be reached, ``waiting`` how many executions have no place yet."""
+
+    address: str
+    reason: str
+    waiting: int
+
+
+class Workers(msgspec.Struct, kw_only=True):
+    """Where flow processes run; ``cluster`` is null where all run on the daemon's machine."""
+
+    cluster: Cluster | None
+    items: list[Worker]
 
 
 class BulkItem(msgspec.Struct, kw_only=True):

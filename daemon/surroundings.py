@@ -5,12 +5,15 @@ by ``app``.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from ..engine import errors, ports, traces
 from ..engine.running import dispatcher, pruning
+from ..engine.running import placing as running_placing
+from ..engine.workers import cluster as workers_cluster
 from ..sync import forge
 from ..sync import source as sync_source
 from ..tasks import definition, egress, folders, local
@@ -64,6 +67,28 @@ def of_tasks(settings: config.Configuration) -> definition.Settings:
         local=settings.tasks_local or local.Local(),
         folders=folders.of_daemon(settings.state_directory),
     )
+
+
+@contextlib.asynccontextmanager
+async def cluster(settings: config.Configuration, clock: ports.Clock) -> AsyncIterator[workers_cluster.Cluster | None]:
+    """Give the cluster that flows run on, if there is to be one."""
+    if settings.run_executor is None:
+        yield None
+        return
+    found = workers_cluster.Cluster(settings.run_executor.options(), clock)
+    await found.start()
+    try:
+        yield found
+    finally:
+        await found.stop()
+
+
+def placing(settings: config.Configuration) -> running_placing.Options:
+    """Return which executions run there."""
+    said = settings.run_executor
+    if said is None:
+        return running_placing.Options()
+    return running_placing.Options(every_flow=said.flows == "all", max_running=said.max_running)
 
 
 def believed(settings: config.Configuration) -> list[pushes.Believed]:

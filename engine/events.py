@@ -106,11 +106,13 @@ class ExecutionQueued(Event, frozen=True, tag="execution.queued"):
 
 
 class ExecutionStarted(Event, frozen=True, tag="execution.started"):
-    """There was room: flow process ``pid`` took it (0 for a task, which runs in the daemon)."""
+    """There was room: flow process ``pid`` took it (0 for a task, which runs in the daemon), on ``node`` of a cluster
+    if it is not this machine."""
 
     execution: str
     attempt: int = 1
     pid: int = 0
+    node: str = ""
 
 
 class CancelRequested(Event, frozen=True, tag="cancel.requested"):

@@ -123,6 +123,7 @@ class Execution:
     paused_s: float = 0.0  # so long this generation stood still, which its time limit does not count
     divergence: events.Divergence | None = None  # why it is paused, if its replay was not like the record
     pid: int = 0
+    node: str = ""  # of a cluster, where it runs or ran last; empty is this machine
     set_off_by: str = ""  # the execution that started it, if another one created it
     cancel_requested: bool = False
     pause_requested: bool = False
@@ -253,6 +254,7 @@ class Execution:
         self.since = self.since or at
         self.attempt = event.attempt
         self.pid = event.pid
+        self.node = event.node
         self.reason = ""
         self._progress_before = self.progress
 

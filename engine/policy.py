@@ -171,6 +171,22 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return max(0.0, min(grown, self.max_s) * (1.0 + self.jitter * (2.0 * chance - 1.0)))
 
 
+class Placement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where on a cluster a flow may run, and what it needs there."""
+
+    worker: str = ""  # label of the nodes; ``local`` is the daemon's own machine
+    cpu: float | None = None  # cores; None: as the cluster is set up
+    gpu: float = 0.0
+    memory: int = 0  # bytes
+    resources: dict[str, float] = {}  # of the cluster's own, by name
+
+
+#: Wherever there is room.
+ANYWHERE = Placement()
+#: The label of the daemon's own machine.
+LOCAL = "local"
+
+
 class Policies(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All that a flow's metadata says of this kind."""
 
@@ -181,6 +197,7 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     on_success: str = ""
     priority: int = 0  # higher ones are let in first
     max_memory: int = 0  # bytes that its process may use; 0: whatever the machine gives
+    placement: Placement = ANYWHERE
     tags: tuple[str, ...] = ()
 
 
@@ -193,6 +210,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     when_full: str = ""  # what if they do
     priority: int = 0
     max_memory: int = 0  # bytes
+    placement: Placement = ANYWHERE
     tags: tuple[str, ...] = ()
     retry: int = 0  # so many attempts were before it
     retry_of: str = ""  # the first of them

@@ -78,7 +78,6 @@ def _block(
     if hook is not None and not hook.name:
         hook = model.Webhook(name=flow_name, auth=hook.auth, secret=hook.secret, methods=hook.methods)
     retention: Mapping[str, Any] = values.get("retention", {})
-    idle = [key for key in values if key in _IDLE]
     return Block(
         model.Metadata(
             description=values.get("description", ""),
@@ -93,7 +92,6 @@ def _block(
             dependencies=dependencies,
             input_schema=values.get("input_schema", ""),
         ),
-        tuple(f"{key} is not acted on by this version" for key in idle),
     )
 
 
@@ -165,8 +163,6 @@ def _input_schema(value: object) -> str:
         raise shapes.Wrong(f"cannot be used: {error.message}") from None
 
 
-#: Checked, and nothing is done about it.
-_IDLE = frozenset({"resources", "worker"})
 _KEYS: dict[str, Callable[[object], Any]] = {
     "description": shapes.text,
     "timeout": policies.duration_s,
@@ -177,6 +173,4 @@ _KEYS: dict[str, Callable[[object], Any]] = {
     "on_interrupt": shapes.one_of("resume", "restart", "fail"),
     "input_schema": _input_schema,
     "strict_replay": shapes.flag,
-    "resources": shapes.table,
-    "worker": shapes.text,
 }

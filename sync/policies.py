@@ -25,6 +25,8 @@ _UNIT_BYTES = {"K": 1024, "M": 1024**2, "G": 1024**3}
 #: With less than this Python itself cannot start a handler.
 MEMORY_BYTES_MIN = 32 * 1024 * 1024
 _KEY_PATH = re.compile(r"inputs(?:\.[^.\s]+)+")
+#: Of a resource; more than any machine has.
+_AMOUNT_MAX = 1_000_000
 _TAG = re.compile(r"[\w.:/-]{1,50}")
 
 T = TypeVar("T")
@@ -131,6 +133,37 @@ def _tags(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def _worker(value: object) -> str:
+    if not _TAG.fullmatch(shapes.text(value)):
+        raise shapes.Wrong(f"is {shapes.shown(value)}; write one short word without blanks, a label of nodes")
+    return str(value)
+
+
+def _amount(value: object) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= _AMOUNT_MAX:
+        raise shapes.Wrong(f"is {shapes.shown(value)}; write how much of it, a number from 0")
+    return float(value)
+
+
+def _resources(value: object) -> dict[str, Any]:
+    """Read ``{cpu = 2, gpu = 1, memory = "4G", NAME = 1}``, where each name is a resource of the cluster."""
+    read: dict[str, Any] = {}
+    for key, amount in shapes.table(value).items():
+        if not _TAG.fullmatch(key) or (key.upper() in ("CPU", "GPU", "MEMORY") and key != key.lower()):
+            raise shapes.Wrong("is no name of a resource; there are cpu, gpu, memory, and those of the cluster", key)
+        try:
+            read[key] = _memory_bytes(amount) if key == "memory" else _amount(amount)
+        except shapes.Wrong as wrong:
+            raise shapes.Wrong(wrong.message, key) from None
+    return read
+
+
+def _placement(values: Mapping[str, Any]) -> policy.Placement:
+    needs = dict(values.get("resources", {}))
+    own = {key: needs.pop(key) for key in ("cpu", "gpu", "memory") if key in needs}
+    return policy.Placement(worker=values.get("worker", ""), resources=needs, **own)
+
+
 _retry_fields = shapes.fields(
     attempts=shapes.count,
     delay=duration_s,
@@ -171,6 +204,8 @@ KEYS: Mapping[str, Callable[[object], Any]] = {
     "priority": _priority,
     "max_memory": _memory_bytes,
     "tags": _tags,
+    "worker": _worker,
+    "resources": _resources,
 }
 
 
@@ -198,4 +233,5 @@ def gathered(values: Mapping[str, Any], flow_name: str) -> policy.Policies:
             **said.get("expect", {}),
         )
     chosen = ("concurrency", "retry", "on_failure", "on_success", "priority", "max_memory", "tags")
-    return policy.Policies(schedules=tuple(schedules.values()), **{key: values[key] for key in chosen if key in values})
+    said = {key: values[key] for key in chosen if key in values}
+    return policy.Policies(schedules=tuple(schedules.values()), placement=_placement(values), **said)

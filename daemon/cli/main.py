@@ -48,6 +48,7 @@ _VERBS = {
     "schedules": "records",
     "vault-configs": "records",
     "locks": "locks",
+    "workers": "workers",
     "records": "history",
     "replay": "replay",
     "check": "check",

@@ -121,6 +121,7 @@ OUTPUTS: Mapping[str, tuple[Any, ...]] = {
     "schedules": (Items[shapes.Scheduled],),
     "schedules list": (Items[shapes.Scheduled],),
     "webhooks test": (Delivered,),
+    "workers": (shapes.Workers,),
     "locks": (Items[shapes.Lock],),
     "locks list": (Items[shapes.Lock],),
     "records prune": (pruning.Pruned,),

@@ -7,7 +7,6 @@ asyncio.Task in the daemon's task group; whatever goes wrong inside one of them 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 
@@ -16,7 +15,7 @@ import structlog
 from .. import errors, events, model, ports
 from ..lifecycle import Status
 from ..records import index, listing
-from ..workers import processes
+from ..workers import cluster, processes
 from . import (
     admission,
     asking,
@@ -32,7 +31,9 @@ from . import (
     live,
     locking,
     maintaining,
+    outside,
     own_calls,
+    placing,
     reception,
     record_calls,
     resting,
@@ -60,29 +61,6 @@ _TRY_AGAIN_S = 2.0
 _INTERRUPTED_S = 30.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Options:
-    """How executions are run here."""
-
-    max_running: int = 32
-    cancel_grace_s: float = 10.0
-    allow_local_files: bool = False
-    hibernate_after_s: float = 15.0
-    workspace: str = "headrace"
-    environment: str = ""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Outside:
-    """What lies beyond the engine, as far as executions need it."""
-
-    flows: ports.Flows
-    tasks: ports.Tasks
-    authoring: ports.Authoring
-    vaults: ports.Vaults
-    environments: ports.Environments
-
-
 class Dispatcher:
     """All executions of this daemon, from request to end."""
 
@@ -91,12 +69,13 @@ class Dispatcher:
         ledger: live.Ledger,
         archive: index.Index,
         state: kept.Kept,
-        outside: Outside,
+        beyond: outside.Outside,
         pool: processes.Processes,
+        remote: cluster.Cluster | None = None,
         *,
         clock: ports.Clock,
         new_id: Callable[[], str],
-        options: Options,
+        options: outside.Options,
     ) -> None:
         self.ledger = ledger
         self.new_id = new_id
@@ -108,9 +87,9 @@ class Dispatcher:
         self._task_queue: deque[live.Live] = deque()
         self._flow_slots = slots.Slots(options.max_running, self._admit_flows)
         self._task_slots = slots.Slots(TASKS_RUNNING_MAX, self._admit_tasks)
-        self.lanes = lanes.Lanes(ledger, outside.flows, self)
-        self._reception = reception.Reception(ledger, archive, outside.flows, new_id, self._enqueue, self.lanes)
-        self.sequels = sequels.Sequels(outside.flows, clock, new_id, self._start_sequel)
+        self.lanes = lanes.Lanes(ledger, beyond.flows, self)
+        self._reception = reception.Reception(ledger, archive, beyond.flows, new_id, self._enqueue, self.lanes)
+        self.sequels = sequels.Sequels(beyond.flows, clock, new_id, self._start_sequel)
         ledger.at_end = self.sequels.follow
         self._delayed = waits.Deadlines(clock)
         self._group: asyncio.TaskGroup | None = None
@@ -118,12 +97,12 @@ class Dispatcher:
         self._runs: dict[str, asyncio.Task[None]] = {}  # the supervision of each execution
         self._stopping = False
         journal, contents = ledger.journal, ledger.contents
-        self.keeper = keeper.Keeper(state.store, journal, contents, outside.flows, clock=clock, new_id=new_id)
+        self.keeper = keeper.Keeper(state.store, journal, contents, beyond.flows, clock=clock, new_id=new_id)
         self.asking = asking.Asking(state.messages, journal, contents, new_id)
         self.maintaining = maintaining.Maintaining(state.maintenance, journal, self.admit)
         self.locking = locking.Locking(state.locks, journal, contents, self._waits_for)
         self._waits = waits.Waits(ledger, self.load, self.asking, self.locking, clock)
-        self._children = child_calls.ChildCalls(ledger, self, outside.flows, outside.tasks, self.keeper, clock)
+        self._children = child_calls.ChildCalls(ledger, self, beyond.flows, beyond.tasks, self.keeper, clock)
         self.resting = resting.Resting(ledger, self._waits, self, clock)
         self.influence = influence.Influence(ledger, self.resting, self, self.asking, self.locking)
         self._takeover = takeover.Takeover(
@@ -131,13 +110,13 @@ class Dispatcher:
         )
         self._around = flow_run.Surroundings(
             ledger=ledger,
-            flows=outside.flows,
-            environments=outside.environments,
+            flows=beyond.flows,
+            environments=beyond.environments,
             processes=pool,
             slots=self._flow_slots,
             waits=self._waits,
             clock=clock,
-            answer=self._calls(outside).answer,
+            answer=self._calls(beyond).answer,
             cancel_children=self.influence.cancel_children,
             cancel_grace_s=options.cancel_grace_s,
             hibernate_after_s=options.hibernate_after_s,
@@ -145,6 +124,7 @@ class Dispatcher:
             waiting_max=max(WAITING_PROCESSES_MIN, 2 * options.max_running),
             system={"workspace": options.workspace, "environment": options.environment or options.workspace},
         )
+        self.placing = placing.Placing(remote, options.placing, self._around, self)
 
     def adjust(self, *, max_running: int, cancel_grace_s: float, hibernate_after_s: float) -> None:
         """Run executions so from now on. Nobody who runs has to leave."""
@@ -153,15 +133,20 @@ class Dispatcher:
         around.waiting_max = max(WAITING_PROCESSES_MIN, 2 * max_running)
         around.processes.idle_max = max_running
         self._flow_slots.resize(max_running)
+        self.placing.adjust(cancel_grace_s=cancel_grace_s, hibernate_after_s=hibernate_after_s)
 
-    def _calls(self, outside: Outside) -> calls.Calls:
+    def why(self, state: model.Execution) -> str:
+        """Return why an execution has no process although nothing of its own is in the way; empty if none is due."""
+        return self.maintaining.why(state) or self.placing.why(state)
+
+    def _calls(self, beyond: outside.Outside) -> calls.Calls:
         """Bring together who answers what."""
-        ledger, flows = self.ledger, outside.flows
+        ledger, flows = self.ledger, beyond.flows
         children = self._children
         own = own_calls.OwnCalls(ledger, self, self._clock)
         shared = shared_calls.SharedCalls(ledger, self.asking, self.locking, self._clock)
         records = record_calls.RecordCalls(
-            ledger, self.keeper, self.asking, self.locking, self, flows, outside.authoring, outside.vaults
+            ledger, self.keeper, self.asking, self.locking, self, flows, beyond.authoring, beyond.vaults
         )
         kinds = {**children.table(), **own.table(), **shared.table(), **records.table()}
         return calls.Calls(ledger, self, kinds, {**children.conclusions(), **own.conclusions(), **shared.conclusions()})
@@ -184,6 +169,7 @@ class Dispatcher:
         ``loose``: what calls changed that were cut off before their own line was durable, by execution. ``unreadable``:
         executions with records of a newer version, which are parked."""
         self._group = group
+        self.placing.start()
         for state in unfinished:
             self.ledger.add(state).loose = tuple(loose.get(state.id, ()))
         for state in sorted(unfinished, key=lambda state: state.created_at):
@@ -211,6 +197,7 @@ class Dispatcher:
         self._stopping = True
         for queue in (self._flow_queue, self._task_queue, self._woken):
             queue.clear()
+        self.placing.stop()
         deadline = self._clock.monotonic() + grace_s
         until = self._clock.time() + grace_s
         while (busy := self._busy(until)) and self._clock.monotonic() < deadline:
@@ -359,6 +346,8 @@ class Dispatcher:
 
     def admit(self, subject: live.Live) -> None:
         """Let an execution that has a place in its lane, or needs none, begin when there is room."""
+        if self.placing.takes(subject, woken=False):
+            return
         self._flow_queue.append(subject)
         self._admit_flows()
 
@@ -368,6 +357,8 @@ class Dispatcher:
             return
         if not self.lanes.holds(subject):  # it was set aside before it ever began
             self.lanes.arrive(subject)
+            return
+        if self.placing.takes(subject, woken=True):
             return
         self._woken.append(subject)
         self._admit_flows()
@@ -379,7 +370,8 @@ class Dispatcher:
                 continue
             if subject.supervision is None and subject.state.status in (Status.QUEUED, Status.WAITING):
                 self.resting.get_up(subject)
-                self._supervise(subject, flow_run.FlowRun(subject, self._around), self._flow_slots)
+                self._flow_slots.enter(subject.state.id)
+                self.supervise(subject, flow_run.FlowRun(subject, self._around), self._flow_slots)
 
     def _admit_tasks(self) -> None:
         while self._task_queue and self._task_slots.free:
@@ -390,12 +382,13 @@ class Dispatcher:
                 stored = files.TaskFiles(self.keeper, self.ledger.contents.blobs, actor)
                 local = self._options.allow_local_files
                 context = task_run.Context(subject, self.ledger, stored, local, self.asking, self._task_slots)
-                self._supervise(subject, task_run.TaskRun(context, subject.prepared), self._task_slots)
+                self._task_slots.enter(subject.state.id)
+                self.supervise(subject, task_run.TaskRun(context, subject.prepared), self._task_slots)
 
-    def _supervise(self, subject: live.Live, run: flow_run.FlowRun | task_run.TaskRun, room: slots.Slots) -> None:
+    def supervise(self, subject: live.Live, run: flow_run.FlowRun | task_run.TaskRun, room: slots.Slots) -> None:
+        """Run an execution that has entered ``room``."""
         subject.supervision = run
         execution = subject.state.id
-        room.enter(execution)
         self._runs[execution] = self.spawn(self._see_to(subject, run, room), f"execution {execution}")
 
     def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:

@@ -16,20 +16,18 @@ import structlog
 
 from .. import errors, events, model, ports, values
 from ..lifecycle import Status
-from ..workers import flow_process, processes, protocol
+from ..workers import cluster, flow_process, processes, protocol, remote_process
 from . import contents, failures, history, live, output, reads, slots, strict, views, waits
 
 log = structlog.get_logger()
 
 #: Of what an effect was, and of the file it is in, this much is kept.
 _DETAIL_CHARACTERS_MAX = 1000
-#: How long a killed process may take to vanish before its end is recorded all the same.
-_BURIAL_S = 10.0
 #: A longer history keeps its process while it waits: replaying it would cost more than that.
 HIBERNATED_CALLS_MAX = 5_000
 HIBERNATED_BYTES_MAX = 16 * 1024 * 1024
 
-
+Process = flow_process.FlowProcess | remote_process.RemoteProcess
 AnswerCall = Callable[["FlowRun", protocol.Call], Awaitable[bytes]]
 
 
@@ -56,8 +54,9 @@ class Surroundings:
 class FlowRun:
     """One execution under way."""
 
-    def __init__(self, subject: live.Live, around: Surroundings) -> None:
+    def __init__(self, subject: live.Live, around: Surroundings, place: cluster.Place | None = None) -> None:
         self.live = subject
+        self._place: processes.Here | cluster.Place = place or processes.Here(around.processes)
         self.state = subject.state
         self.met_cancel = False  # the handler was told, in a call
         self.saved_flows: set[str] = set()  # by the handler: it means those it saved when it runs them
@@ -74,7 +73,7 @@ class FlowRun:
         self._replayed = 0  # the highest number the handler came to
         self._around = around
         self._loop = asyncio.get_running_loop()
-        self._process: flow_process.FlowProcess | None = None
+        self._process: Process | None = None
         self._hold: asyncio.Future[bool] | None = None  # what the handler's current call waits for
         self._waited_for: model.PendingCall | None = None
         self._killed_because = ""
@@ -96,7 +95,8 @@ class FlowRun:
 
     async def run(self) -> None:
         """Run it to its end, which is recorded on return; unless it hibernates, was interrupted, or is paused."""
-        self.record(events.ExecutionStarted(execution=self.state.id, attempt=self.state.attempt + 1))
+        attempt = self.state.attempt + 1
+        self.record(events.ExecutionStarted(execution=self.state.id, attempt=attempt, node=self._place.node))
         self._limit_time()
         if self.state.cancel_requested:
             self._timers.append(self._loop.call_later(self._around.cancel_grace_s, self._kill, "cancelled"))
@@ -109,32 +109,30 @@ class FlowRun:
             if self.state.strict_replay:
                 self.strict = strict.Strict(self.state.id, recorded, self.history, self._around.ledger)
         self.live.loose = ()
-        frame = await self._frame()
-        python = await self._around.environments.python(self.state.venv, self.state.commit)
-        self._returning = False
-        kind = (self.state.flow_id, self.state.commit)
-        fresh = again or not self.state.reuse
-        process = self._process = self._around.processes.take(kind, python=python, fresh=fresh)
-        process.listen(self._output.take)
-        if self._killed_because:
-            process.kill()  # its time was over, or the daemon stopped, before there was a process to kill
-        process.send(frame)
         event: events.ExecutionEvent | None = None
         try:
+            process = await self._take_process(fresh=again or not self.state.reuse)
+            process.listen(self._output.take)
+            if self._killed_because:
+                process.kill()  # its time was over, or the daemon stopped, before there was a process to kill
+            process.send(await self._frame(process))
+            self._returning = False
             ended = await self._converse(process)
             if ended is not None:
                 event = await self._described(ended)
-                await self._let_go(process, kind, ended, event)
+                await self._let_go(process, ended, event)
         except failures.Diverged as error:
-            await self._bury(process)
+            await self._bury()
             event = events.ExecutionPaused(execution=self.state.id, reason=str(error), divergence=error.divergence)
             if self.state.cancel_requested:
                 event = self._end(Status.ENDED_CANCELLED, f"cancelled; it could not clean up: {error}")
         except (EOFError, errors.InvalidRequest) as error:
-            await self._bury(process)
+            await self._bury()
+            self.blameless = isinstance(error, remote_process.NodeLost)
             event = self._cut_off(str(error))
         finally:
-            process.listen(None)
+            if self._process is not None:
+                self._process.listen(None)
             for timer in (*self._timers, self._limit):
                 if timer is not None:
                     timer.cancel()
@@ -142,30 +140,31 @@ class FlowRun:
         if event is not None:
             self.record(event)
 
-    async def _let_go(
-        self,
-        process: flow_process.FlowProcess,
-        kind: processes.Kind,
-        ended: protocol.Ended,
-        event: events.ExecutionEvent,
-    ) -> None:
+    async def _take_process(self, *, fresh: bool) -> Process:
+        flows, state = self._around.flows, self.state
+        python = await self._around.environments.python(state.venv, state.commit)
+        kind, snapshot = (state.flow_id, state.commit), flows.snapshot(state.commit)
+        self._process = await self._place.take(kind, snapshot=snapshot, python=python, fresh=fresh)
+        return self._process
+
+    async def _let_go(self, process: Process, ended: protocol.Ended, event: events.ExecutionEvent) -> None:
         """A handler left by itself: keep its process if it is as good as new."""
         well = isinstance(event, events.ExecutionEnded) and event.status == Status.ENDED_SUCCESS and not ended.dirty
         if well and self.state.reuse:
-            self._around.processes.give_back(kind, process)
+            self._place.give_back()
         elif well:
             process.dismiss()
         else:
-            await self._bury(process)
+            await self._bury()
 
-    async def _frame(self) -> bytes:
-        """Return what makes a process run it."""
+    async def _frame(self, process: Process) -> bytes:
+        """Return what makes ``process`` run it."""
         script = self.state.script
         return protocol.start(
             protocol.Start(
                 execution=msgspec.Raw(await views.start(self._around.ledger, self.state)),
                 path=self.state.path,
-                snapshot=str(self._around.flows.snapshot(self.state.commit)),
+                snapshot=process.locate(self._around.flows.snapshot(self.state.commit)),
                 script=msgspec.UNSET if script is None else await self._around.ledger.contents.shown(script),
                 webhook=self.state.webhook,
                 replayed=self.history.last,
@@ -174,7 +173,7 @@ class FlowRun:
             )
         )
 
-    async def _converse(self, process: flow_process.FlowProcess) -> protocol.Ended | None:
+    async def _converse(self, process: Process) -> protocol.Ended | None:
         """Answer the handler's calls until it has ended, or None when it gives its process back.
 
         Raises ``EOFError`` when the process is gone, ``Diverged``."""
@@ -198,7 +197,7 @@ class FlowRun:
                     except failures.Hibernated:
                         self.hibernated = True
                         self.record(events.ExecutionHibernated(execution=self.state.id))
-                        await self._bury(process)
+                        await self._bury()
                         return None
                     except failures.Interrupted:
                         continue
@@ -225,10 +224,13 @@ class FlowRun:
             raise failures.Diverged(history.divergence(number, entry, kind, target, where))
         return entry
 
-    async def _bury(self, process: flow_process.FlowProcess) -> None:
+    async def _bury(self) -> None:
         """Kill the process with all it started and wait until it is gone: ended means nothing goes on."""
+        process = self._process
+        if process is None:
+            return
         process.kill()
-        done, _ = await asyncio.wait({process.exited}, timeout=_BURIAL_S)
+        done, _ = await asyncio.wait({process.exited}, timeout=process.burial_s)
         if not done:
             log.error("process.stuck", execution=self.state.id, pid=process.pid)
 
@@ -373,8 +375,7 @@ class FlowRun:
 
     async def abandon(self) -> None:
         """Something went wrong on our side: leave nothing of it behind."""
-        if self._process is not None:
-            await self._bury(self._process)
+        await self._bury()
 
     def _expire(self) -> None:
         self._kill("timeout")
@@ -383,6 +384,8 @@ class FlowRun:
         self._killed_because = self._killed_because or because
         if self._process is not None:
             self._process.kill()
+        else:
+            self._place.cancel()
         self._release(failures.Interrupted())
 
     def _release(self, error: Exception) -> None:

@@ -44,6 +44,12 @@ def _terms(flow: model.Flow, inputs: Callable[[], Any], asked: policy.Terms) -> 
     elif asked.schedule and overlap:
         lane, when_full = SCHEDULE_LANE + asked.schedule, overlap
     found = msgspec.structs.replace(
-        asked, lane=lane, when_full=when_full, priority=said.priority, max_memory=said.max_memory, tags=said.tags
+        asked,
+        lane=lane,
+        when_full=when_full,
+        priority=said.priority,
+        max_memory=said.max_memory,
+        placement=said.placement,
+        tags=said.tags,
     )
     return policy.NO_TERMS if found == policy.NO_TERMS else found

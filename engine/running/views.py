@@ -183,6 +183,7 @@ async def for_people(reading: Showing, state: model.Execution) -> dict[str, Any]
         "input_value": await reading.contents.shown(state.inputs),
         "output_value": await output(reading, state),
         "attempt": state.attempt,
+        "node": state.node or None,
         "generation": state.generation,
         "divergence": state.divergence,
         "cancel_requested": state.cancel_requested,

@@ -14,6 +14,7 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 from .. import errors
 from ..guest import frames
@@ -27,6 +28,9 @@ OutputListener = Callable[[str, bytes], bool]
 
 class FlowProcess:
     """A process that runs executions of one flow at one commit, one at a time."""
+
+    #: How long a killed one may take to vanish before its end is recorded all the same.
+    burial_s = 10.0
 
     def __init__(self, loop: asyncio.AbstractEventLoop, channel: socket.socket, out: int, err: int) -> None:
         self.exited: asyncio.Future[int] = loop.create_future()
@@ -67,7 +71,7 @@ class FlowProcess:
             self._pidfd = -1
         while self._read_channel():
             pass  # its last words, sent before it died
-        self._close(f"the flow process {_how_it_died(status)}")
+        self._close(f"the flow process {how_it_died(status)}")
 
     # -- what supervision uses --------------------------------------------------------------------------------------
 
@@ -134,6 +138,10 @@ class FlowProcess:
         """Let an idle process leave by itself: it sees the end of its channel."""
         self._kill_wanted = True
         self._close("the flow process was dismissed")
+
+    def locate(self, snapshot: Path) -> str:
+        """Return where it finds a snapshot."""
+        return str(snapshot)
 
     # -- the event loop's side --------------------------------------------------------------------------------------
 
@@ -239,7 +247,7 @@ def make_pipes() -> tuple[socket.socket, socket.socket, tuple[int, int], tuple[i
     return ours, theirs, out, err
 
 
-def _how_it_died(status: int) -> str:
+def how_it_died(status: int) -> str:
     """Say what a wait status means."""
     if status < 0:
         return "could not be started"

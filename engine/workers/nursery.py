@@ -25,24 +25,7 @@ from . import flow_process
 
 log = structlog.get_logger()
 
-#: Of the daemon's environment, what flow processes get. Secrets never travel this way.
-_PASSED_ON = (
-    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR"),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
-    *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
-)
 _STOP_S = 10.0
-
-
-def environment(python: str = "") -> dict[str, str]:
-    """Return the variables that flow processes see; with the ``python`` of a virtual environment its programs first.
-
-    A fixed hash seed makes sets iterate alike when a flow is run again after a crash, or offline."""
-    given = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    if python:
-        programs = Path(python).parent
-        given |= {"VIRTUAL_ENV": str(programs.parent), "PATH": f"{programs}:{given.get('PATH', os.defpath)}"}
-    return given | {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 class Nursery:
@@ -109,7 +92,7 @@ class Nursery:
                 str(theirs.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env=environment(self.python),
+                env=fork_server.environment(self.python),
                 start_new_session=True,
             )
         except OSError:

@@ -194,6 +194,31 @@ class Processes:
             del self._idle[kind]
 
 
+class Here:
+    """This machine as the place of one execution; elsewhere that is a ``cluster.Place``."""
+
+    node = ""
+
+    def __init__(self, pool: Processes) -> None:
+        self._pool = pool
+        self._kind: Kind = ("", "")
+        self._process: flow_process.FlowProcess | None = None
+
+    async def take(self, kind: Kind, *, snapshot: Path, python: str, fresh: bool) -> flow_process.FlowProcess:
+        """Return a process for ``kind``."""
+        self._kind = kind
+        self._process = self._pool.take(kind, python=python, fresh=fresh)
+        return self._process
+
+    def give_back(self) -> None:
+        """Keep the process, which is as good as new, for the next execution of its kind."""
+        assert self._process is not None
+        self._pool.give_back(self._kind, self._process)
+
+    def cancel(self) -> None:
+        """No process is wanted: there is none before one was taken."""
+
+
 def kill_orphans(spared: Iterable[int] = ()) -> int:
     """Kill the children of this process that lead or belong to other sessions: what a dead fork server left.
 

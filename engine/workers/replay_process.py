@@ -13,8 +13,7 @@ import socket
 import sys
 from pathlib import Path
 
-from ..guest import frames
-from . import nursery
+from ..guest import fork_server, frames
 
 _ENTRY = Path(frames.__file__).with_name("__main__.py")
 #: What a terminal needs, for a debugger.
@@ -41,7 +40,9 @@ class ReplayProcess:
         ``effects``: let it have effects of its own."""
         ours, theirs = socket.socketpair()
         words = [*(["debugger"] if debugger else []), *(["effects"] if effects else [])]
-        environment = nursery.environment(python) | {name: os.environ[name] for name in _TERMINAL if name in os.environ}
+        environment = fork_server.environment(python) | {
+            name: os.environ[name] for name in _TERMINAL if name in os.environ
+        }
         nowhere = asyncio.subprocess.DEVNULL
         with theirs:
             process = await asyncio.create_subprocess_exec(

@@ -22,7 +22,7 @@ from typing import Any
 import rich.console
 import structlog
 
-from . import executing, living, machine, records, results, row_files, waiting, watching
+from . import clustered, executing, living, machine, records, results, row_files, waiting, watching
 from .stage import Plan
 
 _RESULTS = Path("bench-results")
@@ -43,6 +43,8 @@ GROUPS: dict[str, Callable[[Plan], Iterator[results.Row]]] = {
     "journal": records.writing,
     "sync": records.syncing,
     "rows": row_files.writing,
+    "cluster": clustered.executing,
+    "links": clustered.links,
 }
 
 

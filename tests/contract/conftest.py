@@ -10,6 +10,7 @@ import hashlib
 import http.client
 import io
 import json
+import os
 import textwrap
 import tokenize
 import urllib.parse
@@ -35,6 +36,8 @@ def handler(system, this, inputs):
         raise ValueError(inputs['fail'])
     return this.success('child done')
 """
+#: Names the Ray cluster that flows run on, if they shall not run on this machine: the contract is the same.
+CLUSTER = "HEADRACE_TEST_CLUSTER"
 KEY = "the key of all webhooks here"
 SHARED_SECRET = "the secret shared with all senders"
 
@@ -235,6 +238,8 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
         "CONTRACT_KEY": KEY,
         "CONTRACT_SECRET": SHARED_SECRET,
     }
+    if cluster := os.environ.get(CLUSTER):
+        daemon.environment["HEADRACE_RUN__EXECUTOR"] = json.dumps({"address": cluster, "lease_s": 5})
     try:
         daemon.start()
         yield Workshop(daemon, folder)

@@ -76,6 +76,7 @@ def table(tmp_path: Any) -> list[routes.Route]:
         hub=None,
         pruner=None,
         schedules=None,
+        remote=None,
         figures=metrics.Metrics(),
     )
     settings = config.load({"source.url": "/flows"}, {}, {})

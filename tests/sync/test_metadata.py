@@ -84,15 +84,30 @@ def test_a_secret_that_was_written_out_is_not_repeated():
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_flow_says_where_on_a_cluster_it_runs_and_what_it_needs_there():
+    said = settings('worker = "dmz"\nresources = {cpu = 2, gpu = 0.5, memory = "4G", fpga = 1}').metadata.policies
+    assert said.placement == policy.Placement(
+        worker="dmz", cpu=2.0, gpu=0.5, memory=4 * 1024**3, resources={"fpga": 1.0}
+    )
+    assert settings('description = "d"').metadata.policies.placement == policy.ANYWHERE
+
+
 @pytest.mark.parametrize(
-    "line",
+    ("line", "problem"),
     [
-        'worker = "dmz"',
+        ('worker = "two words"', "worker is 'two words'; write one short word without blanks, a label of nodes"),
+        ("worker = 1", "worker is 1; write a text in quotes"),
+        ("resources = 1", "resources is 1; write a table"),
+        ('resources = {cpu = "2"}', "resources.cpu is '2'; write how much of it, a number from 0"),
+        ("resources = {gpu = -1}", "resources.gpu is -1; write how much of it, a number from 0"),
+        ('resources = {memory = "4 apples"}', 'resources.memory is \'4 apples\'; write it like "512M" or "2G"'),
+        ("resources = {CPU = 2}", "resources.CPU is no name of a resource; there are cpu, gpu, memory, and those of"),
     ],
 )
-def test_what_this_version_does_not_act_on_is_a_warning(line):
-    key = line.partition(" ")[0]
-    assert settings(line).warnings == (f"{key} is not acted on by this version",)
+def test_a_place_that_cannot_be_meant_is_refused(line, problem):
+    with pytest.raises(metadata.MetadataInvalid) as caught:
+        settings(line)
+    assert problem in caught.value.message
 
 
 def schedules(lines: str) -> list[policy.Schedule]:

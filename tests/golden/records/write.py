@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.engine import events
+from headrace.engine import events, policy
 from headrace.engine.records import dropping, journal, recovery, segments
 
 FOLDER = Path(__file__).parent
@@ -70,14 +70,14 @@ def value(name: str, type_: object) -> object:
 
 def full(kind: type[msgspec.Struct]) -> typing.Any:
     """Return an event (or what is part of one) of that kind with every field filled."""
-    hints = typing.get_type_hints(kind, vars(events))
+    hints = typing.get_type_hints(kind, vars(events) | vars(policy))
     fields = msgspec.structs.fields(kind)
     return kind(**{f.name: not f.default if f.type is bool else value(f.name, hints[f.name]) for f in fields})
 
 
 def sparse(kind: type[events.Event]) -> events.Event:
     """Return an event of that kind with what it must have and nothing else."""
-    hints = typing.get_type_hints(kind, vars(events))
+    hints = typing.get_type_hints(kind, vars(events) | vars(policy))
     return kind(**{f.name: value(f.name, hints[f.name]) for f in msgspec.structs.fields(kind) if f.required})
 
 

@@ -1,0 +1,32 @@
+"""What executions depend on that is not theirs: the rooms beyond the engine, and how the operator wants them run."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from .. import ports
+from . import placing
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Options:
+    """How executions are run here."""
+
+    max_running: int = 32
+    cancel_grace_s: float = 10.0
+    allow_local_files: bool = False
+    hibernate_after_s: float = 15.0
+    workspace: str = "headrace"
+    environment: str = ""
+    placing: placing.Options = placing.EVERYTHING
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outside:
+    """What lies beyond the engine, as far as executions need it."""
+
+    flows: ports.Flows
+    tasks: ports.Tasks
+    authoring: ports.Authoring
+    vaults: ports.Vaults
+    environments: ports.Environments

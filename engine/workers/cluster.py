@@ -1,0 +1,325 @@
+"""A Ray cluster on which flow processes run: placing executions there, and the links of the nodes that took them.
+
+Ray decides where and when: each execution is one of its tasks, asked for through a driver process (``ray_driver``). The
+task comes back to us over TLS with a token that is good for this execution, once. Whoever comes with another token is
+turned away: a node that was given up and returns late can change nothing. A node that is silent for the whole lease is
+given up; by then it has killed what it ran (``guest.node``). When the driver or the cluster goes, what waits for a
+place goes on waiting and is asked for again; nothing of it is in Ray alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import ipaddress
+import secrets
+import signal
+import ssl
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from .. import errors, policy, ports
+from ..guest import parcels
+from . import credentials, driver, node_link, processes, remote_process, wishes
+
+log = structlog.get_logger()
+
+#: A place that Ray could not give is asked for again after so long, longer each time.
+_AGAIN_S, _AGAIN_MAX_S = 0.5, 30.0
+_FAREWELL_S = 5.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Options:
+    """How the cluster is used. ``listen``: where nodes find us, ``host:port``; empty is any port of the address that
+    Ray knows this machine by."""
+
+    address: str = "auto"
+    listen: str = ""
+    cpu: float = 1.0  # of each execution whose flow says nothing
+    lease_s: float = 20.0
+    stock: str = ""  # folder of the nodes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Lost:
+    """A process on a node that was given up, perhaps not dead yet."""
+
+    process: remote_process.RemoteProcess
+    until: float  # monotonic; it is, then
+    silent: bool  # the node said nothing any more: Ray's word counts for nothing either
+
+
+class Place:
+    """Where one execution runs next: asked for now, ``taken`` when a node has come for it."""
+
+    def __init__(self, cluster: Cluster, execution: str, wants: policy.Placement) -> None:
+        self.identity = secrets.token_hex(8)
+        self.execution = execution
+        self.wants = wants
+        self.token = ""
+        self.asked_at = cluster.clock.monotonic()
+        self.taken: asyncio.Future[node_link.Link] = asyncio.get_running_loop().create_future()
+        self.link: node_link.Link | None = None
+        self.refusal = ""  # why Ray did not give it the last time
+        self.tries = 0
+        self._cluster = cluster
+
+    @property
+    def node(self) -> str:
+        """The name of the machine that came for it."""
+        return self.link.hello.host if self.link is not None and self.link.hello is not None else ""
+
+    async def take(
+        self, kind: processes.Kind, *, snapshot: Path, python: str, fresh: bool
+    ) -> remote_process.RemoteProcess:
+        """Return a flow process there, with the snapshot and the environment of ``python``; raises ``NodeLost``."""
+        assert self.link is not None
+        environment = Path(python).parents[2] if python else None
+        digests = await self._cluster.digests(snapshot, *([environment] if environment else []))
+        offer = {
+            "kind": " ".join(kind),
+            "snapshot": digests[snapshot],
+            "environment": digests[environment] if environment else "",
+            "fresh": fresh,
+        }
+        return await self.link.begin(offer, {digest: folder for folder, digest in digests.items()})
+
+    def give_back(self) -> None:
+        """The execution ended well: let the node keep the process for another of its kind."""
+        if self.link is not None:
+            self.link.keep()
+
+    def refused(self, why: str) -> None:
+        """A node cannot serve it, or Ray did not bring it to one: ask once more, in a while."""
+        self._cluster.ask_again(self, why)
+
+    def over(self) -> None:
+        """Its execution has ended, or given its process back."""
+        self._cluster.forget(self, told=True)
+
+    def cut_off(self, process: remote_process.RemoteProcess | None, heard: float, *, silent: bool) -> None:
+        """Its link broke."""
+        self._cluster.lost(self, process, heard, silent=silent)
+
+    def cancel(self) -> None:
+        """It is not wanted any more, taken or not. Harmless when it is over."""
+        self._cluster.forget(self)
+        if self.link is not None:
+            self.link.abandon("given up")
+        if not self.taken.done():
+            self.taken.cancel()
+
+
+class Cluster:
+    """Who waits for a place, who has one, and what is known of the nodes."""
+
+    def __init__(self, options: Options, clock: ports.Clock) -> None:
+        self.options = options
+        self.clock = clock
+        self.lease_s = options.lease_s
+        self.nodes: tuple[wishes.Node, ...] = ()
+        self._driver = driver.Driver(options.address, self._hear)
+        self._places: dict[str, Place] = {}  # asked for and not over
+        self._tokens: dict[str, Place] = {}  # those that nobody has come for
+        self._links: dict[node_link.Link, asyncio.Task[None] | None] = {}
+        self._digests: dict[Path, asyncio.Task[str]] = {}
+        self._lost: dict[str, _Lost] = {}
+        self._server: asyncio.Server | None = None
+        self._address: tuple[str, int] | None = None  # where nodes reach us
+        self._context: ssl.SSLContext | None = None
+        self._certificate = ""
+        self._chores: list[asyncio.Task[None]] = []
+        self._timers: set[asyncio.TimerHandle] = set()
+
+    @property
+    def reason(self) -> str:
+        """Why the cluster cannot be reached now, in words; empty while it can."""
+        return self._driver.reason
+
+    @property
+    def running(self) -> list[tuple[str, str]]:
+        """What runs where: executions, and the ids of their nodes."""
+        return [
+            (each.place.execution, each.hello.node)
+            for each in self._links
+            if each.place is not None and each.hello is not None
+        ]
+
+    @property
+    def waiting(self) -> int:
+        """How many executions nobody has come for."""
+        return sum(1 for place in self._places.values() if not place.taken.done())
+
+    # -- start and stop ---------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin to look for the cluster. Raises ``ConfigurationInvalid`` without what that takes."""
+        self._context, self._certificate = await asyncio.to_thread(credentials.make)
+        self._chores = [
+            asyncio.create_task(self._driver.run(), name="driver of the cluster"),
+            asyncio.create_task(self._keep_time(), name="leases of the cluster"),
+        ]
+
+    async def stop(self) -> None:
+        """Let go of everything; nodes kill what they run when their link ends."""
+        for timer in self._timers:
+            timer.cancel()
+        for place in list(self._places.values()):
+            place.cancel()
+        if self._server is not None:
+            self._server.close()
+        for each in list(self._links):
+            each.abandon("the daemon stops")
+        if serving := [task for task in self._links.values() if task is not None]:
+            await asyncio.wait(serving, timeout=_FAREWELL_S)
+        for chore in self._chores:
+            chore.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await chore
+
+    # -- places -----------------------------------------------------------------------------------------------------
+
+    def place(self, execution: str, wants: policy.Placement) -> Place:
+        """Ask for a place for an execution."""
+        place = Place(self, execution, wants)
+        self._places[place.identity] = place
+        self._ask(place)
+        return place
+
+    def _ask(self, place: Place) -> None:
+        """Have Ray run a task for it, as soon as there is a driver."""
+        self._tokens.pop(place.token, None)
+        if self._address is None or not self._driver.is_ready:
+            return  # the next driver hears of all that wait
+        place.token = secrets.token_hex(32)
+        self._tokens[place.token] = place
+        ticket = {
+            "address": self._address,
+            "certificate": self._certificate,
+            "token": place.token,
+            "lease_s": self.lease_s,
+            "stock": self.options.stock,
+        }
+        options = wishes.ray_options(place.wants, self.options.cpu, place.execution)
+        self._driver.tell({"place": place.identity, "options": options, "ticket": ticket})
+
+    def claim(self, token: str) -> Place | None:
+        """Return the place that a token is for; it is good once."""
+        place = self._tokens.pop(token, None)
+        return place if place is not None and not place.taken.done() else None
+
+    def ask_again(self, place: Place, why: str) -> None:
+        """Ask once more, in a while."""
+        self._tokens.pop(place.token, None)
+        place.refusal = why
+        place.tries += 1
+        log.warning("cluster.not_placed", execution=place.execution, reason=why, tries=place.tries)
+        after_s = min(_AGAIN_MAX_S, _AGAIN_S * 2 ** min(place.tries - 1, 10))
+
+        def retry() -> None:
+            self._timers.discard(timer)
+            if place.identity in self._places and not place.taken.done():
+                self._ask(place)
+
+        timer = asyncio.get_running_loop().call_later(after_s, retry)
+        self._timers.add(timer)
+
+    def forget(self, place: Place, *, told: bool = False) -> None:
+        """Nobody waits for it any more; Ray is ``told`` by its node, or here."""
+        self._tokens.pop(place.token, None)
+        if self._places.pop(place.identity, None) is not None and not told:
+            self._driver.tell({"cancel": place.identity})
+
+    def lost(self, place: Place, process: remote_process.RemoteProcess | None, heard: float, *, silent: bool) -> None:
+        """The link of a place broke. Its process is certainly gone with the end of the lease; or, when the node's own
+        kernel ended the connection, as soon as Ray says that the worker is no more."""
+        if process is not None and not process.exited.done():
+            self._lost[place.identity] = _Lost(process, heard + self.lease_s, silent)
+        self.forget(place)
+
+    def why(self, place: Place) -> str:
+        """Return in words why a place is not taken yet."""
+        if self.reason:
+            return self.reason
+        missing = wishes.missing(place.wants, self.options.cpu, self.nodes)
+        if missing or not place.refusal:
+            return missing or "waits for room on the cluster"
+        return f"no node took it: {place.refusal}"
+
+    # -- folders ----------------------------------------------------------------------------------------------------
+
+    async def digests(self, *folders: Path) -> dict[Path, str]:
+        """Return the digests of folders that never change. Raises ``NotAccepting`` for one that cannot be read."""
+        for folder in folders:
+            if folder not in self._digests:
+                self._digests[folder] = asyncio.create_task(asyncio.to_thread(parcels.digest, str(folder)))
+        try:
+            return {folder: await asyncio.shield(self._digests[folder]) for folder in folders}
+        except OSError as error:
+            for folder in folders:
+                self._digests.pop(folder, None)
+            raise errors.NotAccepting(f"what the flow needs cannot be read: {error}") from None
+
+    # -- links ------------------------------------------------------------------------------------------------------
+
+    async def _listen(self, host: str) -> None:
+        """Listen where nodes reach us, from the first time that the cluster is there."""
+        if self._server is not None:
+            return
+        wanted, _, port = self.options.listen.rpartition(":")
+        self._server = await asyncio.start_server(
+            self._connected, wanted.strip("[]") or host, int(port or 0), ssl=self._context, backlog=1024
+        )
+        bound = self._server.sockets[0].getsockname()
+        open_to_all = ipaddress.ip_address(bound[0]).is_unspecified
+        self._address = (host if open_to_all else bound[0], bound[1])
+        log.info("cluster.listening", host=self._address[0], port=self._address[1])
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        one = node_link.Link(self, reader, writer)
+        self._links[one] = asyncio.current_task()
+        try:
+            await one.serve()
+        finally:
+            del self._links[one]
+
+    async def _keep_time(self) -> None:
+        """Watch the leases."""
+        while True:
+            await asyncio.sleep(self.lease_s / 5)
+            now = self.clock.monotonic()
+            for each in list(self._links):
+                each.check(now)
+            for identity, lost in list(self._lost.items()):
+                if now > lost.until or lost.process.exited.done():
+                    self._bury(identity)
+
+    def _bury(self, identity: str) -> None:
+        self._lost.pop(identity).process.gone(signal.SIGKILL)
+
+    # -- what the driver says ---------------------------------------------------------------------------------------
+
+    async def _hear(self, line: driver.Line) -> None:
+        if "ready" in line:
+            await self._listen(line["ready"]["host"])
+            log.info("cluster.reached", address=self.options.address, ray=line["ready"]["version"])
+            for place in list(self._places.values()):
+                if not place.taken.done():
+                    self._ask(place)
+        elif "nodes" in line:
+            self.nodes = tuple(msgspec.convert(line["nodes"], list[wishes.Node]))
+        elif "ended" in line:
+            self._ended(line["ended"], line["error"])
+
+    def _ended(self, identity: str, said: str) -> None:
+        """Ray says that a task is over."""
+        lost = self._lost.get(identity)
+        if lost is not None and not lost.silent:
+            self._bury(identity)
+        place = self._places.get(identity)
+        if place is not None and not place.taken.done():
+            place.refused(said or "its task ended before it began")
