@@ -40,6 +40,7 @@ class Server:
         self._runner = web.AppRunner(application, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)
         self._patience = patience
         self._listening: list[asyncio.Server] = []
+        self._given: list[asyncio.Server] = []
         self._socket: Path | None = None
 
     async def start(
@@ -62,7 +63,8 @@ class Server:
         )
         try:
             for one in given:
-                self._listening.append(await create(sock=one))
+                self._given.append(await create(sock=one))
+            self._listening += self._given
             if not given:
                 self._listening.append(await create(address.host, address.port))
         except OSError as error:
@@ -87,6 +89,14 @@ class Server:
             os.close(folder)
             os.umask(mask)
         self._socket = local
+
+    def hand_over(self) -> bool:
+        """Leave whoever connects from now on to the next daemon, where sockets were given; returns whether they were.
+
+        They wait in the socket, which stays open where it came from. Those who are connected already are served on."""
+        for listening in self._given:
+            listening.close()
+        return bool(self._given)
 
     async def stop(self) -> None:
         """Close the listeners, and what is still connected when its requests are answered or the time is over."""
