@@ -49,6 +49,8 @@ _VERBS = {
     "vault-configs": "records",
     "locks": "locks",
     "records": "history",
+    "backup": "backup",
+    "restore": "backup",
     "replay": "replay",
     "check": "check",
     "test": "test",

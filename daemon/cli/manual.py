@@ -19,8 +19,8 @@ from ...engine import events
 from ...engine.records import recovery, salvage
 from ...engine.running import pruning
 from ...sync import versions
-from .. import audit, shapes
-from . import doctor, main
+from .. import audit, backup, restoration, shapes
+from . import main, symptoms
 
 Items = shapes.Items
 
@@ -123,6 +123,8 @@ OUTPUTS: Mapping[str, tuple[Any, ...]] = {
     "webhooks test": (Delivered,),
     "locks": (Items[shapes.Lock],),
     "locks list": (Items[shapes.Lock],),
+    "backup": (backup.Taken,),
+    "restore": (restoration.Restored,),
     "records prune": (pruning.Pruned,),
     "records salvage": (salvage.Salvaged,),
     "records verify": (recovery.Report,),
@@ -132,7 +134,7 @@ OUTPUTS: Mapping[str, tuple[Any, ...]] = {
     "token create": (shapes.NewToken,),
     "token list": (Items[shapes.Token],),
     "audit": (Items[audit.Entry],),
-    "doctor": (Items[doctor.Finding],),
+    "doctor": (Items[symptoms.Finding],),
     "version": (About,),
 }
 
