@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from headrace.daemon import backup, depots, ownership, restoration
+from headrace.daemon.cli import main
 from headrace.engine import errors, events, scheduled
 from headrace.engine.records import blobs, head, recovery
 from headrace.engine.state import masks, sealed
@@ -326,6 +327,20 @@ def test_what_was_under_way_is_held_and_schedules_count_from_now_on(state, tmp_p
     now = datetime.datetime.now(datetime.UTC)
     assert abs((datetime.datetime.fromisoformat(armed.after) - now).total_seconds()) < 3600
     assert (armed.schedule, armed.cron, armed.carried) == ("k", "* * * * *", False)
+
+
+def test_the_verbs_say_what_is_there_and_what_stands_still(state, tmp_path, capsys):
+    under_way(state)
+    shutil.rmtree(state / "blobs")
+    assert main.main(["backup", str(tmp_path / "b.tar"), "--state", str(state)]) == 1
+    assert "1 files that records name were not there:\n  blobs/" in capsys.readouterr().out
+    assert main.main(["restore", str(tmp_path / "b.tar"), "--state", str(tmp_path / "r"), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "could be restored" in said and not (tmp_path / "r").exists()
+    assert "3 executions: stand still" in said and "e0013  deploy  WAITING" in said
+    assert "1 schedules: ticks since the backup are not made up for" in said
+    assert main.main(["restore", str(tmp_path / "b.tar"), "--state", str(state)]) == 1
+    assert "not empty" in capsys.readouterr().err
 
 
 def test_with_resume_nothing_is_added_to_the_records(state, tmp_path):

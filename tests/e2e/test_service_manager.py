@@ -26,6 +26,7 @@ FLOWS = {
     ),
     "seen": "import os\ndef handler(system, this):\n    return sorted(os.environ)\n",
 }
+RESTARTS = int(os.environ.get("HEADRACE_RESTARTS", "2"))
 #: Hands a descriptor over as number 3, the way of systemd.
 HAND_OVER = """
 import os, sys
@@ -152,9 +153,9 @@ def test_a_stop_is_said_and_the_watchdog_is_quiet_after_it(managed):
     assert manager.quiet()
 
 
+@pytest.mark.timeout(90 + 30 * RESTARTS)
 def test_with_a_socket_of_the_manager_nobody_is_refused_while_it_restarts(home):
     """Eight callers, of whom four deliver webhooks as forges do: once, without another try."""
-    restarts = int(os.environ.get("HEADRACE_RESTARTS", "2"))
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
         daemon = Daemon(home / "t", home / "flows")
         daemon.descriptors = (listening.fileno(),)
@@ -170,7 +171,7 @@ def test_with_a_socket_of_the_manager_nobody_is_refused_while_it_restarts(home):
         for caller in callers:
             caller.start()
         try:
-            for _ in range(restarts):
+            for _ in range(RESTARTS):
                 time.sleep(0.3)
                 assert daemon.stop() == 0
                 daemon.start(*wrapper)
@@ -180,7 +181,7 @@ def test_with_a_socket_of_the_manager_nobody_is_refused_while_it_restarts(home):
                 caller.join()
         until(lambda: not daemon.client.executions(status=["QUEUED", "RUNNING"])["items"], "all is over")
         daemon.stop()
-        print(f"{restarts} restarts, {dict(answers)}")
+        print(f"{RESTARTS} restarts, {dict(answers)}")
         taken = {("run", 202), ("hook", 202), ("hook and wait", 200)}
         assert taken <= set(answers) <= {*taken, ("hook and wait", 202)}, answers
         ended = [line["execution"] for line in daemon.lines() if line["event"] == "execution.ended"]
