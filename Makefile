@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 TEST_PACKAGES := git:git jq:jq strace:strace /usr/sbin/mkfs.ext4:e2fsprogs openssl:openssl /usr/sbin/sshd:openssh-server \
 	systemd-analyze:systemd chromium:chromium gpg:gpg ssh-keygen:openssh-client zsh:zsh fish:fish pg_ctlcluster:postgresql dovecot:dovecot-imapd \
 	mariadbd:mariadb-server redis-server:redis-server slapd:slapd ldapadd:ldap-utils \
-	/usr/sbin/mosquitto:mosquitto /usr/sbin/rabbitmq-server:rabbitmq-server prometheus:prometheus \
-	ansible-playbook:ansible-core
+	/usr/sbin/mosquitto:mosquitto /usr/sbin/snmpd:snmpd /usr/sbin/rabbitmq-server:rabbitmq-server prometheus:prometheus \
+	ansible-playbook:ansible-core smbd:samba podman:podman runc:runc busybox:busybox-static
 .DEFAULT_GOAL := help
 .PHONY: help install run test faults soak check bench ui screenshots clean system-packages venv-package
 

@@ -228,6 +228,7 @@ def _assemble(
     found: Unfinished,
     pool: processes.Processes,
     cast: Callable[[ports.Tasks], ports.Tasks],
+    figures: metrics.Metrics,
 ) -> Parts:
     """Put the rooms together; nothing is started yet."""
     source, *others = surroundings.sources(settings)
@@ -245,7 +246,7 @@ def _assemble(
     )
     flows, folder = synchroniser.flows, settings.state_directory
     stores = contents.Contents(blobs.Blobs(folder / "blobs"), sealed.Sealed(folder / "sealed", known), known)
-    ledger = live.Ledger(lines, stores, archive)
+    ledger = live.Ledger(lines, stores, archive, surroundings.tracing(settings))
     work = dispatcher.Dispatcher(
         ledger,
         archive,
@@ -265,7 +266,6 @@ def _assemble(
     )
     encrypted = age.Keys(settings.secrets_age_identity, os.environ, lambda name: _encrypted(source, flows, name))
     work.keeper.use(secrets.Secrets(os.environ, known, work.keeper.vault_access, vaults, encrypted))
-    figures = metrics.Metrics()
     lines.subscribe(figures.durable)
     pruner = pruning.Pruner(
         folder / "records",
@@ -320,8 +320,9 @@ async def serve(
     """Start everything, wait until it is time to stop, stop everything."""
     began = time.monotonic()
     manager.begin()
+    figures = metrics.Metrics()
     async with (
-        _records(settings, accept_loss=accept_loss) as (lines, archive, unfinished, care),
+        _records(settings, figures, accept_loss=accept_loss) as (lines, archive, unfinished, care),
         asyncio.TaskGroup() as group,
     ):
         care.start(group)
@@ -329,7 +330,7 @@ async def serve(
         pool = processes.Processes(SystemClock(), idle_max=settings.run_max_running)
         await pool.start()
         watch_pool = group.create_task(_raise_when_done(pool.failed), name="fork server")
-        parts = _assemble(settings, lines, archive, unfinished, pool, on.cast)
+        parts = _assemble(settings, lines, archive, unfinished, pool, on.cast, figures)
         source, synchroniser, work = parts.source, parts.synchroniser, parts.work
         await synchroniser.start(unfinished.published)
         count = len(unfinished.executions)
@@ -363,8 +364,7 @@ async def serve(
         manager.stopping("lets what runs come to its end")
         parts.hub.close()
         ticking.cancel()
-        others_come = http.hand_over()
-        await work.stop(settings.run_stop_grace_s, refuse=not others_come)
+        await work.stop(settings.run_stop_grace_s, refuse=not http.hand_over())
         await http.stop()
         keeping.cancel()
         await door.close()
@@ -394,14 +394,17 @@ def _begin(group: asyncio.TaskGroup, parts: Parts, *, ticks: bool) -> list[async
 
 @contextlib.asynccontextmanager
 async def _records(
-    settings: config.Configuration, *, accept_loss: bool
+    settings: config.Configuration, figures: metrics.Metrics, *, accept_loss: bool
 ) -> AsyncIterator[tuple[journal.Journal, index.Index, Unfinished, caretaker.Caretaker]]:
     """Open the journal and what is derived from it; close them when everything else is over."""
     unfinished, known = Unfinished(), places.Places()
+    exporter = surroundings.span_exporter_of(settings, figures)
 
     def visit(recorded: events.Recorded) -> None:
         known.visit(recorded)
         unfinished.visit(recorded)
+        if exporter is not None:
+            exporter.visit(recorded)
 
     state, directory = settings.state_directory, settings.state_directory / "records"
     gc.disable()  # what is folded stays; looking through it again and again costs a fifth of the time
@@ -416,10 +419,15 @@ async def _records(
     lines.subscribe(archive.absorb)
     care = caretaker.Caretaker(state, lines, recovered.instance, SystemClock())
     await care.begin()
+    if exporter is not None:
+        exporter.begin(recovered.instance, recovered.position.seq)
+        lines.subscribe(exporter.take)
     try:
         yield lines, archive, unfinished, care
     finally:
         await lines.close()
+        if exporter is not None:
+            await asyncio.to_thread(exporter.close)
         await care.close()
         await archive.close()
 

@@ -22,7 +22,7 @@ from typing import Any
 from ..engine import errors
 from ..sync import environments, forge, source, verification
 from ..tasks import local
-from . import commit_statuses, front, oidc, pushes, written
+from . import commit_statuses, front, oidc, pushes, tracing, written
 from . import setting_kinds as kinds
 
 ENV_PREFIX = "HEADRACE_"
@@ -151,7 +151,7 @@ class Configuration:
         "tasks.local",
         "",
         kinds.table(local.Local),
-        "what of this machine tasks may use: `programs` that COMMAND, ANSIBLE and TERRAFORM may start",
+        "what of this machine tasks may use: `programs` for COMMAND, ANSIBLE and TERRAFORM, `sockets` for DOCKER",
     )
     records_keep_s: float = _setting(
         "records.keep",
@@ -182,6 +182,12 @@ class Configuration:
         "info",
         kinds.one_of("debug", "info", "warning", "error"),
         "the least severe lines that are written",
+    )
+    traces_export: tracing.Export | None = _setting(  # noqa: RUF009 - as above
+        "traces.export", "", kinds.table(tracing.Export), "spans of executions and calls are sent to a collector (OTLP)"
+    )
+    traces_link: tracing.Link | None = _setting(  # noqa: RUF009 - as above
+        "traces.link", "", kinds.table(tracing.Link), "where people see traces: `url` with {trace} in it"
     )
     origins: Mapping[str, str]
     #: What the names of this source's flows begin with; empty for the only one, and the first of several.

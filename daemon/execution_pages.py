@@ -166,6 +166,7 @@ class ExecutionPages:
             picture=timeline.draw(record, children, time.time()),
             failing=await self._failing(state),
             key=ids.new_id(),
+            trace_url=self._work.ledger.tracing.page(state.traceparent, state.id),
             inputs=await value_pages.first_look(self._work.ledger.contents, state.inputs),
             outputs=await value_pages.first_look(self._work.ledger.contents, state.output),
             previous=await self._previous(who, state),

@@ -7,13 +7,15 @@ than the code or the route table has. Called by ``routes`` for requests, by the 
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable, Sequence
 
 import prometheus_client
 from prometheus_client import exposition
 
 from .. import __version__
-from ..engine import events
+from ..engine import events, lifecycle
+from ..engine.records import listing
 
 CONTENT_TYPE = exposition.CONTENT_TYPE_LATEST
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
@@ -49,9 +51,26 @@ class Metrics:
         self._ended = prometheus_client.Counter(
             *("headrace_executions_ended", "executions that are over"), ("status",), registry=self._registry
         )
+        self._spans = prometheus_client.Counter(
+            *("headrace_spans", "spans by what became of them"), ("result",), registry=self._registry
+        )
+        self._begin_at_zero()
         self._gauges: dict[str, prometheus_client.Gauge] = {}
         self._counting: dict[tuple[int | str, ...], Callable[[], None]] = {}  # looked up once for each set of labels
         self._observing: dict[str, Callable[[float], None]] = {}
+
+    def _begin_at_zero(self) -> None:
+        """Have the counters whose labels are known stand there before they count: the first step from nothing to one
+        is no increase for Prometheus."""
+        for counter, labels in (
+            (self._deliveries, ("accepted", "repeated", "refused")),
+            (self._created, listing.TYPES),
+            (self._ended, lifecycle.ENDED),
+            (self._spans, ("exported", "dropped", "refused")),
+            (self._events, (str(kind.__struct_config__.tag) for kind in typing.get_args(events.AnyEvent))),
+        ):
+            for label in labels:
+                counter.labels(label)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count an answered request; ``route`` is the pattern of the table."""
@@ -65,6 +84,10 @@ class Metrics:
     def delivery(self, result: str) -> None:
         """Count a delivery: accepted, repeated or refused."""
         self._count(self._deliveries, result)
+
+    def spans(self, result: str, count: int) -> None:
+        """Count spans: exported, dropped for want of room, or refused by the collector."""
+        self._spans.labels(result).inc(count)
 
     def durable(self, batch: Sequence[events.Recorded]) -> None:
         """Count what became durable."""
@@ -94,8 +117,8 @@ class Metrics:
             gauge = self._gauges["executions"] = prometheus_client.Gauge(
                 *("headrace_executions", "executions that are recorded"), ("status",), registry=self._registry
             )
-        for status, count in counts.items():
-            gauge.labels(status).set(count)
+        for status in lifecycle.Status:  # also those that nothing is in any more
+            gauge.labels(status).set(counts.get(status, 0))
 
     def text(self) -> bytes:
         """Return all figures as they are read by Prometheus."""

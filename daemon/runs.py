@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 from aiohttp import web
 
-from ..engine import errors, events, model, traces, values
+from ..engine import errors, events, model, policy, traces, values
 from ..engine.running import dispatcher, views
 from ..sync import sources
 from . import answers, operations, reach, routes, run_inputs, shapes, templates
@@ -180,6 +180,7 @@ class Runs:
             outside=before.outside,
             protect_inputs=before.protect_inputs,
             protect_outputs=before.protect_outputs,
+            terms=policy.Terms(rerun_of=before.id, rerun_trace=traces.onward(before.traceparent, before.id)),
         )
 
     def _flow_of(self, request: web.Request, before: model.Execution) -> str:

@@ -74,10 +74,13 @@ class Execution(Summary, kw_only=True):
     error: events.Failure | None
     effect: dict[str, Any] | None
     waiting_for: list[Wait]
+    traceparent: str
+    trace_url: str
     schedule: str
     due: str
     retry: int
     retry_of: str
+    rerun_of: str
     not_before: str | None
     follows: str
     priority: int

@@ -1,16 +1,20 @@
 """What the settings mean for the daemon's surroundings: where flows come from, who stands in front, who lets people in,
-how patient it is with connections. Called by ``app``.
+how patient it is with connections, where traces go. Called by ``app``.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ..engine import errors, ports
+from ..engine import errors, ports, traces
 from ..sync import forge
 from ..sync import source as sync_source
-from . import commit_statuses, config, connections, entrance, front, oidc, pushes
+from . import commit_statuses, config, connections, entrance, front, metrics, oidc, pushes, span_exporter
+from . import tracing as said_of_traces
+
+_WAITING = "spans that have ended and are not sent"
 
 
 def sources(settings: config.Configuration) -> list[sync_source.Source]:
@@ -94,3 +98,20 @@ def _provider(settings: config.Configuration, clock: ports.Clock) -> oidc.Provid
 def patience(settings: config.Configuration) -> connections.Patience:
     """Behind a proxy everybody comes from one address: counting by address is the proxy's business there."""
     return connections.Patience(per_address=0 if settings.is_private or settings.listen_behind_proxy else 100)
+
+
+def tracing(settings: config.Configuration) -> traces.Tracing:
+    """Return which executions begin a trace, and where people see it."""
+    return said_of_traces.decided(settings.traces_export, settings.traces_link, os.environ)
+
+
+def span_exporter_of(settings: config.Configuration, figures: metrics.Metrics) -> span_exporter.SpanExporter | None:
+    """Return what sends spans, if they are wanted."""
+    if settings.traces_export is None or said_of_traces.is_off(os.environ):
+        figures.gauge("headrace_spans_waiting", _WAITING, lambda: 0)
+        return None
+    made = span_exporter.SpanExporter(
+        settings.traces_export, settings.state_directory, settings.identity_environment, figures.spans
+    )
+    figures.gauge("headrace_spans_waiting", _WAITING, lambda: made.waiting)
+    return made

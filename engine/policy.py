@@ -196,6 +196,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tags: tuple[str, ...] = ()
     retry: int = 0  # so many attempts were before it
     retry_of: str = ""  # the first of them
+    rerun_of: str = ""  # the execution that somebody had repeated
+    rerun_trace: str = ""  # that one in its trace (W3C Trace Context)
     follows: str = ""  # the execution of whose end this one is told
     not_before: float | None = None  # seconds since the epoch
 

@@ -177,6 +177,12 @@ class TaskContext(Protocol):
     def hide(self, secret: Any) -> None:
         """Mask a secret the task has to do with, every text in it, in all records from now on."""
 
+    async def ask(self, subject: str, form: bytes) -> bytes:
+        """Ask a person and return the answer, a JSON object's text; raises ``TaskFailed`` when there will be none.
+
+        A task has one question. It is withdrawn when the task ends without an answer; a task that is repeated goes on
+        waiting for the answer to the same one. Raises ``InvalidRequest`` for a form that cannot be used."""
+
 
 class PreparedTask(Protocol):
     """A task whose inputs are known to be good and that has not begun."""

@@ -144,7 +144,7 @@ async def first(candidates: Sequence[str], connect: Callable[[str], Awaitable[T]
     return await connect(candidates[-1])
 
 
-async def opened(inputs: HostInputs, port: int, egress: Egress) -> socket.socket:
+async def opened(inputs: LoginInputs, port: int, egress: Egress) -> socket.socket:
     """Return a connection to the host, for libraries that block; raises ``Failed``."""
 
     async def connected(address: str) -> socket.socket:
@@ -237,7 +237,7 @@ class Line:
 
 
 @contextlib.asynccontextmanager
-async def line(inputs: HostInputs, port: int, egress: Egress) -> AsyncIterator[Line]:
+async def line(inputs: LoginInputs, port: int, egress: Egress) -> AsyncIterator[Line]:
     """Give a connection to the host, gone after the block; raises ``Failed``."""
     made = Line(await opened(inputs, port, egress))
     try:
@@ -247,8 +247,10 @@ async def line(inputs: HostInputs, port: int, egress: Egress) -> AsyncIterator[L
         made.close()
 
 
-def trust(inputs: HostInputs) -> ssl.SSLContext | None:
-    """Return the TLS context for the host, or None for a plain connection. Takes milliseconds, off the event loop."""
+def trust(inputs: HostInputs, *, pinned: bool = True) -> ssl.SSLContext | None:
+    """Return the TLS context for the host, or None for a plain connection. Takes milliseconds, off the event loop.
+
+    ``pinned`` is for who connects to addresses: the certificate is checked for the name in the inputs then."""
     if not inputs.with_tls:
         return None
     return tls.context(
@@ -256,7 +258,7 @@ def trust(inputs: HostInputs) -> ssl.SSLContext | None:
         client_cert=inputs.client_cert,
         client_key=inputs.client_key,
         verify=inputs.verify_ssl,
-        expected_name=inputs.hostname.strip("[]"),
+        expected_name=inputs.hostname.strip("[]") if pinned else None,
     )
 
 

@@ -222,4 +222,4 @@ def as_json(value: Any) -> bytes:
 def _otherwise(value: Any) -> Any:
     if isinstance(value, memoryview):
         return bytes(value)
-    return str(value)
+    return int(value) if isinstance(value, int) else str(value)

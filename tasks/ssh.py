@@ -11,6 +11,7 @@ import codecs
 import contextlib
 import functools
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -175,12 +176,20 @@ class _Channel:
         """It does."""
 
 
-class _Run:
-    """One SSH task under way."""
+class Run:
+    """One script under way. ``command`` says for its size what starts it, on machines without sh: it says all there."""
 
-    def __init__(self, settings: definitions.Settings, inputs: SshInputs, context: ports.TaskContext) -> None:
-        self._settings, self._inputs, self._context = settings, inputs, context
-        self._names = ssh_script.variables(inputs.script, inputs.output_vars or [])
+    def __init__(
+        self,
+        settings: definitions.Settings,
+        inputs: SshInputs,
+        context: ports.TaskContext,
+        command: Callable[[int], str] | None = None,
+    ) -> None:
+        self._settings, self._inputs, self._context, self._command = settings, inputs, context, command
+        #: Whether standard error is part of the report, and tells no variables.
+        self._all_reported = inputs.use_shell or command is not None
+        self._names = [] if command else ssh_script.variables(inputs.script, inputs.output_vars or [])
 
     async def attempt(self) -> SshOutput:
         """Connect, copy, run, copy; raises ``host.Failed``, passing only before the script may have begun."""
@@ -214,7 +223,9 @@ class _Run:
         text = inputs.script if inputs.use_shell else ssh_script.with_output(inputs.script, self._names)
         data = text.encode(inputs.encoding)
         command = None
-        if not inputs.use_shell:
+        if self._command is not None:
+            command = self._command(len(data))
+        elif not inputs.use_shell:
             command = ssh_script.command(inputs.interpreter, inputs.temp_path, len(data), self._context.traceparent)
         session = _Channel()
         factory: Any = lambda: session  # noqa: E731 - it has every method of an SSHClientSession
@@ -240,7 +251,7 @@ class _Run:
         if session.too_much:
             limits = f"{REPORT_BYTES_MAX >> 20} MiB, and {VARIABLES_BYTES_MAX >> 20} MiB of variables"
             raise self._failed(session, f"the script wrote more than {limits}: it was killed; let it write to a file")
-        if session.aside[:1] == ssh_script.NOT_PLACED and not self._inputs.use_shell:
+        if session.aside[:1] == ssh_script.NOT_PLACED and not self._all_reported:
             raise self._failed(session, f"cannot put the script there: {host.quoted(self._report(session))}")
         if session.signal:
             raise self._failed(session, f"the script was killed by signal {session.signal}")
@@ -258,14 +269,14 @@ class _Run:
         return host.Failed(words, output=output)
 
     def _output(self, session: _Channel) -> SshOutput:
-        if self._inputs.use_shell:
+        if self._all_reported:
             return SshOutput(retcode=session.status, report=self._report(session), var={})
         var = ssh_script.told(bytes(session.aside[:VARIABLES_BYTES_MAX]), self._names, self._inputs.encoding)
         return SshOutput(retcode=session.status, report=self._report(session), var=var)
 
     def _report(self, session: _Channel) -> str:
         data = bytes(session.report[:REPORT_BYTES_MAX])
-        if self._inputs.use_shell:
+        if self._all_reported:
             data += bytes(session.aside[:VARIABLES_BYTES_MAX])
         text = data.decode(self._inputs.encoding, "replace")
         if self._inputs.remove_ansi_escapes:
@@ -293,7 +304,7 @@ async def _ended(channel: Any, session: _Channel) -> None:
 
 
 async def _run(settings: definitions.Settings, inputs: SshInputs, context: ports.TaskContext) -> SshOutput:
-    attempt = _Run(settings, inputs, context).attempt
+    attempt = Run(settings, inputs, context).attempt
     shown = ssh_connection.shown(TASK, inputs)
     return await host.performed(shown, attempt, inputs, context, settings, repeatable=False, secret=("key",))
 

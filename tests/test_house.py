@@ -48,12 +48,14 @@ FLOORS = {
 QUARANTINE = {
     "aiohttp": r"daemon\.(access|accounts|answers|api|assets|async_client|authoring|connections|health|login|\w+_pages)"
     r"|daemon\.(messages|openapi|pages|paging|records|retention|routes|runs|server|stream|templates|webhooks)"
-    r"|daemon\.(bulk|commit_statuses|exports|flow_history|front|oidc|pushes|timetable)|tasks\.(http|rest|vault).*",
+    r"|daemon\.(bulk|commit_statuses|exports|flow_history|front|oidc|pushes|timetable)|tasks\.(docker|http|rest|vault).*",
     "cronsim": r"engine\.cron",
     "jinja2": r"daemon\.templates|tasks\.rendering",
     "prometheus_client": r"daemon\.metrics",
     "jsonschema_rs": r"engine\.state\.schemas",
     "uvloop": r"daemon\.app",
+    "opentelemetry": r"daemon\.span_exporter",
+    "requests": r"daemon\.span_exporter",
     "watchfiles": r"sync\.watch",
     "joserfc": r"daemon\.id_token|sync\.forge",
     "git": r"sync\.(git|mirror|working_tree|tree|remote|candidate)|tasks\.git.*",
@@ -66,7 +68,13 @@ QUARANTINE = {
     "aiosmtplib": r"tasks\.smtp",
     "asyncssh": r"tasks\.(ssh|sftp_files|scp|ssh_connection)",
     "pymysql": r"tasks\.mysql",
+    "aiokafka": r"tasks\.kafka",
+    "pymongo": r"tasks\.mongo",
+    "smbprotocol": r"tasks\.smb",
     "psycopg": r"tasks\.sqlpg",
+    "zeep": r"tasks\.soap",
+    "pysnmp": r"tasks\.snmp",
+    "pypsrp": r"tasks\.ps_winrm",
     "sqlite3": r"engine\.(records|state)\..*|tasks\.sqlite",
 }
 #: Names that say nothing of what a module is.

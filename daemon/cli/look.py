@@ -127,9 +127,11 @@ def show(client: Client, execution: str, *, as_json: bool) -> None:
         ("due", render.exact(found.get("due") or None)),
         ("retry", _retry(found)),
         ("not before", render.exact(found.get("not_before")) if found["status"] == "QUEUED" else ""),
+        ("repeats", found.get("rerun_of", "")),
         ("told of", found.get("follows", "")),
         ("priority", str(found.get("priority") or "")),
         ("tags", ", ".join(found.get("tags", ()))),
+        ("trace", found.get("trace_url") or found.get("traceparent", "")),
         ("acknowledged", "yes" if found.get("acknowledged") else ""),
     ])  # fmt: skip
     if found["waiting_for"]:

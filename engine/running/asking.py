@@ -125,6 +125,20 @@ class Asking:
         if not waiting:
             self._waits.pop(id_, None)
 
+    async def settled(self, id_: str) -> messages.Message:
+        """Return a message when it wants no answer any more; raises ``NotFound`` when it is deleted before."""
+        hold: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        if not self.wait(id_, hold):
+            try:
+                await hold
+            finally:
+                self.give_up(id_, hold)
+        return self._messages.find(id_)
+
+    def question_of(self, execution: str) -> messages.Message | None:
+        """Return the last message that an execution asked for itself, answered or not; looks at all of them."""
+        return next((one for one in self._messages.all() if one.bound and one.execution == execution), None)
+
     def find(self, id_: str) -> messages.Message:
         """Return a message; raises ``NotFound``."""
         return self._messages.find(id_)

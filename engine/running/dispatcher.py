@@ -378,7 +378,8 @@ class Dispatcher:
                 assert subject.prepared is not None
                 actor = keeper.Actor(subject.state.created_by, subject.state.id)
                 stored = files.TaskFiles(self.keeper, self.ledger.contents.blobs, actor)
-                context = task_run.Context(subject, self.ledger, stored, self._options.allow_local_files)
+                local = self._options.allow_local_files
+                context = task_run.Context(subject, self.ledger, stored, local, self.asking, self._task_slots)
                 self._supervise(subject, task_run.TaskRun(context, subject.prepared), self._task_slots)
 
     def _supervise(self, subject: live.Live, run: flow_run.FlowRun | task_run.TaskRun, room: slots.Slots) -> None:

@@ -13,7 +13,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from .. import events, model, ports
+import msgspec
+
+from .. import events, model, ports, traces
 from . import contents, history
 
 #: Executions that ended lately are answered for from memory: most questions come right after the end.
@@ -91,8 +93,15 @@ class Live:
 class Ledger:
     """All live executions, and the one way to change them."""
 
-    def __init__(self, journal: ports.Journal, store: contents.Contents, archive: Archive) -> None:
+    def __init__(
+        self,
+        journal: ports.Journal,
+        store: contents.Contents,
+        archive: Archive,
+        tracing: traces.Tracing = traces.Tracing(),  # noqa: B008 - it never changes
+    ) -> None:
         self.journal = journal
+        self.tracing = tracing
         self.contents = store
         self._archive = archive
         self._live: dict[str, Live] = {}
@@ -129,14 +138,20 @@ class Ledger:
 
     def create(self, event: events.ExecutionCreated, *, joined: bool = False) -> Live:
         """Record a new execution and take it up; ``joined`` to what was recorded this moment (``ports.Journal``)."""
-        event = self.contents.masks.event(event)
+        event = self._said(event)
         at = self.journal.append(event, joined=True) if joined else self.journal.append(event)
         return self.add(model.Execution.created(event, at))
 
     async def submit(self, event: events.ExecutionCreated) -> Live:
         """The same for a request from outside: durable on return, or refused with ``NotAccepting``."""
-        event = self.contents.masks.event(event)
+        event = self._said(event)
         return self.add(model.Execution.created(event, await self.journal.submit(event)))
+
+    def _said(self, event: events.ExecutionCreated) -> events.ExecutionCreated:
+        """Return ``event`` without secrets and with the trace that the execution begins, if it came with none."""
+        if not event.traceparent and (begun := self.tracing.begun(event.execution)):
+            event = msgspec.structs.replace(event, traceparent=begun)
+        return self.contents.masks.event(event)
 
     async def events_of(self, execution: str) -> list[events.Recorded]:
         """Return the record of an execution, in order, as far as it is durable; empty if there is none."""

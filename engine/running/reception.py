@@ -147,4 +147,5 @@ class Reception:
             "commit": request.commit or published.commit,
             "venv": published.venv,
             "script_blob": blob,
+            "terms": request.terms,
         }

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import errors, events, ports, traces
 from ..lifecycle import Status
-from . import live
+from . import asking, live, slots
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -19,6 +19,8 @@ class Context:
     ledger: live.Ledger
     files: ports.Files
     allow_local_files: bool
+    people: asking.Asking
+    room: slots.Slots
 
     @property
     def execution_id(self) -> str:
@@ -38,6 +40,19 @@ class Context:
     def hide(self, secret: Any) -> None:
         """Mask a secret in all records from now on."""
         self.ledger.contents.masks.learn(secret)
+
+    async def ask(self, subject: str, form: bytes) -> bytes:
+        """Ask a person, or go on waiting for who was asked before the task was cut off; return the answer."""
+        state = self.subject.state
+        again = self.people.question_of(state.id) if state.attempt > 1 else None
+        asked = again or await self.people.create(
+            subject, "INFO", form, execution=state.id, created_by=state.created_by or state.name, bound=True
+        )
+        self.room.leave(state.id)  # people take days, and others want to run
+        message = await self.people.settled(asked.id)
+        if message.response is None:
+            raise errors.TaskFailed(f"there will be no answer: {message.withdrawn}", kind="MessageResponseTimeoutError")
+        return await self.people.response(message)
 
 
 class TaskRun:

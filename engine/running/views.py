@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from .. import errors, events, model, values
+from .. import errors, events, model, traces, values
 from ..lifecycle import Status
 from ..records import listing
 
@@ -37,6 +37,14 @@ class Reading(Protocol):
 
     async def events_of(self, execution: str) -> list[events.Recorded]:
         """Return the record of an execution, in order."""
+
+
+class Showing(Reading, Protocol):
+    """What a view for people is made from: the ledger of a daemon."""
+
+    @property
+    def tracing(self) -> traces.Tracing:
+        """Where traces are seen."""
 
 
 #: Field of the flow contract -> attribute of ``model.Execution``.
@@ -168,7 +176,7 @@ def summary(state: model.Execution | listing.Summary) -> dict[str, Any]:
     }
 
 
-async def for_people(reading: Reading, state: model.Execution) -> dict[str, Any]:
+async def for_people(reading: Showing, state: model.Execution) -> dict[str, Any]:
     """Return everything people see of one execution."""
     return summary(state) | {
         "description": state.description,
@@ -187,6 +195,8 @@ async def for_people(reading: Reading, state: model.Execution) -> dict[str, Any]
             for call in state.pending.values()
             if call.waits
         ],
+        "traceparent": state.traceparent,
+        "trace_url": reading.tracing.page(state.traceparent, state.id),
         **_terms(state),
     }
 
@@ -199,6 +209,7 @@ def _terms(state: model.Execution) -> dict[str, Any]:
         "due": said.due,
         "retry": said.retry,
         "retry_of": said.retry_of,
+        "rerun_of": said.rerun_of,
         "not_before": model.timestamp(said.not_before) if said.not_before is not None else None,
         "follows": said.follows,
         "priority": said.priority,

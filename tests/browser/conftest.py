@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +80,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     git(home, "clone", "--quiet", "--bare", str(work.directory), str(upstream))
     daemon = Daemon(home / "s", upstream.as_uri())
     daemon.environment |= {"HEADRACE_SOURCE__WRITE_BACK": "true", "HEADRACE_RUN__CANCEL_GRACE": "1s"}
+    link = "https://traces.example/trace/{trace}?execution={execution}"
+    daemon.environment["HEADRACE_TRACES__LINK"] = json.dumps({"url": link})
     with chromium.browser() as browser:
         daemon.start()
         yield Place(browser, daemon, upstream)

@@ -1,6 +1,8 @@
 """What people do on the pages, in a real browser: write, try, save, run, follow, answer, cancel."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -200,6 +202,11 @@ def test_a_trace_is_named_and_copied(place, tab):
     tab.page.get_by_role("button", name="Copy the trace id").click()
     expect(tab.page.get_by_role("button", name="Copy the trace id")).to_have_text("Copied")
     assert tab.page.evaluate("navigator.clipboard.readText()") == trace
+    link = tab.page.get_by_role("link", name="See the trace")
+    assert link.get_attribute("href") == f"https://traces.example/trace/{trace}?execution={made}"
+    shown = [sys.executable, "-m", "headrace", "--state", str(place.daemon.state), "show", made]
+    told = subprocess.run(shown, capture_output=True, text=True, check=True).stdout
+    assert f"https://traces.example/trace/{trace}?execution={made}" in told.replace("\n", "").replace(" ", "")
 
 
 def test_failures_are_news_until_somebody_acknowledges_them(place, tab):

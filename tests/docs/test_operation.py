@@ -78,7 +78,7 @@ def test_the_state_directory_holds_what_is_listed(daemon):
     listed = {name.split("/")[0] for name in names("name | holds")}
     found = {path.name for path in daemon.state.iterdir()}
     assert found <= listed
-    assert listed - found <= {"blobs", "files", "git-token", "gnupg", "sources", "tokens.json"}
+    assert listed - found <= {"blobs", "files", "git-token", "gnupg", "sources", "spans.json", "tokens.json"}
 
 
 def test_the_line_that_is_explained_is_a_real_one_and_every_field_is():

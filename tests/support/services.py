@@ -310,3 +310,111 @@ def prometheus() -> Iterator[str]:
         ]  # fmt: skip
         with started(arguments, answers(port), base / "log"):
             yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def soap() -> Iterator[str]:
+    """A SOAP service; gives its address. Below ``/secure`` it wants to know that it is the user ``app``."""
+    with folder() as base:
+        port = free_port()
+        arguments = [sys.executable, "-W", "ignore", "-m", "tests.support.soap_server", str(port), PASSWORD]
+        root = str(pathlib.Path(__file__).parents[2])
+        with started(arguments, answers(port), base / "log", {"PATH": os.defpath, "PYTHONPATH": root}, ourselves=True):
+            yield f"http://127.0.0.1:{port}"
+
+
+#: What a device of the community ``public`` answers when it is there: a question by SNMP 2c for its uptime.
+_UPTIME = bytes.fromhex("302902010104067075626c6963a01c02040000000702010002010030 0e300c06082b060102010103000500")
+
+
+@contextlib.contextmanager
+def snmpd() -> Iterator[Service]:
+    """A device: ``public`` may read, ``private`` write, the users ``plain`` (SHA) and ``app`` (SHA-256, AES) too."""
+    server = program("snmpd")
+    with folder() as base:
+        port = free_port()
+        (base / "conf").write_text(
+            f"rocommunity public 127.0.0.1\nrwcommunity private 127.0.0.1\ncreateUser plain SHA {PASSWORD}\n"
+            f"createUser app SHA-256 {PASSWORD} AES {PASSWORD}-too\nrouser plain auth\nrwuser app priv\n"
+        )
+        environment = {"PATH": os.defpath, "SNMP_PERSISTENT_DIR": str(base), "MIBS": ""}
+        arguments = [server, "-f", "-Lo", "-C", "-c", str(base / "conf"), "-p", str(base / "pid")]
+
+        def ready() -> bool:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+                asking.settimeout(0.2)
+                asking.sendto(_UPTIME, ("127.0.0.1", port))
+                with contextlib.suppress(OSError):
+                    return bool(asking.recv(1500))
+                return False
+
+        with started([*arguments, f"udp:127.0.0.1:{port}"], ready, base / "log", environment):
+            yield Service(port, base, "app")
+
+
+@contextlib.contextmanager
+def samba(*settings: str) -> Iterator[Service]:
+    """Samba with the share ``files`` for the user ``app``; the folder is the share's."""
+    server, passwords = program("smbd"), program("pdbedit")
+    user = "daemon" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+    with folder() as base:
+        base.chmod(0o755)
+        share, port = base / "files", free_port()
+        share.mkdir()
+        share.chmod(0o777)
+        (base / "who").write_text(f"{user} = app\n")
+        (base / "conf").write_text(
+            "[global]\nworkgroup = TESTS\nserver role = standalone server\nload printers = no\nprinting = bsd\n"
+            f"interfaces = 127.0.0.1\nbind interfaces only = yes\nsmb ports = {port}\ndisable netbios = yes\n"
+            f"server min protocol = SMB2_02\nusername map = {base}/who\nmap to guest = never\n"
+            "server smb encrypt = desired\nserver multi channel support = no\n"
+            + "".join(
+                f"{name} = {base}/state\n"
+                for name in (
+                    *("private dir", "state directory", "cache directory", "lock directory", "pid directory"),
+                    *("ncalrpc dir", "binddns dir"),
+                )
+            )
+            + "".join(f"{one}\n" for one in settings)
+            + f"[files]\npath = {share}\nread only = no\n"
+        )
+        (base / "state").mkdir()
+        arguments = ["-s", str(base / "conf")]
+        said = subprocess.run(
+            [passwords, *arguments, "-a", "-t", "-u", user], input=f"{PASSWORD}\n{PASSWORD}\n", text=True,
+            capture_output=True,
+        )  # fmt: skip
+        assert said.returncode == 0, said.stdout + said.stderr
+        command = [server, *arguments, "--foreground", "--no-process-group", "--debug-stdout"]
+        with started(command, answers(port), base / "log", ourselves=True) as process:
+            yield Service(port, share, "app", process=process)
+
+
+#: A server that speaks MongoDB's protocol, twice: plain and with TLS, each for its own documents and the user ``app``.
+_SECANTUS = """
+import sys, threading
+from pymongo import MongoClient
+from secantus import SecantusDBServer
+folder, password, *ports = sys.argv[1:]
+tls = {"tls_cert_file": f"{folder}/server.crt", "tls_key_file": f"{folder}/server.key"}
+for name, port, more in (("plain", ports[0], {}), ("tls", ports[1], tls)):
+    own = {"storage_path": f"{folder}/{name}", "cache_size": "64M"}
+    with SecantusDBServer(**own) as open_to_all:
+        with MongoClient(open_to_all.uri) as client:
+            roles = [{"role": "readWrite", "db": "shop"}]
+            client.admin.command("createUser", "app", pwd=password, roles=roles)
+    SecantusDBServer(port=int(port), require_auth=True, **own, **more).start()
+threading.Event().wait()
+"""
+
+
+@contextlib.contextmanager
+def secantus(certificates: pathlib.Path) -> Iterator[Service]:
+    """SecantusDB, which speaks MongoDB's protocol, as the member of the replica set ``secantus``."""
+    with folder() as base:
+        _certificates(base, certificates)
+        port, tls_port = free_port(), free_port()
+        arguments = [sys.executable, "-W", "ignore", "-c", _SECANTUS, str(base), PASSWORD, str(port), str(tls_port)]
+        environment = {"PATH": os.defpath, "HOME": str(base)}
+        with started(arguments, answers(tls_port), base / "log", environment, ourselves=True) as process:
+            yield Service(port, base, "app", tls_port, process)

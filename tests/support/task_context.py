@@ -61,9 +61,16 @@ class Context:
     lines: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
     hidden: list[object] = dataclasses.field(default_factory=list)
+    #: What people are asked, and what they answer.
+    asked: list[tuple[str, bytes]] = dataclasses.field(default_factory=list)
+    answer: bytes = b"{}"
 
     def hide(self, secret: object) -> None:
         self.hidden.append(secret)
+
+    async def ask(self, subject: str, form: bytes) -> bytes:
+        self.asked.append((subject, form))
+        return self.answer
 
     def log(self, level: str, text: str) -> None:
         self.lines.append((level, text))

@@ -24,12 +24,16 @@ TYPES = {
     "AMQP": ({"username": "u", "password": SECRET, "queue": "q", "text": "x"}, "pamqp"),
     "FTP": ({"username": "u", "password": SECRET, "command": "list", "path": "."}, None),
     "IMAP": ({"username": "u", "password": SECRET}, None),
+    "KAFKA": ({"username": "u", "password": SECRET, "topic": "t", "text": "x"}, "aiokafka"),
     "LDAP": ({"username": "cn=u", "password": SECRET}, None),
+    "MONGO": ({"username": "u", "password": SECRET, "database": "d", "collection": "c"}, "pymongo"),
     "MQTT": ({"username": "u", "password": SECRET, "topic": "t", "text": "x"}, None),
     "MYSQL": ({"username": "u", "password": SECRET, "fetch": "SELECT 1"}, "pymysql"),
+    "PS": ({"username": "u", "password": SECRET, "script": "x", "transport": "winrm"}, "pypsrp"),
     "REDIS": ({"password": SECRET, "command": "GET", "args": ["k"]}, None),
     "SCP": ({"username": "u", "password": SECRET, "src": "headrace:f", "dst": "f"}, "asyncssh"),
     "SFTP": ({"username": "u", "password": SECRET, "path": ".", "command": "list"}, "asyncssh"),
+    "SMB": ({"username": "u", "password": SECRET, "share": "s", "command": "list", "path": "."}, "smbprotocol"),
     "SMTP": ({"username": "u", "password": SECRET, "from": "a@b.example", "to": "c@d.example"}, "aiosmtplib"),
     "SSH": ({"username": "u", "password": SECRET, "script": "true", "connect_tries": 1}, "asyncssh"),
     "SQLMSSQL": ({"username": "u", "password": SECRET, "fetch": "SELECT 1"}, "pytds"),
@@ -37,7 +41,7 @@ TYPES = {
     "SQLPG": ({"username": "u", "password": SECRET, "fetch": "SELECT 1"}, "psycopg"),
 }
 #: Types whose protocol brings its own encryption or has none.
-WITHOUT_TLS = {"SCP", "SFTP", "SSH"}
+WITHOUT_TLS = {"SCP", "SFTP", "SMB", "SSH"}
 each = pytest.mark.parametrize("name", TYPES)
 
 
