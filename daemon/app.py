@@ -36,7 +36,7 @@ from ..engine.state import age, masks, sealed, secrets
 from ..engine.workers import processes
 from ..sync import source as sync_source
 from ..sync import sources
-from ..tasks import definition, egress, local, registry, vault_client
+from ..tasks import folders, registry, vault_client
 from . import (
     api,
     authoring,
@@ -181,6 +181,7 @@ def run(settings: config.Configuration, manager: service_manager.ServiceManager,
     logs.configure(settings.log_format, settings.log_level)
     try:
         with ownership.locked(settings.state_directory):
+            folders.of_daemon(settings.state_directory).clear()
             return uvloop.run(_live(settings, manager, accept_loss=accept_loss))
     except errors.HeadraceError as error:
         return _failed(error)
@@ -232,8 +233,7 @@ def _assemble(
 ) -> Parts:
     """Put the rooms together; nothing is started yet."""
     source, *others = surroundings.sources(settings)
-    outside = egress.Egress(deny_private=settings.tasks_public_only)
-    tasks = registry.installed(definition.Settings(egress=outside, local=settings.tasks_local or local.Local()))
+    tasks = registry.installed(surroundings.of_tasks(settings))
     vaults = vault_client.Client()
     known = masks.Masks()
     synchroniser = sources.Sources(

@@ -1,5 +1,5 @@
-"""What the settings mean for the daemon's surroundings: where flows come from, who stands in front, who lets people in,
-how patient it is with connections, where traces go. Called by ``app``.
+"""What the settings mean for the daemon's surroundings: where flows come from, what tasks may do, who stands in front,
+who lets people in, how patient it is with connections, where traces go. Called by ``app``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from ..engine import errors, ports, traces
 from ..sync import forge
 from ..sync import source as sync_source
+from ..tasks import definition, egress, folders, local
 from . import commit_statuses, config, connections, entrance, front, metrics, oidc, pushes, span_exporter
 from . import tracing as said_of_traces
 
@@ -39,6 +40,15 @@ def _source(settings: config.Configuration) -> sync_source.Source:
         preview=settings.source_preview,
         verify=settings.source_verify,
         folders=settings.source_folders,
+    )
+
+
+def of_tasks(settings: config.Configuration) -> definition.Settings:
+    """Return what the operator decides for all task types."""
+    return definition.Settings(
+        egress=egress.Egress(deny_private=settings.tasks_public_only),
+        local=settings.tasks_local or local.Local(),
+        folders=folders.of_daemon(settings.state_directory),
     )
 
 

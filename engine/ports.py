@@ -151,6 +151,12 @@ class Files(Protocol):
     def read(self, path: str) -> bytes:
         """Return the content; raises ``NotFound``."""
 
+    def move(self, path: str, new_path: str) -> int:
+        """Give a file another path, in place of what may be there, and return its size in bytes.
+
+        A crash leaves it where it was or where it is to be, never at both nor at none. Raises ``NotFound``, and
+        ``InvalidRequest`` for a path that leaves the store."""
+
 
 class TaskContext(Protocol):
     """What a running task may use."""

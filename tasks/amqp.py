@@ -8,8 +8,6 @@ task that is cancelled before leaves it in the queue.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import functools
 import re
@@ -17,8 +15,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from ..engine import ports, values
-from . import blocking, extras, host
+from ..engine import ports
+from . import blocking, extras, host, messages
 from . import definition as definitions
 from .definition import invalid, missing
 from .host import about
@@ -68,10 +66,10 @@ class AmqpInputs(host.HostInputs):
     def message(self) -> tuple[bytes, str]:
         """The message to publish, and what it is."""
         if self.text is not None:
-            return self.text.encode(), "text/plain; charset=utf-8"
-        if self.content is not None:
-            return base64.b64decode(self.content, validate=True), "application/octet-stream"
-        return values.encode(self.json), "application/json"
+            kind = "text/plain; charset=utf-8"
+        else:
+            kind = "application/json" if self.content is None else "application/octet-stream"
+        return messages.payload(self), kind
 
 
 class AmqpOutput(msgspec.Struct, kw_only=True):
@@ -87,21 +85,12 @@ def _check(inputs: AmqpInputs) -> None:
             raise invalid(TASK, name, "expected a name of letters, digits, blanks and -_.:@#,/+ of 127 at most")
     if len((inputs.routing_key or "").encode()) > 255:
         raise invalid(TASK, "routing_key", "expected 255 bytes at most")
-    given = [name for name in ("text", "json", "content") if getattr(inputs, name) is not None]
     if inputs.queue is None and (inputs.command == "receive" or inputs.declare or inputs.routing_key is None):
         raise missing(TASK, "queue", "the queue (or 'routing_key' for an exchange)")
     if inputs.command == "receive":
-        if given:
-            raise invalid(TASK, given[0], "receive sends nothing")
-        return
-    if not given:
-        raise missing(TASK, "text", "the message (or 'json' or 'content')")
-    if len(given) > 1:
-        raise invalid(TASK, given[1], f"there is a message already in '{given[0]}'; give one of them")
-    try:
-        _ = inputs.message
-    except binascii.Error:
-        raise invalid(TASK, "content", "expected base64") from None
+        messages.check_none(TASK, inputs)
+    else:
+        messages.check_one(TASK, inputs)
 
 
 def _library() -> Any:
@@ -204,21 +193,16 @@ class _Session:
         await self.expect("Basic.QosOk")
         await self.send(commands.Basic.Consume(queue=inputs.queue))
         await self.expect("Basic.ConsumeOk")
-        found: list[msgspec.Raw] = []
-        total, last = 0, 0
+        taken, last = messages.Taken("take fewer at a time"), 0
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(inputs.wait):
-                while len(found) < inputs.count:
-                    last, message = await self._message(values.VALUE_BYTES_MAX - total)
-                    text = values.encode(message, "a message")
-                    total += len(text) + 1
-                    if total > values.VALUE_BYTES_MAX:
-                        raise _too_much()
-                    found.append(msgspec.Raw(text))
-        if found and inputs.acknowledge:
+                while len(taken.kept) < inputs.count:
+                    last, message = await self._message(taken)
+                    taken.add(message)
+        if taken.kept and inputs.acknowledge:
             await self.send(commands.Basic.Ack(delivery_tag=last, multiple=True))
         await self._leave()
-        return found
+        return taken.kept
 
     async def _leave(self) -> None:
         """Close the channel; when the broker says yes it has done all before. What comes meanwhile is left there."""
@@ -226,17 +210,17 @@ class _Session:
         while (await self.next()).name != "Channel.CloseOk":
             pass
 
-    async def _message(self, room: int) -> tuple[int, dict[str, Any]]:
+    async def _message(self, taken: messages.Taken) -> tuple[int, dict[str, Any]]:
         deliver = await self.expect("Basic.Deliver")
         head = await self.expect("ContentHeader")
-        if head.body_size > room:
-            raise _too_much()
+        if head.body_size > taken.room:
+            raise taken.too_much()
         body = bytearray()
         while len(body) < head.body_size:
             body += (await self.expect("ContentBody")).value
         about_it = head.properties
         message = {
-            **_shown(bytes(body)),
+            **messages.shown(bytes(body)),
             "exchange": deliver.exchange,
             "routing_key": deliver.routing_key,
             "redelivered": deliver.redelivered,
@@ -244,17 +228,6 @@ class _Session:
             "headers": _plain(about_it.headers or {}),
         }
         return deliver.delivery_tag, message
-
-
-def _too_much() -> host.Failed:
-    return host.Failed(f"the messages are larger than {values.VALUE_BYTES_MAX >> 20} MiB: take fewer at a time")
-
-
-def _shown(body: bytes) -> dict[str, str]:
-    try:
-        return {"text": body.decode()}
-    except UnicodeDecodeError:
-        return {"content": base64.b64encode(body).decode()}
 
 
 def _plain(value: Any) -> Any:

@@ -181,7 +181,7 @@ def _reason(report: str) -> str:
 async def _run(settings: definitions.Settings, inputs: AnsibleInputs, context: ports.TaskContext) -> AnsibleOutput:
     async def attempt() -> AnsibleOutput:
         program = settings.local.program(TASK, PROGRAM)
-        async with workplace.opened("ansible") as folder:
+        async with settings.folders.opened("ansible") as folder:
             return await _Play(program, inputs, context, folder).perform()
 
     return await host.performed(TASK, attempt, inputs, context, settings, repeatable=False, secret=("key",))

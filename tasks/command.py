@@ -63,7 +63,7 @@ def _check(inputs: CommandInputs) -> None:
 async def _attempt(settings: definitions.Settings, inputs: CommandInputs, context: ports.TaskContext) -> CommandOutput:
     name, *arguments = inputs.command
     program = settings.local.program(TASK, name)
-    async with workplace.opened("command") as folder:
+    async with settings.folders.opened("command") as folder:
         await workplace.bring_in(context, folder, inputs.copy_files or ())
         env = process.environment(folder, inputs.env or {})
         if context.traceparent:

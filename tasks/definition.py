@@ -18,6 +18,7 @@ import msgspec
 
 from ..engine import errors, ports
 from .egress import Egress
+from .folders import Folders
 from .local import Local
 from .retry import Backoff, Pacing
 
@@ -93,6 +94,7 @@ class Settings:
     egress: Egress = dataclasses.field(default_factory=Egress)
     pacing: Pacing = dataclasses.field(default_factory=Pacing)
     local: Local = dataclasses.field(default_factory=Local)
+    folders: Folders = dataclasses.field(default_factory=Folders)
 
 
 Factory = Callable[[Settings], TaskDefinition[Any]]

@@ -1,4 +1,4 @@
-"""FILE: copy, pack, unpack, check and write files that flows keep, without their contents passing through a flow."""
+"""FILE: copy, move, pack, unpack, check and write files that flows keep: their contents pass through no flow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from ..engine import errors, ports
-from . import archives, blocking, host, process, stored_files, workplace
+from . import archives, blocking, host, process, stored_files
 from . import definition as definitions
 
 TASK = "FILE"
@@ -27,9 +27,10 @@ class FileInputs(definitions.Inputs, kw_only=True):
     """The inputs of FILE."""
 
     command: Annotated[
-        Literal["copy", "archive", "extract", "checksum", "template"],
-        host.about("copy: src to dst; archive: the files of the list src into dst; extract: the archive src into the "
-        "folder dst; checksum: of src; template: a Jinja template, filled with values, into dst or the output."),
+        Literal["copy", "move", "archive", "extract", "checksum", "template"],
+        host.about("copy: src to dst; move: src becomes dst; archive: the files of the list src into dst; extract: the "
+        "archive src into the folder dst; checksum: of src; template: a Jinja template, filled with values, into dst "
+        "or the output."),
     ]  # fmt: skip
     src: Annotated[str | list[str] | None, host.about("headrace:<path>, for archive a list of those.")] = None
     dst: Annotated[str | None, host.about("headrace:<path>; its ending says which archive: .zip, .tar.gz or .tgz.")] = (
@@ -53,6 +54,7 @@ class FileOutput(msgspec.Struct, kw_only=True):
 
 _NEEDS = {
     "copy": {"src", "dst"},
+    "move": {"src", "dst"},
     "archive": {"src", "dst"},
     "extract": {"src", "dst"},
     "checksum": {"src"},
@@ -93,6 +95,8 @@ class _Work:
         match inputs.command:
             case "copy":
                 return self._put(str(inputs.dst), self._read(str(inputs.src)))
+            case "move":
+                return self._moved(str(inputs.src), str(inputs.dst))
             case "archive":
                 return self._put(str(inputs.dst), self._packed(list(inputs.src or ())))
             case "extract":
@@ -113,6 +117,15 @@ class _Work:
             return self._context.files.read(name)
         except errors.HeadraceError as error:
             raise host.Failed(f"cannot read the file '{name}': {error.message}") from None
+
+    def _moved(self, src: str, dst: str) -> FileOutput:
+        if self._stop.is_set():
+            raise _Stopped
+        name = stored_files.path(src)
+        try:
+            return FileOutput(size=self._context.files.move(name, stored_files.path(dst)))
+        except errors.HeadraceError as error:
+            raise host.Failed(f"cannot move the file '{name}': {error.message}") from None
 
     def _put(self, named: str, content: bytes) -> FileOutput:
         if self._stop.is_set():
@@ -161,12 +174,12 @@ def _common(folders: list[list[str]]) -> list[str]:
     return shared
 
 
-async def _rendered(inputs: FileInputs, context: ports.TaskContext) -> FileOutput:
+async def _rendered(settings: definitions.Settings, inputs: FileInputs, context: ports.TaskContext) -> FileOutput:
     template = inputs.template or ""
     if stored_files.is_named(template):
         template = (await stored_files.read(context, template)).decode("utf-8", "replace")
     given = {"template": template, "values": inputs.values or {}, "autoescape": inputs.autoescape}
-    async with workplace.opened("template") as folder:
+    async with settings.folders.opened("template") as folder:
         ended = await process.run(
             [sys.executable, "-m", "headrace.tasks.rendering"],
             folder=folder,
@@ -184,15 +197,15 @@ async def _rendered(inputs: FileInputs, context: ports.TaskContext) -> FileOutpu
     return FileOutput(size=len(ended.stdout))
 
 
-async def _attempt(inputs: FileInputs, context: ports.TaskContext) -> FileOutput:
+async def _attempt(settings: definitions.Settings, inputs: FileInputs, context: ports.TaskContext) -> FileOutput:
     if inputs.command == "template":
-        return await _rendered(inputs, context)
+        return await _rendered(settings, inputs, context)
     stop = threading.Event()
     return await blocking.alone(_Work(inputs, context, stop), on_cancel=stop.set)
 
 
 async def _run(settings: definitions.Settings, inputs: FileInputs, context: ports.TaskContext) -> FileOutput:
-    attempt = functools.partial(_attempt, inputs, context)
+    attempt = functools.partial(_attempt, settings, inputs, context)
     return await host.performed(f"{TASK} {inputs.command}", attempt, inputs, context, settings, repeatable=True)
 
 
@@ -200,11 +213,11 @@ def definition(settings: definitions.Settings) -> definitions.TaskDefinition[Fil
     """Return the task type FILE."""
     return definitions.TaskDefinition(
         name=TASK,
-        summary="Copy, pack, unpack, check and write kept files",
+        summary="Copy, move, pack, unpack, check and write kept files",
         description="Works on the files that flows keep, without their contents passing through a flow.",
         inputs=FileInputs,
         output=FileOutput,
         run=functools.partial(_run, settings),
-        idempotent=lambda _: True,
+        idempotent=lambda inputs: inputs.command != "move",
         check=_check,
     )

@@ -14,15 +14,11 @@ import dataclasses
 import os
 import pathlib
 import re
-import resource
 import shlex
-import shutil
-import signal
 import socket
-import tempfile
 from collections.abc import AsyncIterator
 
-from . import blocking, git_address
+from . import blocking, definition, git_address, host, process
 from .egress import Egress
 
 #: A pack larger than this is cut off.
@@ -30,7 +26,7 @@ PACK_BYTES_MAX = 1024 * 1024 * 1024
 #: One git command may take this long, whatever the timeout of the task.
 COMMAND_TIMEOUT_S = 1800.0
 _STDERR_BYTES_MAX = 64 * 1024
-_PREFIX = "headrace-git-"
+_SAID_BYTES_MAX = 16 * 1024 * 1024
 _TRUST = ("GIT_SSL_CAINFO", "SSL_CERT_FILE", "SSL_CERT_DIR")
 #: Where what was fetched is found.
 FETCHED = "refs/headrace/fetched"
@@ -96,15 +92,11 @@ class Repository:
 
 
 @contextlib.asynccontextmanager
-async def repository(access: Access, egress: Egress) -> AsyncIterator[Repository]:
+async def repository(access: Access, settings: definition.Settings) -> AsyncIterator[Repository]:
     """Give an empty repository whose ``origin`` is the address. Everything of it is gone after the block."""
-    addresses = await _allowed_addresses(access.address, egress)
-    # One mkdir, not in a thread: a cancellation could come between its end and our learning the folder's name.
-    folder = pathlib.Path(tempfile.mkdtemp(prefix=_PREFIX))
-    try:
+    addresses = await _allowed_addresses(access.address, settings.egress)
+    async with settings.folders.opened("git") as folder:
         yield await blocking.call(_configured, folder, access, addresses)
-    finally:
-        await blocking.call(shutil.rmtree, folder, True)
 
 
 async def _allowed_addresses(address: git_address.Address, egress: Egress) -> list[str]:
@@ -252,48 +244,22 @@ def known_hosts() -> pathlib.Path:
 
 async def _git(repository: Repository, arguments: list[str]) -> tuple[int, str]:
     """Run git to its end and return its status and what it complained about; cancelled, kill all of it."""
-    process = await asyncio.create_subprocess_exec(
-        "git",
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env=repository.environment,
-        cwd=repository.path,
-        start_new_session=True,
-    )
-    ended = False
+    # What git starts to write the pack inherits the bound, which shells count in pieces of 512 bytes.
+    bounded = f'ulimit -f {PACK_BYTES_MAX // 512}; exec git "$@"'
     try:
-        with contextlib.suppress(ProcessLookupError):
-            # Inherited by what git starts to write the pack, which it does after it has heard from the server.
-            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (PACK_BYTES_MAX, PACK_BYTES_MAX))
         async with asyncio.timeout(COMMAND_TIMEOUT_S):
-            said = await _tail(process.stderr)
-            status = await process.wait()
-        ended = True
-        return status, said
+            ended = await process.run(
+                ["/bin/sh", "-c", bounded, "git", *arguments],
+                folder=repository.path,
+                mark=repository.path.parent.name,
+                env=repository.environment,
+                output_bytes_max=_SAID_BYTES_MAX,
+            )
     except TimeoutError:
         raise FetchFailed(f"git did not finish within {COMMAND_TIMEOUT_S:g} s", passing=True) from None
-    finally:
-        if not ended:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await asyncio.shield(asyncio.create_task(_gone(process), name="git is being killed"))
-
-
-async def _gone(process: asyncio.subprocess.Process) -> None:
-    """Return when nobody holds the pipe any more: then git and all it started are gone."""
-    await _tail(process.stderr)
-    await process.wait()
-
-
-async def _tail(stream: asyncio.StreamReader | None) -> str:
-    """Read to the end, keep the last part."""
-    assert stream is not None, "stderr is a pipe"
-    kept = b""
-    while chunk := await stream.read(65536):
-        kept = (kept + chunk)[-_STDERR_BYTES_MAX:]
-    return kept.decode(errors="replace")
+    except host.Failed:
+        raise FetchFailed(f"the server says more than {_SAID_BYTES_MAX // 1024**2} MiB beside the files") from None
+    return ended.status, ended.stderr[-_STDERR_BYTES_MAX:].decode(errors="replace")
 
 
 def _explained(said: str) -> FetchFailed:

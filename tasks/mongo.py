@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from ..engine import ports, values
-from . import blocking, extras, fence, host, sql, tls
+from . import blocking, extras, fence, host, rows, sql, tls
 from . import definition as definitions
 from .definition import invalid, missing
 from .host import about
@@ -226,7 +226,7 @@ class _Session:
 
 
 def _raw(value: Any) -> msgspec.Raw:
-    return msgspec.Raw(sql.as_json(value))
+    return msgspec.Raw(rows.as_json(value))
 
 
 def _libraries() -> list[Any]:

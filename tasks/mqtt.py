@@ -7,8 +7,6 @@ A message with ``qos`` 1 or 2 was taken over by the broker when the task succeed
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import functools
 from collections.abc import AsyncIterator
@@ -16,10 +14,10 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from ..engine import ports, values
+from ..engine import ports
 from . import definition as definitions
-from . import host
-from .definition import invalid, missing
+from . import host, messages
+from .definition import invalid
 from .host import about
 
 TASK = "MQTT"
@@ -67,13 +65,6 @@ class MqttInputs(host.HostInputs, kw_only=True):
         """The port in force."""
         return self.port or (TLS_PORT if self.with_tls else PORT)
 
-    @property
-    def payload(self) -> bytes:
-        """The message to publish."""
-        if self.text is not None:
-            return self.text.encode()
-        return base64.b64decode(self.content, validate=True) if self.content is not None else values.encode(self.json)
-
 
 class MqttOutput(msgspec.Struct, kw_only=True):
     """The output of MQTT."""
@@ -85,21 +76,12 @@ def _check(inputs: MqttInputs) -> None:
     host.check(TASK, inputs)
     if not inputs.topic or len(inputs.topic.encode()) > 65535 or "\0" in inputs.topic:
         raise invalid(TASK, "topic", "expected the name of a topic")
-    given = [name for name in ("text", "json", "content") if getattr(inputs, name) is not None]
     if inputs.command == "receive":
-        if given:
-            raise invalid(TASK, given[0], "receive sends nothing")
+        messages.check_none(TASK, inputs)
         return
     if "+" in inputs.topic or "#" in inputs.topic:
         raise invalid(TASK, "topic", "+ and # are for receive")
-    if not given:
-        raise missing(TASK, "text", "the message (or 'json' or 'content')")
-    if len(given) > 1:
-        raise invalid(TASK, given[1], f"there is a message already in '{given[0]}'; give one of them")
-    try:
-        _ = inputs.payload
-    except binascii.Error:
-        raise invalid(TASK, "content", "expected base64") from None
+    messages.check_one(TASK, inputs)
 
 
 def packet(kind: int, *parts: bytes) -> bytes:
@@ -179,7 +161,7 @@ class _Session:
         """Send the message, and wait until the broker has it."""
         number = b"\0\1"
         flags = inputs.qos << 1 | int(inputs.retain)
-        await self.send(PUBLISH | flags, text(inputs.topic), number if inputs.qos else b"", inputs.payload)
+        await self.send(PUBLISH | flags, text(inputs.topic), number if inputs.qos else b"", messages.payload(inputs))
         if inputs.qos:
             _same(await self.expect(PUBACK if inputs.qos == 1 else PUBREC), number)
         if inputs.qos == 2:
@@ -209,7 +191,7 @@ class _Session:
             if qos:
                 await self.send(PUBACK if qos == 1 else PUBREC, rest[:2])
                 rest = rest[2:]
-            return {"topic": topic, **_shown(rest), "qos": qos, "retain": bool(kind & 1)}
+            return {"topic": topic, **messages.shown(rest), "qos": qos, "retain": bool(kind & 1)}
 
     async def pings(self) -> None:
         """Show the broker that we are there, for ever."""
@@ -221,13 +203,6 @@ class _Session:
 def _same(body: bytes, number: bytes) -> None:
     if body != number:
         raise host.Failed(_NOT_UNDERSTOOD)
-
-
-def _shown(payload: bytes) -> dict[str, str]:
-    try:
-        return {"text": payload.decode()}
-    except UnicodeDecodeError:
-        return {"content": base64.b64encode(payload).decode()}
 
 
 @contextlib.asynccontextmanager
@@ -243,21 +218,14 @@ async def _pinging(session: _Session) -> AsyncIterator[None]:
 
 
 async def _received(session: _Session, inputs: MqttInputs) -> MqttOutput:
-    found: list[msgspec.Raw] = []
-    total = 0
+    taken = messages.Taken("wait for fewer")
     await session.subscribe(inputs)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(inputs.wait), _pinging(session):
-            while len(found) < inputs.count:
-                one = values.encode(await session.message(), "a message")
-                total += len(one) + 1
-                if total > values.VALUE_BYTES_MAX:
-                    raise host.Failed(
-                        f"the messages are larger than {values.VALUE_BYTES_MAX >> 20} MiB: wait for fewer"
-                    )
-                found.append(msgspec.Raw(one))
+            while len(taken.kept) < inputs.count:
+                taken.add(await session.message())
     await session.send(DISCONNECT)
-    return MqttOutput(messages=found)
+    return MqttOutput(messages=taken.kept)
 
 
 async def _attempt(inputs: MqttInputs, context: ports.TaskContext, settings: definitions.Settings) -> MqttOutput:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import functools
 import socket
 import ssl
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import blocking, extras, host, sql
+from . import blocking, extras, host, rows, sql
 from . import definition as definitions
 
 if TYPE_CHECKING:
@@ -129,17 +130,11 @@ class _Work:
         return sql.SqlOutput(row_count=count if 0 <= count < 2**63 else None)
 
     def _fetched(self, cursor: pymysql.cursors.SSCursor) -> sql.SqlOutput:
-        rows = sql.Rows(self._asked, self._inputs.max_rows)
-        rows.columns = [column[0] for column in cursor.description or ()]
+        columns = [column[0] for column in cursor.description or ()]
         try:
-            for row in iter(cursor.fetchone, None) if rows.columns else ():
-                if rows.complete:
-                    break
-                rows.add(row)
+            return rows.gathered(self._inputs, self._context, columns, _found(cursor) if columns else ())
         finally:
             self._leave(cursor)
-        rows.warn(self._context)
-        return sql.SqlOutput(result=rows.result, row_count=len(rows))
 
     def _leave(self, cursor: Any) -> None:
         """See to it that rows nobody wants are not sent: the library would take them all, also when it is collected."""
@@ -154,6 +149,15 @@ class _Work:
         code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
         said = host.quoted(str(error.args[-1]) if error.args else type(error).__name__)
         return host.Failed(f"{said} ({code})" if code else said, passing=code in _PASSING)
+
+
+def _found(cursor: Any) -> Iterator[Sequence[Any]]:
+    """Yield rows, each when the next was asked for: after a single one nothing is left that had to be cut off."""
+    row = cursor.fetchone()
+    while row is not None:
+        following = cursor.fetchone()
+        yield row
+        row = following
 
 
 def _library() -> Any:
@@ -177,8 +181,7 @@ async def _attempt(inputs: MysqlInputs, context: ports.TaskContext, settings: de
 async def _run(settings: definitions.Settings, given: MysqlInputs, context: ports.TaskContext) -> sql.SqlOutput:
     inputs = sql.resolved(given, SCHEMES)
     attempt = functools.partial(_attempt, inputs, context, settings)
-    shown = f"{sql.statement(inputs).mode} on {inputs.hostname}:{inputs.port or PORT}"
-    return await host.performed(shown, attempt, inputs, context, settings, repeatable=inputs.read_only)
+    return await sql.performed(attempt, inputs, PORT, context, settings)
 
 
 def definition(settings: definitions.Settings) -> definitions.TaskDefinition[MysqlInputs]:

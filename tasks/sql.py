@@ -1,21 +1,21 @@
-"""What all SQL types share: the inputs, which of them is the statement, and rows as JSON within bounds.
+"""What all SQL types share: the inputs, and which of them is the statement. What becomes of rows is in ``rows``.
 
 Exactly one of ``fetch``, ``fetchrow``, ``fetchval``, ``execute``, ``executemany`` and ``script`` holds the statement
-and says what becomes of its rows. A row is written as JSON when it arrives, so that a result takes no more
-memory than its text, and too many rows end the task instead of the daemon.
+and says which of its rows are wanted.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Protocol, TypeVar
 
 import msgspec
 
-from ..engine import ports, values
-from . import host
+from ..engine import ports
+from . import definition as definitions
+from . import host, stored_files
 from .definition import invalid, missing
 from .host import about
 
@@ -33,10 +33,22 @@ Args = Annotated[list[Any] | None, about("The values of the statement's placehol
 ReadOnly = Annotated[
     bool, about("Let the database refuse every change; the task may then be repeated. Default: false.")
 ]
+Dst = Annotated[
+    str | None,
+    about(
+        "With fetch: headrace:<path> of a file to write the rows to, instead of returning them: .csv, or .jsonl "
+        "(.ndjson) for an object in each line."
+    ),
+]
 MaxRows = Annotated[
-    int, msgspec.Meta(ge=1, le=1_000_000, description="More rows than that are a failure. Default: 10000.")
+    Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] | None,
+    about("More rows than that are a failure. Default: 10000; as many as there are with dst."),
 ]
 ROWS_MAX = 10_000
+#: A result of more rows takes more memory than its text says.
+_RESULT_ROWS_MAX = 1_000_000
+#: How the name of a file of rows may end.
+_ENDINGS = (".csv", ".jsonl", ".ndjson")
 
 
 class SqlInputs(host.HostInputs):
@@ -55,7 +67,8 @@ class SqlInputs(host.HostInputs):
     script: Script = None
     args: Args = None
     read_only: ReadOnly = False
-    max_rows: MaxRows = ROWS_MAX
+    dst: Dst = None
+    max_rows: MaxRows = None
 
 
 class HasStatement(Protocol):
@@ -65,6 +78,10 @@ class HasStatement(Protocol):
     def fetch(self) -> str | None: ...
     @property
     def args(self) -> list[Any] | None: ...
+    @property
+    def dst(self) -> str | None: ...
+    @property
+    def max_rows(self) -> int | None: ...
 
 
 class SqlOutput(msgspec.Struct, kw_only=True):
@@ -72,6 +89,7 @@ class SqlOutput(msgspec.Struct, kw_only=True):
 
     result: Any = None  #: the rows, a row or a value, as was asked for
     row_count: int | None = None  #: how many rows were returned or changed, where the database tells
+    size: int | msgspec.UnsetType = msgspec.UNSET  #: with dst: of the file, in bytes
 
 
 I = TypeVar("I", bound=SqlInputs)  # noqa: E741 - the inputs of one type
@@ -113,6 +131,13 @@ def check_statement(task: str, inputs: HasStatement) -> None:
             raise invalid(task, "args", "executemany takes a list of lists")
     elif given[0] == "script" and inputs.args is not None:
         raise invalid(task, "args", "a script takes none")
+    if inputs.dst is None and (inputs.max_rows or 0) > _RESULT_ROWS_MAX:
+        raise invalid(task, "max_rows", f"expected a whole number <= {_RESULT_ROWS_MAX}, unless 'dst' is given")
+    if inputs.dst is not None:
+        if given[0] != "fetch":
+            raise invalid(task, "dst", f"{given[0]} returns no rows for a file; use fetch")
+        if not stored_files.is_named(inputs.dst) or not inputs.dst.endswith(_ENDINGS):
+            raise invalid(task, "dst", "expected headrace:<path> with a name that ends with .csv, .jsonl or .ndjson")
 
 
 def check(task: str, inputs: SqlInputs, schemes: Sequence[str]) -> None:
@@ -135,6 +160,18 @@ def resolved(inputs: I, schemes: Sequence[str]) -> I:
     if inputs.dsn is None:
         return inputs
     return msgspec.structs.replace(inputs, dsn=None, **(_parsed(inputs.dsn, schemes) or {}))
+
+
+async def performed(
+    attempt: Callable[[], Awaitable[SqlOutput]],
+    inputs: SqlInputs,
+    port: int,
+    context: ports.TaskContext,
+    settings: definitions.Settings,
+) -> SqlOutput:
+    """Return what ``attempt`` returns, as ``host.performed`` does; what only reads may be repeated."""
+    shown = f"{statement(inputs).mode} on {inputs.hostname}:{inputs.port or port}"
+    return await host.performed(shown, attempt, inputs, context, settings, repeatable=inputs.read_only)
 
 
 def _parsed(dsn: str, schemes: Sequence[str]) -> dict[str, Any] | None:
@@ -164,62 +201,3 @@ _TLS: dict[str, dict[str, Any]] = {
     "verify-ca": {"use_tls": True},
     "verify-full": {"use_tls": True},
 }
-
-
-class Rows:
-    """The rows of one statement, as JSON. Raises ``host.Failed`` when there are too many."""
-
-    def __init__(self, asked: Statement, rows_max: int) -> None:
-        self._mode = asked.mode
-        self._rows_max = rows_max
-        self._kept: list[msgspec.Raw] = []
-        self._bytes = 0
-        self.columns: Sequence[str] = ()
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    @property
-    def complete(self) -> bool:
-        """Whether no further row is wanted."""
-        return bool(self._kept) and self._mode in ("fetchrow", "fetchval")
-
-    def warn(self, context: ports.TaskContext) -> None:
-        """Tell of names that several columns have: a row keeps the last of each."""
-        twice = sorted({name for name in self.columns if list(self.columns).count(name) > 1})
-        if twice and self._mode != "fetchval":
-            context.log("WARNING", f"several columns are called {', '.join(twice)}: name them with AS")
-
-    def add(self, row: Sequence[Any]) -> None:
-        """Take the next row."""
-        if len(self._kept) >= self._rows_max:
-            raise host.Failed(
-                f"there are more than {self._rows_max:,} rows: ask for fewer of them, or give a larger max_rows"
-            )
-        value = row[0] if self._mode == "fetchval" else dict(zip(self.columns, row, strict=True))
-        text = as_json(value)
-        self._bytes += len(text) + 1
-        if self._bytes > values.VALUE_BYTES_MAX:
-            raise host.Failed(
-                f"the first {len(self._kept):,} rows are {values.VALUE_BYTES_MAX >> 20} MiB as JSON already, which is "
-                "the limit: ask for fewer rows or columns"
-            )
-        self._kept.append(msgspec.Raw(text))
-
-    @property
-    def result(self) -> Any:
-        """What was asked for."""
-        if self._mode == "fetch":
-            return list(self._kept)
-        return self._kept[0] if self._kept else None
-
-
-def as_json(value: Any) -> bytes:
-    """Return a database's value as JSON: times in ISO 8601, exact decimals and ids as text, bytes in base64."""
-    return msgspec.json.encode(value, enc_hook=_otherwise)
-
-
-def _otherwise(value: Any) -> Any:
-    if isinstance(value, memoryview):
-        return bytes(value)
-    return int(value) if isinstance(value, int) else str(value)

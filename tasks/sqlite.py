@@ -17,7 +17,7 @@ from typing import Annotated
 import msgspec
 
 from ..engine import errors, ports
-from . import blocking, host, sql, stored_files
+from . import blocking, host, rows, sql, stored_files
 from . import definition as definitions
 from .definition import invalid
 from .host import about
@@ -52,7 +52,8 @@ class SqliteInputs(definitions.Inputs):
     script: sql.Script = None
     args: sql.Args = None
     read_only: sql.ReadOnly = False
-    max_rows: sql.MaxRows = sql.ROWS_MAX
+    dst: sql.Dst = None
+    max_rows: sql.MaxRows = None
 
 
 class _Databases:
@@ -131,15 +132,9 @@ class _Work:
         cursor = connection.execute(asked.text, _adapted(asked.args))
         if not asked.wants_rows:
             return sql.SqlOutput(row_count=cursor.rowcount if cursor.rowcount >= 0 else None)
-        rows = sql.Rows(asked, self._inputs.max_rows)
-        rows.columns = [column[0] for column in cursor.description or ()]
-        for row in cursor:  # what the statement changes it has changed before the first of them
-            rows.add(row)
-            if rows.complete:
-                break
-        cursor.close()
-        rows.warn(self._context)
-        return sql.SqlOutput(result=rows.result, row_count=len(rows))
+        columns = [column[0] for column in cursor.description or ()]
+        with contextlib.closing(cursor):  # what the statement changes it has changed before the first row
+            return rows.gathered(self._inputs, self._context, columns, cursor)
 
 
 def _unlogged(content: bytes) -> bytes:

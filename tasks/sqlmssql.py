@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from ..engine import ports
-from . import blocking, extras, host, sql, tls
+from . import blocking, extras, host, rows, sql, tls
 from . import definition as definitions
 from .definition import invalid
 
@@ -119,14 +119,9 @@ class _Work:
         return output
 
     def _fetched(self, cursor: Any) -> sql.SqlOutput:
-        rows = sql.Rows(self._asked, self._inputs.max_rows)
-        rows.columns = [column[0] for column in cursor.description or ()]
-        for row in iter(cursor.fetchone, None) if rows.columns else ():
-            rows.add(row)
-            if rows.complete:
-                break
-        rows.warn(self._context)
-        return sql.SqlOutput(result=rows.result, row_count=len(rows))
+        columns = [column[0] for column in cursor.description or ()]
+        found = iter(cursor.fetchone, None) if columns else ()
+        return rows.gathered(self._inputs, self._context, columns, found)
 
 
 def _counted(cursor: Any) -> sql.SqlOutput:
@@ -167,8 +162,7 @@ async def _attempt(inputs: SqlmssqlInputs, context: ports.TaskContext, settings:
 async def _run(settings: definitions.Settings, given: SqlmssqlInputs, context: ports.TaskContext) -> sql.SqlOutput:
     inputs = sql.resolved(given, SCHEMES)
     attempt = functools.partial(_attempt, inputs, context, settings)
-    shown = f"{sql.statement(inputs).mode} on {inputs.hostname}:{inputs.port or PORT}"
-    return await host.performed(shown, attempt, inputs, context, settings, repeatable=inputs.read_only)
+    return await sql.performed(attempt, inputs, PORT, context, settings)
 
 
 def definition(settings: definitions.Settings) -> definitions.TaskDefinition[SqlmssqlInputs]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
 
 from ..engine import ports, values
-from . import blocking, extras, host, sql
+from . import blocking, extras, host, rows, sql
 from . import definition as definitions
 from .definition import invalid
 
@@ -117,12 +117,13 @@ class _Session:
         return output
 
     async def _fetched(self, cursor: Any) -> sql.SqlOutput:
-        rows = sql.Rows(self._asked, self._inputs.max_rows)
-        rows.columns = [column[0] for column in cursor.description or ()]
-        while rows.columns and not rows.complete and (row := await cursor.fetchone()) is not None:
-            rows.add([await _value(one) for one in row])
-        rows.warn(self._context)
-        return sql.SqlOutput(result=rows.result, row_count=len(rows))
+        columns = [column[0] for column in cursor.description or ()]
+        return await rows.streamed(self._inputs, self._context, lambda: columns, _rows(cursor))
+
+
+async def _rows(cursor: Any) -> AsyncGenerator[Sequence[Any], None]:
+    while cursor.description and (row := await cursor.fetchone()) is not None:
+        yield [await _value(one) for one in row]
 
 
 async def _value(value: Any) -> Any:
@@ -148,8 +149,7 @@ def _explained(error: Any) -> host.Failed:
 async def _run(settings: definitions.Settings, given: SqloracleInputs, context: ports.TaskContext) -> sql.SqlOutput:
     inputs = sql.resolved(given, SCHEMES)
     session = _Session(inputs, context, settings)
-    shown = f"{sql.statement(inputs).mode} on {inputs.hostname}:{inputs.port or PORT}"
-    return await host.performed(shown, session.attempt, inputs, context, settings, repeatable=inputs.read_only)
+    return await sql.performed(session.attempt, inputs, PORT, context, settings)
 
 
 def definition(settings: definitions.Settings) -> definitions.TaskDefinition[SqloracleInputs]:

@@ -11,10 +11,11 @@ import asyncio
 import contextlib
 import functools
 import ssl
-from collections.abc import AsyncIterator
+import traceback
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import blocking, extras, host, sql, tls
+from . import blocking, extras, host, rows, sql, tls
 from . import definition as definitions
 
 if TYPE_CHECKING:
@@ -63,26 +64,9 @@ class _Session:
         port = inputs.port or PORT
         addresses = await host.addresses(inputs, port, self._settings.egress)
         with contextlib.ExitStack() as files:
-            options = self._tls(files)
             try:
                 async with asyncio.timeout(inputs.connect_timeout * len(addresses)):
-                    connection = await library.AsyncConnection.connect(
-                        autocommit=not inputs.read_only,
-                        cursor_factory=library.AsyncRawCursor,
-                        prepare_threshold=None,
-                        host=",".join([inputs.hostname] * len(addresses)),
-                        hostaddr=",".join(addresses),
-                        port=str(port),
-                        dbname=inputs.database or inputs.username or "postgres",
-                        user=inputs.username or "postgres",
-                        password=inputs.password or "",
-                        connect_timeout=max(2, round(inputs.connect_timeout)),
-                        application_name=f"headrace {self._context.execution_id}",
-                        passfile="/dev/null",
-                        gssencmode="disable",
-                        client_encoding="UTF8",
-                        **options,
-                    )
+                    connection = await self._opened(library, addresses, self._tls(files))
             except TimeoutError as error:
                 raise host.explained(error, inputs, port) from None
             except library.OperationalError as error:
@@ -94,6 +78,34 @@ class _Session:
                 yield connection
             finally:
                 await connection.close()
+
+    async def _opened(
+        self, library: Any, addresses: Sequence[str], options: dict[str, Any]
+    ) -> psycopg.AsyncConnection[Any]:
+        inputs = self._inputs
+        try:
+            connection: psycopg.AsyncConnection[Any] = await library.AsyncConnection.connect(
+                autocommit=not inputs.read_only,
+                cursor_factory=library.AsyncRawCursor,
+                prepare_threshold=None,
+                host=",".join([inputs.hostname] * len(addresses)),
+                hostaddr=",".join(addresses),
+                port=str(inputs.port or PORT),
+                dbname=inputs.database or inputs.username or "postgres",
+                user=inputs.username or "postgres",
+                password=inputs.password or "",
+                connect_timeout=max(2, round(inputs.connect_timeout)),
+                application_name=f"headrace {self._context.execution_id}",
+                passfile="/dev/null",
+                gssencmode="disable",
+                client_encoding="UTF8",
+                **options,
+            )
+        except asyncio.CancelledError as cancelled:
+            # The library leaves a half-made connection open until the last frame that knows it is gone.
+            traceback.clear_frames(cancelled.__traceback__)
+            raise
+        return connection
 
     def _tls(self, files: contextlib.ExitStack) -> dict[str, Any]:
         """Return libpq's options: certificates are files in memory, also for a second connection that cancels."""
@@ -120,7 +132,8 @@ class _Session:
         asked = self._statement
         async with connection.cursor() as cursor:
             if asked.wants_rows:
-                return await self._streamed(library, cursor)
+                found = self._rows(library, cursor)
+                return await rows.streamed(self._inputs, self._context, lambda: _columns(cursor), found)
             if asked.mode == "executemany":
                 async with connection.transaction():
                     await cursor.executemany(asked.text.encode(), [self._adapted(library, one) for one in asked.args])
@@ -133,28 +146,26 @@ class _Session:
                 row_count=cursor.rowcount if cursor.rowcount >= 0 else None,
             )
 
-    async def _streamed(self, library: Any, cursor: psycopg.AsyncCursor[Any]) -> sql.SqlOutput:
-        """Execute a statement and take its rows one at a time; those nobody wants are not fetched."""
+    async def _rows(self, library: Any, cursor: psycopg.AsyncCursor[Any]) -> AsyncGenerator[Sequence[Any], None]:
+        """Execute a statement and give its rows one at a time; those nobody wants are not fetched."""
         asked = self._statement
-        rows = sql.Rows(asked, self._inputs.max_rows)
         stream: Any = cursor.stream(asked.text.encode(), self._adapted(library, asked.args))
         async with contextlib.aclosing(stream):
             try:
                 async for row in stream:
-                    rows.columns = rows.columns or [column.name for column in cursor.description or ()]
-                    rows.add(row)
-                    if rows.complete:
-                        break
+                    yield row
             except library.ProgrammingError as error:
                 if error.sqlstate is not None or "produce a result" not in str(error):
                     raise
                 # It was executed and has no rows, such as an INSERT without RETURNING.
-        rows.warn(self._context)
-        return sql.SqlOutput(result=rows.result, row_count=len(rows))
 
     def _adapted(self, library: Any, args: Any) -> list[Any]:
         """Objects go as JSON; everything else is a text, a number, a list of such, or nothing."""
         return [library.types.json.Jsonb(one) if isinstance(one, dict) else one for one in args]
+
+
+def _columns(cursor: psycopg.AsyncCursor[Any]) -> list[str]:
+    return [column.name for column in cursor.description or ()]
 
 
 def _library() -> Any:
@@ -183,8 +194,7 @@ def _explained(error: psycopg.Error) -> host.Failed:
 async def _run(settings: definitions.Settings, given: SqlpgInputs, context: ports.TaskContext) -> sql.SqlOutput:
     inputs = sql.resolved(given, SCHEMES)
     session = _Session(inputs, context, settings)
-    shown = f"{sql.statement(inputs).mode} on {inputs.hostname}:{inputs.port or PORT}"
-    return await host.performed(shown, session.attempt, inputs, context, settings, repeatable=inputs.read_only)
+    return await sql.performed(session.attempt, inputs, PORT, context, settings)
 
 
 def definition(settings: definitions.Settings) -> definitions.TaskDefinition[SqlpgInputs]:

@@ -7,7 +7,7 @@ also when the task is cancelled in the middle.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from ..engine import errors, ports
@@ -32,12 +32,19 @@ def path(named: str) -> str:
 
 async def read(context: ports.TaskContext, named: str) -> bytes:
     """Return the content; raises ``TaskFailed`` when there is no such file."""
-    try:
+    with told(f"read the file '{path(named)}'"):
         return await blocking.call(context.files.read, path(named))
+
+
+@contextlib.contextmanager
+def told(deed: str) -> Iterator[None]:
+    """Raise ``TaskFailed`` for what the store cannot do in the block, with ``deed`` in the words."""
+    try:
+        yield
     except errors.HeadraceError as error:
-        raise errors.TaskFailed(f"cannot read the file '{path(named)}': {error.message}") from None
+        raise errors.TaskFailed(f"cannot {deed}: {error.message}") from None
     except OSError as error:
-        raise errors.TaskFailed(f"cannot read the file '{path(named)}': {error.strerror}") from None
+        raise errors.TaskFailed(f"cannot {deed}: {error.strerror}") from None
 
 
 class Sink:
@@ -68,12 +75,8 @@ class Sink:
         await self._call(self._abort)
 
     async def _call(self, function: Callable[[], None]) -> None:
-        try:
+        with told(f"write the file '{self._name}'"):
             await blocking.call(function)
-        except errors.HeadraceError as error:
-            raise errors.TaskFailed(f"cannot write the file '{self._name}': {error.message}") from None
-        except OSError as error:
-            raise errors.TaskFailed(f"cannot write the file '{self._name}': {error.strerror}") from None
 
     def _open(self) -> None:
         self._writer = self._files.write(self._name)
@@ -110,14 +113,10 @@ async def writing(context: ports.TaskContext, named: str) -> AsyncIterator[Sink]
 def put(context: ports.TaskContext, named: str, content: bytes) -> None:
     """Write a whole file, for code that blocks anyway; raises ``TaskFailed``."""
     name = path(named)
-    try:
+    with told(f"write the file '{name}'"):
         writer = context.files.write(name)
         try:
             writer.write(content)
             writer.commit()
         finally:
             writer.abort()
-    except errors.HeadraceError as error:
-        raise errors.TaskFailed(f"cannot write the file '{name}': {error.message}") from None
-    except OSError as error:
-        raise errors.TaskFailed(f"cannot write the file '{name}': {error.strerror}") from None

@@ -180,7 +180,7 @@ def _reason(said: str) -> str:
 async def _run(settings: definitions.Settings, inputs: TerraformInputs, context: ports.TaskContext) -> TerraformOutput:
     async def attempt() -> TerraformOutput:
         program = settings.local.program(TASK, *PROGRAMS)
-        async with workplace.opened("terraform") as folder:
+        async with settings.folders.opened("terraform") as folder:
             return await _Work(program, inputs, context, folder).perform()
 
     shown = f"{TASK} {inputs.command}"

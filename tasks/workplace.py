@@ -1,12 +1,9 @@
-"""A private folder for the programs of one task: files of the store go in and come out. Gone at its end."""
+"""The folder of one task's programs: files of the store go in and come out."""
 
 from __future__ import annotations
 
-import contextlib
 import pathlib
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -50,17 +47,6 @@ def is_inside(path: str) -> bool:
     """Return whether a relative path stays in its folder."""
     parts = pathlib.PurePosixPath(path).parts
     return bool(parts) and not path.startswith("/") and ".." not in parts and "\0" not in path
-
-
-@contextlib.asynccontextmanager
-async def opened(prefix: str) -> AsyncIterator[pathlib.Path]:
-    """Give an empty folder for this user alone."""
-    # One mkdir, not in a thread: a cancellation could come between its end and our learning the folder's name.
-    folder = pathlib.Path(tempfile.mkdtemp(prefix=f"headrace-{prefix}-"))
-    try:
-        yield folder
-    finally:
-        await blocking.call(shutil.rmtree, folder, True)
 
 
 async def bring_in(context: ports.TaskContext, folder: pathlib.Path, copies: Sequence[Copied]) -> None:

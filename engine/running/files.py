@@ -32,6 +32,11 @@ class TaskFiles:
         """Begin to write the file ``path``; raises ``InvalidRequest`` for a path that leaves the store."""
         return Writer(kinds.name_of("file", path), self._blobs.writer(), self)
 
+    def move(self, path: str, new_path: str) -> int:
+        """Give a file another path and return its size; see ``ports.Files``."""
+        moved = self._keeper.move_file(path, new_path, self._actor)
+        return asyncio.run_coroutine_threadsafe(moved, self._loop).result().bytes
+
     def put(self, name: str, content: blobs.Writer) -> None:
         """Make it visible, from a thread."""
         blob = content.finish()

@@ -87,9 +87,9 @@ class Keeper:
                 self._record(events.RecordSuperseded(type=type_, name=name, commit=current.commit))
                 log.info("record.superseded", type=type_, name=name, commit=current.commit)
 
-    def _record(self, event: events.RecordEvent) -> None:
+    def _record(self, event: events.RecordEvent, *, joined: bool = False) -> None:
         event = self._contents.masks.event(event)
-        self._state.apply(event, self._journal.append(event))
+        self._state.apply(event, self._journal.append(event, joined=joined))
         for told in self.watchers:
             told(event.type)
 
@@ -252,7 +252,8 @@ class Keeper:
             if isinstance(value, model.Sealed):
                 twins["fields_sealed"][key] = value.id
         base = self._store.base_of(type_, name)
-        self._record(events.RecordSaved(type=type_, name=name, id=id_, base=base, **twins, **actor.signed()))
+        saved = events.RecordSaved(type=type_, name=name, id=id_, base=base, **twins, **actor.signed())
+        self._record(saved, joined=renamed)  # with the end of the old name, or neither
         return self._store.find(type_, name, "name")
 
     async def delete(self, type_: str, select: str, actor: Actor, by: str = "") -> None:
@@ -306,6 +307,22 @@ class Keeper:
         whole: dict[str, model.Value] = {key: v for key, v in (_own(current) if current else ()) if key != "size"}
         whole |= {"content": content, "size": msgspec.Raw(b"%d" % content.bytes)}
         return self._put("file", name, whole, current, actor)
+
+    async def move_file(self, path: str, new_path: str, actor: Actor) -> events.Blob:
+        """Give a file another path, in place of what may be there, and return its content; raises ``NotFound``."""
+        new_name = kinds.name_of("file", new_path)
+        record = self.find("file", kinds.name_of("file", path), "name")
+        if record.declared is not None:  # what the repository holds is kept for itself from now on
+            text = await asyncio.to_thread(self._declared_content, record.declared)
+            content = await self._contents.store_file(text)
+            record = self.find("file", record.name, "name")
+        else:
+            content = _content_of(record)
+        if record.name != new_name:
+            whole: dict[str, model.Value] = {**dict(_own(record)), "content": content}
+            whole["size"] = msgspec.Raw(b"%d" % content.bytes)
+            self._put("file", new_name, whole, record, actor)
+        return content
 
     # -- what the daemon itself needs of them -------------------------------------------------------------------------
 

@@ -46,6 +46,15 @@ class FolderFiles:
         except FileNotFoundError:
             raise errors.NotFound(f"there is no file {path}") from None
 
+    def move(self, path: str, new_path: str) -> int:
+        content = self.read(path)
+        writer = self.write(new_path)
+        writer.write(content)
+        writer.commit()
+        if path != new_path:
+            (self.root / path).unlink()
+        return len(content)
+
     def names(self) -> list[str]:
         return sorted(str(one.relative_to(self.root)) for one in self.root.rglob("*") if one.is_file())
 

@@ -53,6 +53,16 @@ async def test_a_file_is_copied(call, store):
     assert store()["x/b"] == b"hallo"
 
 
+async def test_a_file_is_moved_and_only_that_may_not_be_repeated(call, store, failure, tasks):
+    store(a=b"hallo", x__b=b"old")
+    given = {"command": "move", "src": "headrace:a", "dst": "headrace:x/b"}
+    assert await call("FILE", **given) == {"size": 5}
+    assert store() == {"x/b": b"hallo"}
+    assert await failure(**given) == "FILE move: cannot move the file 'a': there is no file a"
+    assert not tasks.prepare("FILE", json.dumps(given).encode()).idempotent
+    assert tasks.prepare("FILE", json.dumps({**given, "command": "copy"}).encode()).idempotent
+
+
 @pytest.mark.parametrize("ending", ["zip", "tar.gz", "tgz"])
 async def test_files_are_packed_and_unpacked(call, store, ending):
     store(in__a=b"1" * 1000, in__sub__b=b"\0\xff")
@@ -209,7 +219,7 @@ async def test_files_that_are_not_there(failure):
         ),
         ({"command": "template"}, "FILE needs the input 'template': the command template is about it"),
         (
-            {"command": "move", "src": "headrace:a", "dst": "headrace:b"},
+            {"command": "burn", "src": "headrace:a", "dst": "headrace:b"},
             "FILE cannot use the input 'command': it is not one of the values that are possible",
         ),
     ],

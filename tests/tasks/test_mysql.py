@@ -136,6 +136,16 @@ async def test_columns_of_one_name_are_told(sql, context):
     assert context.lines == [("WARNING", "several columns are called a: name them with AS")]
 
 
+async def test_rows_go_into_a_file(sql, table, context):
+    told = await sql(fetch="SELECT 1 AS n, NULL AS x UNION SELECT 2, NULL UNION SELECT 3, NULL", dst="headrace:a.csv")
+    assert told == {"result": None, "row_count": 3, "size": len(context.files.read("a.csv"))}
+    assert context.files.read("a.csv") == b"n,x\r\n1,\r\n2,\r\n3,\r\n"
+    await sql(fetch=f"SELECT * FROM {table} WHERE id > 9", dst="headrace:none.csv")
+    assert context.files.read("none.csv") == b"id,name\r\n"
+    assert "exist" in await _failure(sql(fetch="SELECT * FROM not_there", dst="headrace:none.csv"))
+    assert context.files.names() == ["a.csv", "none.csv"]
+
+
 async def test_all_of_it_may_be_one_address(call, server):
     dsn = f"mysql://app:{services.PASSWORD}@127.0.0.1:{server.port}/app"
     assert (await call("MYSQL", dsn=dsn, fetchval="SELECT database()"))["result"] == "app"

@@ -119,6 +119,16 @@ async def test_what_the_server_notices_is_in_the_log(sql, context):
     assert context.lines == [("INFO", 'NOTICE: table "not_there" does not exist, skipping')]
 
 
+async def test_rows_go_into_a_file(sql, table, context):
+    told = await sql(fetch="SELECT n, NULL AS x FROM generate_series(1, 3) n", dst="headrace:a.csv")
+    assert told == {"result": None, "row_count": 3, "size": len(context.files.read("a.csv"))}
+    assert context.files.read("a.csv") == b"n,x\r\n1,\r\n2,\r\n3,\r\n"
+    await sql(fetch=f"SELECT * FROM {table} WHERE id > 9", dst="headrace:none.csv")
+    assert context.files.read("none.csv") == b"", "the library knows no names then"
+    assert "exist" in await _failure(sql(fetch="SELECT * FROM not_there", dst="headrace:none.csv"))
+    assert context.files.names() == ["a.csv", "none.csv"]
+
+
 async def test_all_of_it_may_be_one_address(call, server):
     dsn = f"postgresql://app:{services.PASSWORD}@127.0.0.1:{server.port}/app?sslmode=require"
     shown = await call("POSTGRES", dsn=dsn, fetchval="SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")

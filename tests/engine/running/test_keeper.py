@@ -8,7 +8,7 @@ import pytest
 
 from headrace.engine import errors, events, ids, model
 from headrace.engine.records import blobs, journal, recovery
-from headrace.engine.running import contents, keeper, kept
+from headrace.engine.running import contents, files, keeper, kept
 from headrace.engine.state import masks, sealed
 from headrace.sync import manifests
 
@@ -170,6 +170,47 @@ async def test_a_file_is_replaced_whole_and_read_back_as_it_was(house):
     assert bytes((await records.show("file", "a/b.bin"))["size"]) == b"5"
     with pytest.raises(errors.InvalidRequest):
         await records.write_file("../x", b"", ADA)
+
+
+async def test_a_task_moves_a_file_in_place_of_another(house):
+    stored = files.TaskFiles(house.keeper, house.contents.blobs, ADA)
+    before = await house.keeper.write_file("a/b.bin", b"\0\xff", ADA)
+    await house.keeper.write_file("c.bin", b"old", ADA)
+    assert await asyncio.to_thread(stored.move, "a/b.bin", "c.bin") == 2
+    assert await asyncio.to_thread(stored.move, "c.bin", "c.bin") == 2
+    records = await house.reopen()
+    assert [one.name for one in records.all("file")] == ["c.bin"]
+    assert await records.read_file("c.bin") == b"\0\xff" and records.find("file", "c.bin").id == before.id
+    stored = files.TaskFiles(records, house.contents.blobs, ADA)
+    with pytest.raises(errors.NotFound):
+        await asyncio.to_thread(stored.move, "a/b.bin", "d.bin")
+    with pytest.raises(errors.InvalidRequest):
+        await asyncio.to_thread(stored.move, "c.bin", "../d.bin")
+
+
+async def test_a_file_of_the_repository_is_moved_too_and_stays_away(house):
+    commit = "c1" * 20
+    (house.folder / "snapshots" / commit).mkdir()
+    (house.folder / "snapshots" / commit / "a.txt").write_bytes(b"declared")
+    file = {"a.txt": model.Declared(digest="d", path="a.txt", commit=commit, fields={"size": RAW(b"8")})}
+    published = "2026-01-01T00:00:00+00:00"
+    house.flows.swap(model.Catalogue(commit=commit, published_at=published, declared={"file": file}))
+    stored = files.TaskFiles(house.keeper, house.contents.blobs, ADA)
+    assert await asyncio.to_thread(stored.move, "a.txt", "b.txt") == 8
+    assert await house.keeper.read_file("b.txt") == b"declared" and not house.keeper.exists("file", "a.txt")
+
+
+async def test_both_halves_of_a_new_name_are_durable_together(house):
+    joined = []
+    append = house.journal.append
+    house.journal.append = lambda event, *, joined=False: told(event, joined) or append(event, joined=joined)
+
+    def told(event, is_joined):
+        joined.append((type(event).__name__, is_joined))
+
+    await house.keeper.write_file("a", b"1", ADA)
+    await house.keeper.move_file("a", "b", ADA)
+    assert joined == [("RecordSaved", False), ("RecordDeleted", False), ("RecordSaved", True)]
 
 
 async def test_a_value_that_holds_a_known_secret_is_masked_for_people_and_true_for_flows(house):
