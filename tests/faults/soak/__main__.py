@@ -179,12 +179,12 @@ class Soak:
         found: collections.Counter[str] = collections.Counter()
         for line in self.daemon.log.read_text().splitlines():
             if line.startswith("{"):
-                found[json.loads(line).get("event", "")] += 1
+                said = json.loads(line)
+                if said.get("event") in _UNSOUND:
+                    found[f"{said['event']}: {said.get('reason', '')} {said.get('exception', '')[-800:]}"] += 1
             elif "Traceback" in line:
                 found["traceback"] += 1
-        return [
-            f"the log has {times} of {event}" for event, times in found.items() if event in {*_UNSOUND, "traceback"}
-        ]
+        return [f"the log has {times} of {what}" for what, times in found.items()]
 
     def figures(self) -> dict[str, Any]:
         """What there is so far."""
