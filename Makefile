@@ -11,7 +11,8 @@ TEST_PACKAGES := git:git jq:jq strace:strace /usr/sbin/mkfs.ext4:e2fsprogs opens
 	/usr/sbin/mosquitto:mosquitto /usr/sbin/snmpd:snmpd /usr/sbin/rabbitmq-server:rabbitmq-server prometheus:prometheus \
 	ansible-playbook:ansible-core smbd:samba podman:podman runc:runc busybox:busybox-static
 .DEFAULT_GOAL := help
-.PHONY: help install run test faults soak check bench ui screenshots clean system-packages venv-package
+.PHONY: help install run test faults soak check bench ui screenshots pictures wheel deb test-deb image lock sbom audit release clean \
+	system-packages venv-package
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -70,8 +71,59 @@ daemon/web/dist/stamp: $(UI)/package-lock.json $(UI)/build.mjs $(wildcard $(UI)/
 screenshots: install system-packages  ## every page, light and dark, wide and narrow, into screenshots/
 	$(BIN)/python -m tests.browser.screenshots
 
+pictures: install system-packages  ## those of the README, anew
+	$(BIN)/python -m tests.browser.screenshots --readme
+
+# A release is built and looked at by what release/*.txt lock, in environments of their own; from the commit, not from
+# what lies here. It all lands in dist.
+TOOLS := .release
+UVX := $(TOOLS)/bin/uv run --quiet --no-project --isolated --no-config --with-requirements release/checks.txt
+LOCK := $(TOOLS)/bin/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --no-annotate
+
+$(TOOLS)/installed: release/build.txt | venv-package
+	test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement release/build.txt
+	touch $@
+
+wheel: $(TOOLS)/installed  ## the wheel of this commit, with the scripts of the pages inside
+	$(TOOLS)/bin/python release/wheel.py dist
+
+deb: $(TOOLS)/installed  ## the Debian package of this commit
+	$(TOOLS)/bin/python release/deb.py dist
+
+image:  ## the image of this commit, with podman; BASE=… for another base than Debian's
+	podman build --format docker --tag headrace $(if $(BASE),--build-arg BASE=$(BASE)) .
+
+# A machine in a folder, so it takes root and, for the first time, Debian's archive.
+build/debian:
+	debootstrap --variant=minbase --include=adduser,ca-certificates,git,python3,systemd $(or $(SUITE),bookworm) $@.part
+	mv $@.part $@
+
+test-deb: install $(TOOLS)/installed build/debian  ## install, use, upgrade, remove and purge the Debian package
+	$(TOOLS)/bin/python release/deb.py --quick build
+	BASE=$(CURDIR)/build/debian PACKAGE=$$(ls -t $(CURDIR)/build/*.deb | head -n 1) $(BIN)/pytest --quiet -s \
+	  --override-ini='norecursedirs=.*' --timeout 900 tests/packages
+
+lock: $(TOOLS)/installed  ## newer versions, with hashes, of all that a release holds and is made with
+	$(LOCK) --upgrade --extra all --output-file release/requirements.txt pyproject.toml
+	for name in build checks; do $(LOCK) --upgrade --output-file release/$$name.txt release/$$name.in; done
+
+sbom: $(TOOLS)/installed  ## what a release holds, as CycloneDX
+	mkdir -p dist && $(TOOLS)/bin/uv venv --quiet --no-project --clear build/sbom
+	$(TOOLS)/bin/uv pip install --quiet --python build/sbom --require-hashes --requirements release/requirements.txt
+	sed "s/^dynamic = .*/version = $$(sed -n 's/^__version__ = //p' __init__.py)/" pyproject.toml > build/sbom/pyproject.toml
+	$(UVX) cyclonedx-py environment --pyproject build/sbom/pyproject.toml --mc-type application --output-reproducible \
+	  --output-file dist/headrace.cdx.json build/sbom
+
+audit: $(TOOLS)/installed  ## known holes in what a release holds; fails too where nobody can be asked
+	$(UVX) pip-audit --strict --disable-pip --require-hashes --requirement release/requirements.txt
+
+release: $(TOOLS)/installed audit sbom deb  ## all of a release; the wheel is built twice and must be the same
+	$(TOOLS)/bin/python release/wheel.py --twice dist
+	cd dist && sha256sum *.whl *.deb *.cdx.json > SHA256SUMS
+
 clean:  ## remove what was built here, not the state in .headrace
-	rm -rf $(VENV) daemon/web/dist daemon/web/ui/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-results
+	rm -rf $(VENV) $(TOOLS) daemon/web/dist daemon/web/ui/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-results
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 venv-package:

@@ -116,7 +116,8 @@ class Access:
         """Raise ``NotAllowed`` for a change that no page of ours asked for; forms made now carry ``secret``'s token."""
         if request.method not in _SAFE_METHODS:
             check_same_origin(request)
-            given = request.headers.get(FORM_HEADER) or (await answers.form_of(request)).get(FORM_FIELD, "")
+            given = request.headers.get(FORM_HEADER)
+            given = given or (await answers.form_of(request, files=True)).get(FORM_FIELD, "")
             if not sessions.is_form_token(secret, given):
                 raise errors.NotAllowed("the form's token is missing or wrong", hint="reload the page and try again")
         request[FORM_TOKEN] = sessions.form_token(secret)

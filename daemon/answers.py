@@ -18,6 +18,7 @@ import msgspec
 from aiohttp import web
 
 from ..engine import errors, values
+from . import form_data
 
 #: What a request is called in the log, the audit log and its answer.
 REQUEST_ID = web.RequestKey("request id", str)
@@ -39,9 +40,11 @@ DEPTH_MAX = 64
 _CHECKED_ON_LOOP_BYTES = 64 * 1024  # what takes a millisecond; larger bodies are looked through in a thread
 #: Forms of our pages; larger inputs are for the API.
 _FORM_BYTES_MAX = 4 * 1024 * 1024
+FILES_BYTES_MAX = 64 * 1024 * 1024  # of a form with all its files; by the API each may be as large
 _FORM_FIELDS_MAX = 600  # a message may ask for 500 things
 _FORM_TYPE = "application/x-www-form-urlencoded"
 _FORM = web.RequestKey("form", dict[str, str])
+_FILES = web.RequestKey("files", list[form_data.Part])
 _Shape = TypeVar("_Shape", bound=msgspec.Struct)
 
 
@@ -206,10 +209,14 @@ class _InMemory:
 _in_memory = _InMemory()
 
 
-async def form_of(request: web.Request) -> dict[str, str]:
-    """Return the fields of a form, empty for any other body; may be asked again. Raises ``InvalidRequest``."""
+async def form_of(request: web.Request, *, files: bool = False) -> dict[str, str]:
+    """Return the fields of a form, empty for any other body; may be asked again. Raises ``InvalidRequest``.
+
+    ``files``: one that may hold files is read as well, which are many bytes to take from a stranger."""
     if _FORM in request:
         return request[_FORM]
+    if files and request.content_type == form_data.TYPE:
+        return await _form_with_files(request)
     if request.content_type != _FORM_TYPE:
         return {}
     body = await body_of(request, _FORM_BYTES_MAX)
@@ -218,6 +225,25 @@ async def form_of(request: web.Request) -> dict[str, str]:
     except ValueError as error:
         raise errors.InvalidRequest(f"the form cannot be read: {error}") from None
     request[_FORM] = dict(fields)
+    return request[_FORM]
+
+
+async def files_of(request: web.Request) -> list[form_data.Part]:
+    """Return the files of a form, fields that were left empty apart; may be asked again. Raises as ``form_of`` does."""
+    await form_of(request, files=True)
+    sent: list[form_data.Part] = request.get(_FILES, [])
+    return sent
+
+
+async def _form_with_files(request: web.Request) -> dict[str, str]:
+    """Read it once, whole: the token that says that a page of ours sent it lies in the body, too."""
+    body = await body_of(request, FILES_BYTES_MAX)
+    parts = await asyncio.to_thread(form_data.read, request.headers["Content-Type"], body)
+    fields = [part for part in parts if part.filename is None]
+    if sum(len(part.content) for part in fields) > _FORM_BYTES_MAX:
+        raise errors.TooLarge(f"the fields of the form are over the limit of {_FORM_BYTES_MAX:,} bytes")
+    request[_FILES] = [part for part in parts if part.filename]
+    request[_FORM] = {part.name: part.text for part in fields}
     return request[_FORM]
 
 

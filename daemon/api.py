@@ -137,7 +137,8 @@ class Api:
     async def show_execution(self, request: web.Request) -> web.Response:
         """Everything about one execution, as it is on disk; ``wait`` waits for its end first."""
         state = await self._work.wait(request.match_info["id"], answers.wait_s(request) or 0)
-        return answers.json_answer(await views.for_people(self._work.ledger, state))
+        shown = await views.for_people(self._work.ledger, state)
+        return answers.json_answer(shown | {"held": self._work.maintaining.why(state)})
 
     async def cancel_execution(self, request: web.Request) -> web.Response:
         """Ask it to end; the answer does not wait for that."""

@@ -13,20 +13,19 @@ import gc
 import os
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import structlog
-import uvloop
 
 from .. import __version__
 from ..engine import errors, events, ids, model, ports
-from ..engine.records import blobs, index, journal, places, segments, sweeping
+from ..engine.records import blobs, index, journal, places, sweeping
 from ..engine.running import (
     carrying,
     contents,
     dispatcher,
     expectations,
     extract,
-    history,
     kept,
     live,
     pruning,
@@ -63,10 +62,12 @@ from . import (
     reach,
     record_pages,
     records,
+    reloading,
     retention,
     routes,
     runs,
     server,
+    service,
     service_manager,
     stage,
     stream,
@@ -74,9 +75,18 @@ from . import (
     sync_pages,
     task_pages,
     timetable,
+    unfinished,
     value_pages,
+    verbosity,
     webhooks,
 )
+
+try:
+    import uvloop
+except ImportError:  # an extra: without it everything is the same, and slower
+    new_event_loop = asyncio.new_event_loop
+else:
+    new_event_loop = uvloop.new_event_loop
 
 log = structlog.get_logger()
 
@@ -106,83 +116,22 @@ class Publications:
         return at
 
 
-class Unfinished:
-    """Folds the journal at start into what is still open: executions without an end, the commit that is in force, what
-    flows keep and share."""
-
-    def __init__(self) -> None:
-        self.executions: dict[str, model.Execution] = {}
-        self.kept = kept.Kept()
-        self.published: dict[str, events.CommitPublished] = {}
-        #: What the last call of an execution changed, until the call's own line follows.
-        self.loose: dict[str, list[history.Loose]] = {}
-        self._parts: dict[tuple[str, str], list[events.Recorded]] = {}  # of records that are carried
-        #: Executions with records that this version cannot read: what is known of them is not all there is.
-        self.unreadable: frozenset[str] = frozenset()
-
-    def visit(self, recorded: events.Recorded) -> None:
-        """Take one event, in the order of the journal."""
-        self._note_loose(recorded.event)
-        match recorded.event:
-            case events.ExecutionCreated() as event:
-                self.executions[event.execution] = model.Execution.created(event, recorded.at)
-                self.kept.ticks.ran(event)
-            case events.ExecutionEnded() as event:
-                self.executions.pop(event.execution, None)
-                self.loose.pop(event.execution, None)
-            case events.CommitPublished() as event:
-                self.published[event.source] = event
-            case events.ExecutionCarried() as event:
-                self._carry(event, recorded)
-            case events.CommitRejected() | events.DaemonStarted() | events.DaemonStopped() | events.ExecutionDeleted():
-                pass
-            case events.ExecutionsPruned() | events.KeyCarried() | events.SegmentsDropped():
-                pass
-            case event if isinstance(event, events.ExecutionEvent):
-                state = self.executions.get(event.execution)
-                if state is not None:
-                    state.apply(event, recorded.at)
-            case event:
-                self.kept.apply(event, recorded.at)
-
-    def _note_loose(self, event: events.AnyEvent) -> None:
-        match event:
-            case events.CallStarted() | events.CallEnded() | events.ExecutionRestarted():
-                self.loose.pop(event.execution, None)
-            case events.ExecutionSaved(by=by) if by:
-                self.loose.setdefault(by, []).append(event)
-            case (
-                events.RecordSaved()
-                | events.RecordDeleted()
-                | events.LockTaken()
-                | events.LockReleased()
-                | events.MessageCreated()
-            ) if event.execution in self.executions:
-                self.loose.setdefault(event.execution, []).append(event)
-
-    def _carry(self, event: events.ExecutionCarried, recorded: events.Recorded) -> None:
-        """Begin an execution anew with its record as it was carried, once all of that is there."""
-        parts = self._parts.setdefault((event.execution, event.carry), [])
-        parts.append(recorded)
-        if event.last:
-            del self._parts[event.execution, event.carry]
-            self.executions.pop(event.execution, None)
-            loose = self.loose.pop(event.execution, None)
-            for line in (line for part in parts for line in segments.unfolded(part)):
-                self.visit(line)
-            if loose is not None and event.execution in self.executions:
-                self.loose[event.execution] = loose  # its last call is the same
-
-
-def run(settings: config.Configuration, manager: service_manager.ServiceManager, *, accept_loss: bool = False) -> int:
+def run(
+    settings: config.Configuration,
+    manager: service_manager.ServiceManager,
+    read: Callable[[], config.Configuration],
+    *,
+    accept_loss: bool = False,
+) -> int:
     """Run the daemon until it is told to stop and return the process's exit code; ``manager`` hears how it is.
 
-    ``accept_loss``: begin even if the records hold less than once was on disk."""
+    ``read`` returns the settings as they would be at a start now. ``accept_loss``: begin even if the records hold less
+    than once was on disk."""
     logs.configure(settings.log_format, settings.log_level)
     try:
-        with ownership.locked(settings.state_directory):
+        with ownership.locked(settings.state_directory), asyncio.Runner(loop_factory=new_event_loop) as runner:
             folders.of_daemon(settings.state_directory).clear()
-            return uvloop.run(_live(settings, manager, accept_loss=accept_loss))
+            return runner.run(_live(settings, manager, read=read, accept_loss=accept_loss))
     except errors.HeadraceError as error:
         return _failed(error)
     except BaseExceptionGroup as group:  # a helper died; what is not an error of ours is a defect and shown whole
@@ -202,7 +151,7 @@ def _first(group: BaseExceptionGroup[errors.HeadraceError]) -> errors.HeadraceEr
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
-async def _live(settings: config.Configuration, manager: service_manager.ServiceManager, **given: bool) -> int:
+async def _live(settings: config.Configuration, manager: service_manager.ServiceManager, **given: Any) -> int:
     return await serve(settings, manager, stage.of_this_process(), **given)
 
 
@@ -226,7 +175,7 @@ def _assemble(
     settings: config.Configuration,
     lines: journal.Journal,
     archive: index.Index,
-    found: Unfinished,
+    found: unfinished.Unfinished,
     pool: processes.Processes,
     cast: Callable[[ports.Tasks], ports.Tasks],
     figures: metrics.Metrics,
@@ -315,6 +264,7 @@ async def serve(
     manager: service_manager.ServiceManager,
     on: stage.Stage,
     *,
+    read: Callable[[], config.Configuration] | None = None,
     accept_loss: bool = False,
 ) -> int:
     """Start everything, wait until it is time to stop, stop everything."""
@@ -322,7 +272,7 @@ async def serve(
     manager.begin()
     figures = metrics.Metrics()
     async with (
-        _records(settings, figures, accept_loss=accept_loss) as (lines, archive, unfinished, care),
+        _records(settings, figures, accept_loss=accept_loss) as (lines, archive, found, care),
         asyncio.TaskGroup() as group,
     ):
         care.start(group)
@@ -330,33 +280,32 @@ async def serve(
         pool = processes.Processes(SystemClock(), idle_max=settings.run_max_running)
         await pool.start()
         watch_pool = group.create_task(_raise_when_done(pool.failed), name="fork server")
-        parts = _assemble(settings, lines, archive, unfinished, pool, on.cast, figures)
+        parts = _assemble(settings, lines, archive, found, pool, on.cast, figures)
         source, synchroniser, work = parts.source, parts.synchroniser, parts.work
-        await synchroniser.start(unfinished.published)
-        count = len(unfinished.executions)
+        await synchroniser.start(found.published)
+        count = len(found.executions)
         lines.append(events.DaemonStarted(version=__version__, pid=os.getpid(), unfinished=count))
-        work.start(group, list(unfinished.executions.values()), unfinished.loose, unfinished.unreadable)
-        unfinished.executions.clear()  # they are the dispatcher's now
+        work.start(group, list(found.executions.values()), found.loose, found.unreadable)
+        found.executions.clear()  # they are the dispatcher's now
         ticking, *chores = _begin(group, parts, ticks=on.ticks)
         subjects = reach.Subjects(synchroniser.flows, work, work.asking)
-        door = entrance.Entrance(
-            settings.state_directory,
-            subjects,
-            SystemClock(),
-            surroundings.stands(settings, SystemClock()),
-            parts.figures,
-            lines.settled,
-        )
-        keeping = group.create_task(door.run(), name="entrance")
-        table = [*_front(settings, parts, archive, subjects, care), *door.table()]
+        clock, folder = SystemClock(), settings.state_directory
+        stands = surroundings.stands(settings, clock)
+        door = entrance.Entrance(folder, subjects, clock, stands, parts.figures, lines.settled)
+        turn = reloading.Reloading(settings, read or (lambda: settings), manager)
+        keeping = [
+            group.create_task(door.run(), name="entrance"),
+            group.create_task(turn.run(on.reload), name="reload"),
+        ]
+        table = [*_front(turn, parts, archive, subjects, care), *door.table()]
         http = server.Server(openapi.described(table), door.desk, surroundings.patience(settings))
-        url = await http.start(
-            settings.listen_address, settings.state_directory / "daemon.sock", settings.tls, manager.sockets
-        )
+        url = await http.start(settings.listen_address, folder / "daemon.sock", settings.tls, manager.sockets)
         took_s = round(time.monotonic() - began, 3)
         log.info("daemon.ready", url=url, source=source.name, version=__version__, unfinished=count, duration_s=took_s)
         on.greet(url, door.announce(url), settings)
-        manager.ready(f"listens on {url}", lines.pulse)
+        turn.takers += [http.renewed, surroundings.introduces(stands.provider)]
+        turn.status = f"listens on {url}"
+        manager.ready(turn.status, lines.pulse)
 
         await on.stop.wait()
 
@@ -364,11 +313,11 @@ async def serve(
         manager.stopping("lets what runs come to its end")
         parts.hub.close()
         ticking.cancel()
-        await work.stop(settings.run_stop_grace_s, refuse=not http.hand_over())
+        await work.stop(turn.settings.run_stop_grace_s, refuse=not http.hand_over())
         await http.stop()
-        keeping.cancel()
+        keeping.pop(0).cancel()
         await door.close()
-        for chore in chores:
+        for chore in (*keeping, *chores):
             chore.cancel()
         await parts.tasks.aclose()
         await parts.vaults.aclose()
@@ -395,14 +344,14 @@ def _begin(group: asyncio.TaskGroup, parts: Parts, *, ticks: bool) -> list[async
 @contextlib.asynccontextmanager
 async def _records(
     settings: config.Configuration, figures: metrics.Metrics, *, accept_loss: bool
-) -> AsyncIterator[tuple[journal.Journal, index.Index, Unfinished, caretaker.Caretaker]]:
+) -> AsyncIterator[tuple[journal.Journal, index.Index, unfinished.Unfinished, caretaker.Caretaker]]:
     """Open the journal and what is derived from it; close them when everything else is over."""
-    unfinished, known = Unfinished(), places.Places()
+    found, known = unfinished.Unfinished(), places.Places()
     exporter = surroundings.span_exporter_of(settings, figures)
 
     def visit(recorded: events.Recorded) -> None:
         known.visit(recorded)
-        unfinished.visit(recorded)
+        found.visit(recorded)
         if exporter is not None:
             exporter.visit(recorded)
 
@@ -413,7 +362,7 @@ async def _records(
     finally:
         gc.enable()
     gc.freeze()
-    unfinished.unreadable = frozenset(recovered.unknown_executions)
+    found.unreadable = frozenset(recovered.unknown_executions)
     archive = await index.Index.open(state / "index.db", directory, recovered, known)
     lines = await journal.Journal.open(directory, SystemClock(), recovered=recovered)
     lines.subscribe(archive.absorb)
@@ -423,7 +372,7 @@ async def _records(
         exporter.begin(recovered.instance, recovered.position.seq)
         lines.subscribe(exporter.take)
     try:
-        yield lines, archive, unfinished, care
+        yield lines, archive, found, care
     finally:
         await lines.close()
         if exporter is not None:
@@ -439,21 +388,29 @@ async def _raise_when_done(
 
 
 def _front(
-    settings: config.Configuration,
+    turn: reloading.Reloading,
     parts: Parts,
     archive: index.Index,
     subjects: reach.Subjects,
     care: caretaker.Caretaker,
 ) -> list[routes.Route]:
     """Every route but the entrance's."""
-    work, synchroniser, flows = parts.work, parts.synchroniser, parts.synchroniser.flows
+    settings, work, synchroniser, flows = turn.settings, parts.work, parts.synchroniser, parts.synchroniser.flows
     rate = limits.Rate(SystemClock(), webhooks.DELIVERIES_PER_S, webhooks.DELIVERIES_AT_ONCE)
     hooks = webhooks.Webhooks(work, work.keeper, allow_anonymous=settings.is_private, rate=rate, figures=parts.figures)
     interface = api.Api(work, archive, flows, parts.tasks, synchroniser, parts.hub, subjects)
-    vitals = health.Health(settings.state_directory, work, archive, flows, synchroniser, parts.figures, care.notices)
+    folder, upkeep = settings.state_directory, work.maintaining
+
+    def notices() -> list[str]:
+        return [*filter(None, [str(upkeep.state)]), *turn.notices, *care.notices()]
+
+    vitals = health.Health(folder, work, archive, flows, synchroniser, parts.figures, notices)
     vitals.watch()
+    loudness = verbosity.Verbosity(settings.log_format, settings.log_level, SystemClock())
+    pushed = pushes.Pushes(synchroniser, surroundings.believed(settings))
+    turn.takers += surroundings.followers(work, parts.pruner, loudness, pushed)
+    since = model.timestamp(time.time())
     again = runs.Runs(work, synchroniser, subjects)
-    folder = settings.state_directory
     extracts = extract.Extracts(
         archive,
         folder / "records",
@@ -466,6 +423,7 @@ def _front(
     past = flow_history.FlowHistory(flows, synchroniser, writing)
     return [
         *vitals.table(),
+        *service.Service(turn, loudness, upkeep, vitals.reasons, notices, lambda: work.running, since).table(),
         *interface.table(),
         *again.table(),
         *bulk.Bulk(work, archive, flows, subjects, again).table(),
@@ -478,7 +436,7 @@ def _front(
         *past.table(),
         *history_pages.HistoryPages(flows, past, synchroniser.authoring).table(),
         *hooks.table(),
-        *pushes.Pushes(synchroniser, surroundings.believed(settings)).table(),
+        *pushed.table(),
         *sync_pages.SyncPages(synchroniser).table(),
         *pages.Pages(work, archive, flows, synchroniser, subjects, folder).table(),
         *flow_pages.FlowPages(work, archive, flows, synchroniser, subjects).table(),

@@ -24,7 +24,7 @@ from .. import __version__
 from ..engine import errors
 from ..engine.records import head, recovery, segments
 from ..sync import manifests
-from . import app, audit, depots
+from . import audit, depots, unfinished
 
 #: Names of blobs and of sealed values, as lines have them.
 _BLOB = re.compile(rb'"sha256":"([0-9a-f]{64})","bytes":')
@@ -95,8 +95,8 @@ class _Taking:
         self._tell("reading every record")
         mark = head.read(self._state / head.FILE_NAME)  # first: the journal goes on
         self._add_small(head.FILE_NAME)
-        unfinished = app.Unfinished()
-        reader = recovery.Reader(unfinished.visit)
+        left = unfinished.Unfinished()
+        reader = recovery.Reader(left.visit)
         files = segments.files(self._state / "records")
         try:
             reader.read(files)
@@ -116,7 +116,7 @@ class _Taking:
             self._add_named(f"blobs/{name[:2]}/{name[2:4]}/{name}")
         for name in sorted(self._sealed):
             self._add_named(f"sealed/{name}")
-        for commit in sorted(self._commits(unfinished)):
+        for commit in sorted(self._commits(left)):
             self._add_commit(commit)
         for name in _WHOLE:
             self._add_small(name)
@@ -191,10 +191,10 @@ class _Taking:
             if entry.path.startswith("records/") and not (self._state / entry.path).exists():
                 raise _Moved from error
 
-    def _commits(self, unfinished: app.Unfinished) -> set[str]:
+    def _commits(self, left: unfinished.Unfinished) -> set[str]:
         """Return the commits whose files a restored daemon needs."""
-        commits = {state.commit for state in unfinished.executions.values() if state.commit}
-        for published in unfinished.published.values():
+        commits = {state.commit for state in left.executions.values() if state.commit}
+        for published in left.published.values():
             commits.add(published.commit)
         for folder in self._snapshot_folders():
             for commit in list(commits):

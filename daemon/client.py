@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine import errors
-from . import logins, origin, submissions, written
+from . import logins, origin, submissions, upkeep, written
 from .endpoint import (
     ANSWER_S,
     Endpoint,
@@ -76,7 +76,7 @@ class _Patience:
         self._rest_s = min(self._rest_s * 2, 2.0)
 
 
-class Client(submissions.Submissions, origin.Origin):
+class Client(submissions.Submissions, origin.Origin, upkeep.Upkeep):
     """One daemon. Every method is one request unless it says otherwise, and raises ``Refused`` or ``Unreachable``."""
 
     def __init__(self, endpoint: Endpoint, token: str = "") -> None:

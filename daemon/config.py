@@ -36,6 +36,7 @@ class Row:
     default: str | int | bool | None
     kind: kinds.Kind
     help: str
+    live: bool = False  # a reload takes it; else it needs a restart
 
     @property
     def variable(self) -> str:
@@ -43,8 +44,15 @@ class Row:
         return ENV_PREFIX + self.key.upper().replace(".", "__")
 
 
-def _setting(key: str, default: str | int | bool | None, kind: kinds.Kind, help: str) -> Any:  # noqa: A002 - a table's column
-    return dataclasses.field(metadata={"row": Row(key, default, kind, help)})
+def _setting(
+    key: str,
+    default: str | int | bool | None,
+    kind: kinds.Kind,
+    help: str,  # noqa: A002 - a table's column
+    *,
+    live: bool = False,
+) -> Any:
+    return dataclasses.field(metadata={"row": Row(key, default, kind, help, live)})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +102,8 @@ class Configuration:
         "source.preview", "", kinds.table(source.Preview), "branches and tags that flows may be run from unmerged"
     )
     source_push: pushes.Push | None = _setting(  # noqa: RUF009 - as below
-        "source.push", "", kinds.table(pushes.Push), "a forge's push events are believed, signed with this secret"
+        *("source.push", "", kinds.table(pushes.Push), "a forge's push events are believed, signed with this secret"),
+        live=True,
     )
     source_statuses: commit_statuses.Statuses | None = _setting(  # noqa: RUF009 - as below
         "source.statuses", "", kinds.table(commit_statuses.Statuses), "a forge is told what became of each commit"
@@ -121,22 +130,26 @@ class Configuration:
         "access.proxy", "", kinds.table(front.Proxy), "the proxy in front, and the people it has recognised"
     )
     run_max_running: int = _setting(
-        "run.max_running", 32, kinds.count(1, 10_000), "flow processes at a time; more executions wait, QUEUED"
+        *("run.max_running", 32, kinds.count(1, 10_000), "flow processes at a time; more executions wait, QUEUED"),
+        live=True,
     )
     run_cancel_grace_s: float = _setting(
         "run.cancel_grace",
         "10s",
         kinds.duration(0, 3600),
         "how long a cancelled flow may take to leave before it is killed",
+        live=True,
     )
     run_hibernate_after_s: float = _setting(
         "run.hibernate_after",
         "15s",
         kinds.duration(0, 86400, or_zero=True),
         "how long an execution keeps its process while it waits; then it is replayed when it goes on",
+        live=True,
     )
     run_stop_grace_s: float = _setting(
-        "run.stop_grace", "20s", kinds.duration(0, 3600), "how long running flows may go on while the daemon stops"
+        *("run.stop_grace", "20s", kinds.duration(0, 3600), "how long running flows may go on while the daemon stops"),
+        live=True,
     )
     run_environments: environments.Packages | None = _setting(  # noqa: RUF009 - as above
         "run.environments", "", kinds.table(environments.Packages), "where the packages that flows depend on come from"
@@ -158,6 +171,7 @@ class Configuration:
         "30d",
         kinds.duration(60, 100 * 365 * 86400, or_zero=True),
         "how long executions are kept after their end, unless their flow says otherwise; 0 is for ever",
+        live=True,
     )
     identity_workspace: str = _setting(
         "identity.workspace", "headrace", kinds.NAME, "what flows learn from get_own_workspace().get('name')"
@@ -175,13 +189,18 @@ class Configuration:
         "state.directory", written.STATE_DIRECTORY, kinds.DIRECTORY, "where everything the daemon keeps lies"
     )
     log_format: str = _setting(
-        "log.format", "auto", kinds.one_of("auto", "json", "console"), "auto: for people on a terminal, else JSON lines"
+        "log.format",
+        "auto",
+        kinds.one_of("auto", "json", "console", "journald"),
+        "auto: for people on a terminal, fields for journald where stderr is its, else JSON lines",
+        live=True,
     )
     log_level: str = _setting(
         "log.level",
         "info",
-        kinds.one_of("debug", "info", "warning", "error"),
+        kinds.one_of(*written.LEVELS),
         "the least severe lines that are written",
+        live=True,
     )
     traces_export: tracing.Export | None = _setting(  # noqa: RUF009 - as above
         "traces.export", "", kinds.table(tracing.Export), "spans of executions and calls are sent to a collector (OTLP)"
@@ -210,6 +229,28 @@ class Configuration:
         """Return these settings once for each source, with ``source_…`` being that one's."""
         others = [dataclasses.replace(self, source_prefix=prefix, **values) for prefix, values in self.others]
         return [self, *others]
+
+    def taking(self, wanted: Configuration) -> tuple[Configuration, list[str], list[str]]:
+        """Return these settings with what a reload takes of ``wanted``, which keys that changes, and which it cannot.
+
+        Of a source with a prefix the key has that behind it: ``source.ref (team)``."""
+        differing = [(name, row) for name, row in _rows() if getattr(self, name) != getattr(wanted, name)]
+        taken = {name: getattr(wanted, name) for name, row in differing if row.live}
+        changed, kept = _told(differing)
+        for name, credential in _CREDENTIALS.items():
+            if getattr(self, name) != getattr(wanted, name):
+                kept.append(f"the credential {credential}")
+        ours, theirs = dict(self.others), dict(wanted.others)
+        if list(ours) != list(theirs):
+            kept.append("source")
+        others = []
+        for prefix, values in self.others:
+            told = theirs.get(prefix, values)
+            other = [(name, row) for name, row in _rows() if name in values and values[name] != told[name]]
+            others.append((prefix, {**values, **{name: told[name] for name, row in other if row.live}}))
+            for mine, more in zip((changed, kept), _told(other, f" ({prefix})"), strict=True):
+                mine += more
+        return dataclasses.replace(self, **taken, others=tuple(others)), changed, kept
 
     def printed(self) -> str:
         """Return the settings as TOML, each with its origin as a comment; credentials are unreadable."""
@@ -240,6 +281,14 @@ def _rows() -> Iterator[tuple[str, Row]]:
     return ((f.name, f.metadata["row"]) for f in dataclasses.fields(Configuration) if "row" in f.metadata)
 
 
+def _told(rows: list[tuple[str, Row]], behind: str = "") -> tuple[list[str], list[str]]:
+    """Return the keys of rows that a reload takes, and of those that it does not."""
+    live = [row.key + behind for _, row in rows if row.live]
+    return live, [row.key + behind for _, row in rows if not row.live]
+
+
+#: What the service manager hands over, by field.
+_CREDENTIALS = {"tls": "tls", "oidc_client_secret": "oidc-client-secret", "push_secret": "push-secret"}
 #: The table, by key.
 ROWS: Mapping[str, Row] = {row.key: row for _, row in _rows()}
 
@@ -277,16 +326,12 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], files: Mapping
         except ValueError as error:
             problems.append(f"{row.key} = {_quoted(value)} {error} ({origin})")
     parsed = tuple((other.prefix, _parsed(other, problems)) for other in others)
-    tls = _credential(environ, "tls")
-    secrets: dict[str, Any] = {
-        "oidc_client_secret": _credential(environ, "oidc-client-secret"),
-        "push_secret": _credential(environ, "push-secret"),
-    }
-    problems += _contradictions(values, has_tls=bool(tls))
+    secrets: dict[str, Any] = {field: _credential(environ, name) for field, name in _CREDENTIALS.items()}
+    problems += _contradictions(values, has_tls=bool(secrets["tls"]))
     if problems:
         raise _invalid(problems)
     origins = {key: origin for key, (_, origin) in found.items()}
-    return Configuration(**values, origins=origins, others=parsed, tls=tls, **secrets)
+    return Configuration(**values, origins=origins, others=parsed, **secrets)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -409,11 +454,11 @@ def _invalid(problems: list[str]) -> errors.ConfigurationInvalid:
 
 def table() -> str:
     """Return the settings as a Markdown table, for the documentation."""
-    lines = ["| key | value | default | what it does |", "| --- | --- | --- | --- |"]
+    lines = ["| key | value | default | counts after | what it does |", "| --- | --- | --- | --- | --- |"]
     for key, row in ROWS.items():
         default = "must be given" if row.default is None else f"`{json.dumps(row.default)}`"
         kind = row.kind.name.replace("|", "\\|")
-        lines.append(f"| `{key}` | {kind} | {default} | {row.help} |")
+        lines.append(f"| `{key}` | {kind} | {default} | {'reload' if row.live else 'restart'} | {row.help} |")
     return "\n".join(lines) + "\n"
 
 

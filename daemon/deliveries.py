@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
-import re
 import urllib.parse
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,8 +17,9 @@ from typing import Any
 import msgspec
 
 from ..engine import errors, values
+from . import form_data
 
-FIELDS_MAX = 1000
+FIELDS_MAX = form_data.FIELDS_MAX
 #: Of a web form without files. Decoding its percent signs takes about a second for each megabyte of them.
 FORM_BYTES_MAX = 4 * 1024 * 1024
 #: Credentials stay out of what flows and records see.
@@ -37,15 +37,10 @@ _DELIVERY_HEADERS = (
 _ID_CHARACTERS_MAX = 200
 _CLOUD_EVENT = "application/cloudevents+json"
 _FORM = "application/x-www-form-urlencoded"
-_MULTIPART = "multipart/form-data"
 _UNKNOWN = "application/octet-stream"  # also what a request without a type counts as
 #: Command lines send JSON under these types when nobody tells them better; no form begins with a bracket.
 _SAYS_NOTHING = frozenset({_FORM, _UNKNOWN, "text/plain", ""})
 _BRACKETS = (b"{", b"[")
-_PARAMETER = re.compile(r';\s*([\w*-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]*))')
-#: Browsers write these three into a quoted name so (HTML, "multipart/form-data encoding algorithm").
-_ESCAPED = {"%22": '"', "%0D": "\r", "%0A": "\n", "%0d": "\r", "%0a": "\n"}
-_ESCAPES = re.compile("|".join(_ESCAPED))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +85,7 @@ def content(delivery: Delivery) -> Content:
             return Content({}, body)
     if type_ == _FORM:
         return Content(_fields(_pairs(body)), body)
-    return _form_data(delivery, body) if type_ == _MULTIPART else Content({}, body)
+    return _form_data(delivery, body) if type_ == form_data.TYPE else Content({}, body)
 
 
 def id_of(delivery: Delivery, auth: str, said: Content) -> tuple[str, str]:
@@ -194,7 +189,7 @@ def _pairs(body: bytes) -> list[tuple[str, str]]:
 def _without_key(delivery: Delivery, said: Content) -> Content:
     """Take the key out of the fields, and out of the body as it came."""
     kept = {name: value for name, value in said.json.items() if name != KEY}
-    if delivery.content_type == _MULTIPART:
+    if delivery.content_type == form_data.TYPE:
         return Content(kept, None)
     if delivery.content_type == _FORM and not delivery.body.lstrip().startswith(_BRACKETS):
         pairs = [(name, value) for name, value in _pairs(delivery.body) if name != KEY]
@@ -202,52 +197,18 @@ def _without_key(delivery: Delivery, said: Content) -> Content:
     return Content(kept, values.encode(kept))
 
 
-# -- forms with files -----------------------------------------------------------------------------------------------
-
-
 def _form_data(delivery: Delivery, body: bytes) -> Content:
-    """Read ``multipart/form-data`` (RFC 7578). A file is an object with its name, type and content in base64.
+    """A file of a form is an object with its name, type and content in base64.
 
     Files stand in the fields alone: in the body once more, a delivery of the largest size would be too large."""
     header = next((value for name, value in delivery.headers if name.lower() == "content-type"), "")
-    boundary = _parameters(header).get("boundary", "")
-    if not boundary:
-        raise errors.InvalidRequest("the multipart body has no boundary", hint="name it in Content-Type")
-    between = b"\r\n--" + re.escape(boundary.encode()) + rb"(?=--|[ \t]*\r\n)"
-    _, *parts = re.split(between, b"\r\n" + body, maxsplit=FIELDS_MAX + 1)
-    end = next((number for number, part in enumerate(parts) if part.startswith(b"--")), None)
-    if end is None and len(parts) > FIELDS_MAX:
-        raise errors.InvalidRequest(f"the form has more than {FIELDS_MAX:,} fields")
-    if end is None:
-        raise errors.InvalidRequest("the multipart body ends too early: its last boundary is missing")
-    pairs = [_part(part) for part in parts[:end]]
-    has_files = any(isinstance(value, dict) for _, value in pairs)
-    return Content(_fields(pairs), None if has_files else body)
+    parts = form_data.read(header, body)
+    has_files = any(part.filename is not None for part in parts)
+    return Content(_fields([(part.name, _shown(part)) for part in parts]), None if has_files else body)
 
 
-def _part(part: bytes) -> tuple[str, Any]:
-    head, separator, content_ = part.partition(b"\r\n\r\n")
-    said = _part_headers(head)
-    disposition = _parameters(said.get("content-disposition", ""))
-    if not separator or "name" not in disposition:
-        raise errors.InvalidRequest("a part of the multipart body does not say which field it is")
-    if "filename" not in disposition:
-        return disposition["name"], content_.decode("utf-8", "replace")
-    return disposition["name"], {
-        "filename": disposition["filename"],
-        "content_type": said.get("content-type", _UNKNOWN),
-        "content": base64.b64encode(content_).decode(),
-    }
-
-
-def _part_headers(head: bytes) -> dict[str, str]:
-    lines = head.decode("utf-8", "replace").split("\r\n")
-    named = (line.partition(":") for line in lines if ":" in line)
-    return {name.strip().lower(): value.strip() for name, _, value in named}
-
-
-def _parameters(header: str) -> Mapping[str, str]:
-    return {
-        name.lower(): _ESCAPES.sub(lambda found: _ESCAPED[found[0]], re.sub(r"\\(.)", r"\1", quoted)) or plain
-        for name, quoted, plain in _PARAMETER.findall(header)
-    }
+def _shown(part: form_data.Part) -> Any:
+    if part.filename is None:
+        return part.text
+    content_ = base64.b64encode(part.content).decode()
+    return {"filename": part.filename, "content_type": part.content_type, "content": content_}

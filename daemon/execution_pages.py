@@ -2,7 +2,8 @@
 
     GET  /executions                 by filters, a page at a time; kept up to date while it is looked at
     GET  /executions/{id}            inputs, outputs, error, source, timeline, tree, calls, log
-    GET  /executions/{id}/lines      its log as it grows, as rows of the page (an event stream)
+    GET  /executions/{id}/lines      its log as it grows, as rows of the page, and that something else changed (an
+                                     event stream: one for both, as browsers have few connections)
     GET  /compare?a=…&b=…            two executions side by side
     POST /executions/{id}/cancel     ask it to end; likewise …/pause, …/resume and …/restart
     GET  /live                       an event stream that says that something changed
@@ -155,12 +156,12 @@ class ExecutionPages:
         return templates.page(
             request,
             "execution.html",
-            live="" if still else f"/live?execution={state.id}",
+            live="" if still else f"/executions/{state.id}/lines?after={record[-1].seq if record else 0}",
             state=state,
+            held=self._work.maintaining.why(state),
             flow=self._flows.current().flows.get(state.flow_name) if who.may_touch(state.flow_name) else None,
             parent=state.parent if state.parent and await self._subjects.is_theirs(who, state.parent) else "",
             told=await chronicle.told(self._work.ledger, record),
-            follow_after=None if over else record[-1].seq if record else 0,
             children=children,
             tree=await self._tree(started, _TREE_DEPTH),
             picture=timeline.draw(record, children, time.time()),
@@ -211,13 +212,15 @@ class ExecutionPages:
         return theirs[0] if theirs else None
 
     async def follow_log(self, request: web.Request) -> web.StreamResponse:
-        """Its log as it grows: each line a finished row."""
+        """Its log as it grows, each line a finished row; of everything else, that it happened."""
         following = self._hub.follow(self._archive, request.match_info["id"], stream.last_event_id(request))
         return await stream.serve(request, following, self._row)
 
     async def _row(self, recorded: events.Recorded) -> tuple[str, bytes] | None:
-        if not isinstance(recorded.event, events.LogWritten):
+        if isinstance(recorded.event, events.CallsRepeated):
             return None
+        if not isinstance(recorded.event, events.LogWritten):
+            return "changed", b"{}"
         line = await chronicle.line(self._work.ledger, recorded)
         return "line", msgspec.json.encode(templates.fragment("log_row.html", line=line))
 

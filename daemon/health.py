@@ -64,6 +64,9 @@ class Health:
         say = self._figures.gauge
         say("headrace_ready", "1 if it can take work", lambda: 0 if self.reasons() else 1)
         say("headrace_executions_unfinished", "executions that have not ended", lambda: self._work.unfinished)
+        upkeep = self._work.maintaining
+        say("headrace_maintenance", "1 while nothing new begins", lambda: int(bool(upkeep.state.since)))
+        say("headrace_executions_held", "executions that wait for its end", lambda: upkeep.waiting)
         say("headrace_flows", "flows of the catalogue", lambda: len(self._flows.current().flows))
         say("headrace_flows_broken", "flows whose newest version does not run", self._broken)
         say("headrace_sync_degraded", "1 if the source cannot be read or was refused", self._degraded)

@@ -1,8 +1,9 @@
-"""The daemon's own log: lines for people on a terminal, JSON lines for journald and log shippers.
+"""The daemon's own log: lines for people on a terminal, entries for journald, JSON lines for log shippers.
 
-``configure`` is called once, before anything logs. structlog is the only interface of our code; what libraries write
-through ``logging`` and ``warnings`` takes the same way out. Times are UTC. The last step before a line becomes text
-hides secrets, in field values, in nested values and in tracebacks, so no caller has to think of it.
+``configure`` is called before anything logs, and again when that is to change. structlog is the only interface of our
+code; what libraries write through ``logging`` and ``warnings`` takes the same way out. Times are UTC. The last step
+before a line becomes text hides secrets, in field values, in nested values and in tracebacks, so no caller has to think
+of it.
 
 The lines go to stderr: stdout belongs to data. A flow's log is a record, not this.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
@@ -20,7 +22,7 @@ from typing import Any, TextIO
 import msgspec
 import structlog
 
-from . import written
+from . import journald, written
 
 #: A field whose name says that it holds a secret is never written, whatever it holds.
 _SECRET_NAME = re.compile(
@@ -31,28 +33,32 @@ _HIDDEN = "***"
 
 
 def configure(form: str, level: str, stream: TextIO | None = None) -> None:
-    """Send every log line to ``stream`` (stderr). ``form`` is ``auto``, ``json`` or ``console``, ``level`` a name."""
+    """Send every log line to ``stream`` (stderr), or to journald.
+
+    ``form`` is ``auto``, ``json``, ``console`` or ``journald``, ``level`` a name. While journald does
+    not listen, lines are JSON."""
     out = sys.stderr if stream is None else stream
     number = logging.getLevelNamesMapping()[level.upper()]
     for_people = out.isatty() if form == "auto" else form == "console"
+    channel = None
+    if form == "journald" or (form == "auto" and journald.is_behind(out, os.environ)):
+        channel = journald.Channel(out)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        *([journald.WHERE] if channel else []),
     ]
     # Tracebacks become text before the mask, which could not look into them otherwise.
-    last: list[structlog.typing.Processor] = [
-        structlog.processors.format_exc_info,
-        mask,
-        _console(out) if for_people else _json_line,
-    ]
+    rendered = _console(out) if for_people and not channel else _json_line
+    last: list[structlog.typing.Processor] = [structlog.processors.format_exc_info, mask, rendered]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(file=out),
-        cache_logger_on_first_use=True,
+        logger_factory=(lambda *_: channel) if channel else structlog.WriteLoggerFactory(file=out),
+        cache_logger_on_first_use=False,  # what is configured anew counts at once
     )
-    handler = logging.StreamHandler(out)
+    handler: logging.Handler = journald.Handler(channel) if channel else logging.StreamHandler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],

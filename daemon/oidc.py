@@ -90,7 +90,7 @@ class Provider:
 
     def __init__(self, setting: Oidc, secret: str, clock: ports.Clock) -> None:
         self._setting = setting
-        self._secret = secret
+        self.secret = secret
         self._clock = clock
         self._visits: dict[str, Visit] = {}
         self._published: Published | None = None
@@ -164,11 +164,11 @@ class Provider:
             "code_verifier": verifier,
         }
         headers = {}
-        if self._secret and "client_secret_basic" in published.token_endpoint_auth_methods_supported:
-            pair = f"{urllib.parse.quote_plus(self._setting.client_id)}:{urllib.parse.quote_plus(self._secret)}"
+        if self.secret and "client_secret_basic" in published.token_endpoint_auth_methods_supported:
+            pair = f"{urllib.parse.quote_plus(self._setting.client_id)}:{urllib.parse.quote_plus(self.secret)}"
             headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
-        elif self._secret:
-            form["client_secret"] = self._secret
+        elif self.secret:
+            form["client_secret"] = self.secret
         return await self._asked("POST", published.token_endpoint, data=form, headers=headers)
 
     async def _claims(self, published: Published, tokens: dict[str, Any], nonce: str) -> dict[str, Any]:

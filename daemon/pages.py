@@ -122,6 +122,7 @@ class Pages:
             sync=self._synchroniser.status(),
             free_bytes=disk.free,
             free_share=disk.free / disk.total,
+            maintenance=str(self._work.maintaining.state),
             stalled=self._work.ledger.journal.stalled or self._work.ledger.journal.scarce,
         )
 

@@ -67,7 +67,7 @@ class Pushes:
         self, origin: sources.Sources, believed: Sequence[Believed], clock: Callable[[], float] = time.time
     ) -> None:
         self._origin = origin
-        self._believed = believed
+        self.believed = believed
         self._clock = clock
 
     def table(self) -> list[routes.Route]:
@@ -83,11 +83,11 @@ class Pushes:
         now = self._clock()
         meant = [
             one
-            for one in self._believed
+            for one in self.believed
             if forge and signatures.verified(FORGES[forge], body, request.headers, one.secret, now)
         ]
         if not meant:
-            why = "wrong signature" if self._believed else "no secret is set"
+            why = "wrong signature" if self.believed else "no secret is set"
             log.info("push.refused", reason=why, forge=forge)
             raise _REFUSED
         event = request.headers[forge]

@@ -3,7 +3,8 @@
     GET  /settings                       all of them; GET /settings/{name} one, with its value as YAML
     POST /settings/{name} · …/delete     change it, delete it; ``name`` of the form makes a new one
     POST /edit/yaml                      what is wrong with a text, for the editor's margin (JSON)
-    GET  /files · POST /files/delete     all of them, with a place to drop more (scripts send them through the API)
+    GET  /files · POST /files            all of them, with a place to drop more (scripts send them through the API)
+    POST /files/delete                   delete one
     GET  /connections · /vault_configs
     GET  /schedules                      those of flows and of records, and when each is due next
     GET  /webhooks                       likewise, with their addresses
@@ -22,6 +23,7 @@ from aiohttp import web
 
 from ..engine import errors, ports, values
 from ..engine.running import keeper, locking, schedules
+from ..engine.state import kinds
 from . import answers, preconditions, routes, templates, wording
 
 #: Pages that list one type of record: address → type, title, what such a record is.
@@ -58,6 +60,7 @@ class RecordPages:
                 "POST", "/edit/yaml", "read", self.check_yaml, "what is wrong with a YAML text", audited=False
             ),
             row("GET", "/files", self.list_files, "the page of files"),
+            row("POST", "/files", self.upload_files, "upload files from their page"),
             row("POST", "/files/delete", self.delete_file, "delete a file from its page"),
             row("GET", "/schedules", self.list_schedules, "the page of schedules"),
             row("GET", "/webhooks", self.list_webhooks, "the page of webhooks"),
@@ -173,6 +176,21 @@ class RecordPages:
         files = [one for one in await self._all("file") if sought.lower() in one["name"].lower()]
         sizes = [(one, values.decode(one["size"]) if "size" in one else 0) for one in files]
         return templates.page(request, "files.html", files=sizes, q=sought)
+
+    async def upload_files(self, request: web.Request) -> web.Response:
+        """Keep those of the form; none of them if one has a name that is not taken."""
+        uploaded = await answers.files_of(request)
+        if not uploaded:
+            raise errors.InvalidRequest("no file was chosen", hint="go back and choose one")
+        folder = (await answers.form_of(request)).get("folder", "").strip().strip("/")
+        names = [(part.filename or "").rpartition("/")[2] for part in uploaded]
+        paths = [kinds.name_of("file", f"{folder}/{name}" if folder else name) for name in names]
+        for path, part in zip(paths, uploaded, strict=True):
+            await self._note(request, "file", path)
+            await self._keeper.write_file(path, part.content, _actor(request))
+        await self._keeper.durable()
+        answers.note_change(request, after=preconditions.tag_of(await self._keeper.show("file", paths[-1])))
+        return templates.redirect("/files")
 
     async def delete_file(self, request: web.Request) -> web.Response:
         """Delete one."""

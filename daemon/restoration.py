@@ -27,7 +27,7 @@ from ..engine.lifecycle import Status
 from ..engine.records import head, journal, recovery, tail
 from ..engine.running import resting
 from ..sync import snapshot
-from . import app, audit, depots, ownership
+from . import app, audit, depots, ownership, unfinished
 
 _LOCK = "daemon.lock"
 _BESIDE = ".restoring"
@@ -112,14 +112,14 @@ def _write(backup: depots.Backup, folder: Path) -> None:
 
 def _judge(manifest: depots.Manifest, folder: Path, *, resume: bool, dry_run: bool) -> Restored:
     """See that the records are whole, and hold what was under way."""
-    records, unfinished = folder / "records", app.Unfinished()
-    recovered = recovery.recover(records, unfinished.visit, head.read(folder / head.FILE_NAME))
+    records, left = folder / "records", unfinished.Unfinished()
+    recovered = recovery.recover(records, left.visit, head.read(folder / head.FILE_NAME))
     if recovered.position.seq != manifest.seq or recovered.instance != manifest.instance:
         raise depots.Damaged(f"the records end with seq {recovered.position.seq:,}, not {manifest.seq:,}")
-    unfinished.unreadable = frozenset(recovered.unknown_executions)
-    held = {} if resume else {one.id: how for one in unfinished.executions.values() if (how := _how(one, unfinished))}
+    left.unreadable = frozenset(recovered.unknown_executions)
+    held = {} if resume else {one.id: how for one in left.executions.values() if (how := _how(one, left))}
     if not resume and not dry_run:
-        asyncio.run(_hold(records, recovered, unfinished, held, manifest.at))
+        asyncio.run(_hold(records, recovered, left, held, manifest.at))
     return Restored(
         at=manifest.at,
         version=manifest.version,
@@ -133,16 +133,16 @@ def _judge(manifest: depots.Manifest, folder: Path, *, resume: bool, dry_run: bo
                 status=one.status.value,
                 held=held.get(one.id, ""),
             )
-            for one in sorted(unfinished.executions.values(), key=lambda one: one.created_at)
+            for one in sorted(left.executions.values(), key=lambda one: one.created_at)
         ),
-        schedules=len(unfinished.kept.ticks.positions),
+        schedules=len(left.kept.ticks.positions),
         missing=manifest.missing,
     )
 
 
-def _how(state: model.Execution, unfinished: app.Unfinished) -> str:
+def _how(state: model.Execution, left: unfinished.Unfinished) -> str:
     """Return what keeps an execution from going on by itself; empty if nothing has to."""
-    if state.status in (Status.NEW, Status.PAUSED) or state.id in unfinished.unreadable:
+    if state.status in (Status.NEW, Status.PAUSED) or state.id in left.unreadable:
         return ""
     if state.type == "TASK":
         return "cut off"
@@ -152,20 +152,20 @@ def _how(state: model.Execution, unfinished: app.Unfinished) -> str:
 
 
 async def _hold(
-    records: Path, recovered: recovery.Recovered, unfinished: app.Unfinished, held: dict[str, str], at: str
+    records: Path, recovered: recovery.Recovered, left: unfinished.Unfinished, held: dict[str, str], at: str
 ) -> None:
     lines = await journal.Journal.open(records, app.SystemClock(), recovered=recovered)
     reason = f"held: restored from the backup of {at}, and what it did after that is not known; resume or cancel it"
     for execution, how in held.items():
-        state = unfinished.executions[execution]
+        state = left.executions[execution]
         if how == "paused":
             lines.append(events.ExecutionPaused(execution=execution, reason=reason))
         elif how == "cut off" and state.status is Status.QUEUED:
             # As if it had begun: the start repeats it if that does no harm, else its outcome is unknown.
             lines.append(events.ExecutionStarted(execution=execution, attempt=state.attempt + 1))
     now = model.timestamp(time.time())
-    for key in unfinished.kept.ticks.positions:
-        armed = unfinished.kept.ticks.carried(key)
+    for key in left.kept.ticks.positions:
+        armed = left.kept.ticks.carried(key)
         assert armed is not None
         lines.append(msgspec.structs.replace(armed, after=max(now, armed.after), carried=False))
     await lines.durable()

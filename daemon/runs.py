@@ -220,5 +220,6 @@ class Runs:
         if accepted.repeated:
             headers["Idempotency-Replayed"] = "true"
         shown = await views.for_people(self._work.ledger, state)
+        shown["held"] = self._work.maintaining.why(state)
         status = 200 if wait_s is not None and state.status.ended else 202
         return answers.json_answer(shown, status=status, headers=headers)

@@ -9,15 +9,14 @@ import functools
 import os
 import resource
 import socket
-import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import aiohttp.http_parser
 from aiohttp import web
 
 from ..engine import errors
-from . import connections, private_files, routes, written
+from . import certificate, connections, routes, written
 
 #: The kernel takes 107 bytes for a socket's path; a longer one is reached through the folder's descriptor.
 _SOCKET_PATH_MAX = 100
@@ -45,6 +44,7 @@ class Server:
         self._given: list[asyncio.Server] = []
         self._door: connections.Door | None = None
         self._socket: Path | None = None
+        self._certificate: certificate.Certificate | None = None
 
     async def start(
         self, address: written.Address, local: Path, tls: str = "", given: Sequence[socket.socket] = ()
@@ -53,7 +53,7 @@ class Server:
 
         Sockets that were ``given`` listen already, and ``address`` is theirs. Raises ``ConfigurationInvalid`` for an
         address that cannot be had and for a file that cannot be used."""
-        context = _tls(tls) if tls else None
+        self._certificate = certificate.Certificate(tls) if tls else None
         await self._runner.setup()
         assert self._runner.server is not None
         door = connections.Door(self._runner.server, _within_descriptors(self._patience))
@@ -61,8 +61,8 @@ class Server:
         create = functools.partial(
             asyncio.get_running_loop().create_server,
             door,
-            ssl=context,
-            ssl_handshake_timeout=_HANDSHAKE_S if context else None,
+            ssl=self._certificate.context if self._certificate else None,
+            ssl_handshake_timeout=_HANDSHAKE_S if self._certificate else None,
             backlog=_BACKLOG,
         )
         try:
@@ -102,6 +102,10 @@ class Server:
             listening.close()
         return bool(self._given)
 
+    def renewed(self, _settings: object = None) -> Callable[[], None]:
+        """Read the certificate again and return what makes it count; raises ``ConfigurationInvalid``."""
+        return self._certificate.renewed() if self._certificate else lambda: None
+
     async def stop(self) -> None:
         """Close the listeners, and what is still connected when its requests are answered or the time is over."""
         for listening in self._listening:
@@ -133,21 +137,6 @@ def _within_descriptors(patience: connections.Patience) -> connections.Patience:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         return dataclasses.replace(patience, connections=max(64, soft - _OTHER_DESCRIPTORS))
     return patience
-
-
-def _tls(file: str) -> ssl.SSLContext:
-    """Return what speaks TLS 1.2 or newer with this certificate and key."""
-    private_files.check(Path(file))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(file)
-    except (OSError, ssl.SSLError) as error:
-        raise errors.ConfigurationInvalid(
-            f"the credential tls: {file} cannot be used: {error.strerror or error}",
-            hint="it holds the certificate, those that vouch for it, and the private key, all as PEM",
-        ) from error
-    return context
 
 
 def _remove(local: Path) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any
 
@@ -62,6 +63,14 @@ class ServiceManager:
         """The daemon takes requests; ``pulse`` returns when the journal's writer has come round."""
         self._tell("READY=1", f"STATUS={status}")
         self._go_on(self._watch(pulse) if self._ping_s and self._address else None)
+
+    def reloading(self) -> None:
+        """The configuration is read anew; ``reloaded`` follows in any case."""
+        self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=reads its configuration")
+
+    def reloaded(self, status: str) -> None:
+        """That is over, for good or ill: ``status`` says which."""
+        self._tell("READY=1", f"STATUS={' '.join(status.split())}")
 
     def stopping(self, status: str) -> None:
         """The daemon was asked to stop; it goes on to be alive until ``close``."""

@@ -86,6 +86,7 @@ class Execution(Summary, kw_only=True):
     priority: int
     tags: list[str]
     acknowledged: bool
+    held: str | msgspec.UnsetType = msgspec.UNSET  # why it does not begin, where it was asked for by itself
 
 
 class RunBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -328,6 +329,55 @@ class Readiness(msgspec.Struct, kw_only=True):
     status: Literal["ready", "not ready"]
     reasons: list[str]
     notices: list[str]
+
+
+class Maintenance(msgspec.Struct, kw_only=True):
+    """Nothing new begins: since when, why, who said so, and how many executions wait for its end."""
+
+    since: str
+    reason: str
+    by: str
+    waiting: int
+
+
+class LogLevel(msgspec.Struct, kw_only=True):
+    """The least severe lines of the log, and until when if that is not what the settings say."""
+
+    level: str
+    until: str
+
+
+class Reload(msgspec.Struct, frozen=True, kw_only=True):
+    """How it went: which settings count now, which need a restart, or why none was taken."""
+
+    at: str
+    by: str
+    result: Literal["taken", "refused"]
+    changed: list[str] = []
+    restart: list[str] = []
+    problem: str = ""
+
+    @property
+    def notice(self) -> str:
+        """What somebody should see to; empty if all is well."""
+        if self.result == "refused":
+            said = " ".join(self.problem.split())
+            return f"the configuration was refused at {self.at[:19]}Z, the one before counts: {said}"
+        return f"settings that count after a restart: {', '.join(self.restart)}" if self.restart else ""
+
+
+class Service(msgspec.Struct, kw_only=True):
+    """How the daemon is: since when it runs, how many slots are taken, and how the last reload went."""
+
+    status: Literal["ready", "not ready"]
+    version: str
+    since: str
+    reasons: list[str]
+    notices: list[str]
+    running: int
+    maintenance: Maintenance | None
+    log: LogLevel
+    reload: Reload | None
 
 
 class Pushed(msgspec.Struct, kw_only=True):

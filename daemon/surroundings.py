@@ -1,5 +1,6 @@
 """What the settings mean for the daemon's surroundings: where flows come from, what tasks may do, who stands in front,
-who lets people in, how patient it is with connections, where traces go. Called by ``app``.
+who lets people in, how patient it is with connections, where traces go; and who follows them when they change. Called
+by ``app``.
 """
 
 from __future__ import annotations
@@ -9,10 +10,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..engine import errors, ports, traces
+from ..engine.running import dispatcher, pruning
 from ..sync import forge
 from ..sync import source as sync_source
 from ..tasks import definition, egress, folders, local
-from . import commit_statuses, config, connections, entrance, front, metrics, oidc, pushes, span_exporter
+from . import (
+    commit_statuses,
+    config,
+    connections,
+    entrance,
+    front,
+    metrics,
+    oidc,
+    pushes,
+    reloading,
+    span_exporter,
+    verbosity,
+)
 from . import tracing as said_of_traces
 
 _WAITING = "spans that have ended and are not sent"
@@ -100,9 +114,49 @@ def stands(settings: config.Configuration, clock: ports.Clock) -> entrance.Optio
 def _provider(settings: config.Configuration, clock: ports.Clock) -> oidc.Provider | None:
     if settings.access_oidc is None:
         return None
-    file = settings.access_oidc.client_secret_file or settings.oidc_client_secret
-    secret = Path(file).read_text().strip() if file else ""
-    return oidc.Provider(settings.access_oidc, secret, clock)
+    return oidc.Provider(settings.access_oidc, client_secret(settings), clock)
+
+
+def client_secret(settings: config.Configuration) -> str:
+    """Return the secret that this daemon has at the OpenID provider; empty if it has none."""
+    said = settings.access_oidc
+    file = (said.client_secret_file if said else "") or settings.oidc_client_secret
+    return Path(file).read_text().strip() if said and file else ""
+
+
+def followers(
+    work: dispatcher.Dispatcher, pruner: pruning.Pruner, loudness: verbosity.Verbosity, pushed: pushes.Pushes
+) -> list[reloading.Taker]:
+    """Return what has these follow the settings."""
+
+    def run(now: config.Configuration) -> Callable[[], None]:
+        return lambda: work.adjust(
+            max_running=now.run_max_running,
+            cancel_grace_s=now.run_cancel_grace_s,
+            hibernate_after_s=now.run_hibernate_after_s,
+        )
+
+    def keep(now: config.Configuration) -> Callable[[], None]:
+        return lambda: setattr(pruner, "keep_s", now.records_keep_s)
+
+    def tell(now: config.Configuration) -> Callable[[], None]:
+        return lambda: loudness.configure(now.log_format, now.log_level)
+
+    def believe(now: config.Configuration) -> Callable[[], None]:
+        secrets = believed(now)
+        return lambda: setattr(pushed, "believed", secrets)
+
+    return [run, keep, tell, believe]
+
+
+def introduces(provider: oidc.Provider | None) -> reloading.Taker:
+    """Return what has the provider know this daemon by the secret as it is now."""
+
+    def take(now: config.Configuration) -> Callable[[], None]:
+        secret = client_secret(now)
+        return lambda: setattr(provider, "secret", secret) if provider is not None else None
+
+    return take
 
 
 def patience(settings: config.Configuration) -> connections.Patience:

@@ -47,6 +47,7 @@ _environment = jinja2.Environment(
 _environment.filters |= {
     "segment": wording.segment,
     "plain": wording.plain,
+    "spans": wording.spans,
     "shell": shlex.quote,
     "status": wording.status,
     "moment": wording.moment,

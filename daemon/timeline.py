@@ -1,6 +1,6 @@
 """An execution as a picture over time: its own spans (running, waiting, away, standing still) and one bar a call.
 
-Pure: it turns a record into rectangles in a fixed coordinate system; the template draws them as SVG. A call that waits
+Pure: it turns a record into stretches of a line ``WIDTH`` long; the template draws one for each row. A call that waits
 for children is as long as they are. Called by ``execution_pages``.
 """
 
@@ -16,7 +16,7 @@ from ..engine.records import listing
 from . import chronicle, wording
 
 WIDTH = 1000.0
-ROW = 26.0
+_WIDTH_MIN = 4.0  # what is over at once is seen all the same
 BARS_MAX = 60
 _TICKS = 4
 
@@ -36,15 +36,13 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     spans: list[Span]
     target: str = ""  # the execution it leads to
-    y: float = 0.0
 
 
 class Timeline(msgspec.Struct, frozen=True, kw_only=True):
-    """The picture: rows, times along the top, its height, and how many calls are left out."""
+    """The picture: rows, times at equal distances along the top, and how many calls are left out."""
 
     bars: list[Bar]
-    ticks: list[tuple[float, str]]
-    height: float
+    ticks: list[str]
     left_out: int = 0
 
 
@@ -71,17 +69,16 @@ def draw(record: Sequence[events.Recorded], children: Mapping[str, listing.Summa
     whole = max(end - begin, 0.001)
 
     def span(kind: str, since: float, until: float) -> Span:
-        width = max((until - since) / whole * WIDTH, 2.0)
+        width = max((until - since) / whole * WIDTH, _WIDTH_MIN)
         title = f"{kind}, {wording.duration(max(0.0, until - since))}"
-        return Span(
-            kind=kind, x=round(min((since - begin) / whole * WIDTH, WIDTH - 2), 2), width=round(width, 2), title=title
-        )
+        x = min((since - begin) / whole * WIDTH, WIDTH - _WIDTH_MIN)
+        return Span(kind=kind, x=round(x, 2), width=round(width, 2), title=title)
 
     phases = [(kind, _seconds(one.at)) for one in record for type_, kind in _PHASES if isinstance(one.event, type_)]
     own = [
         span(kind, since, phases[n + 1][1] if n + 1 < len(phases) else end) for n, (kind, since) in enumerate(phases)
     ]
-    bars = [Bar(label="this execution", spans=own, y=ROW)]
+    bars = [Bar(label="this execution", spans=own)]
     calls = [call for call in chronicle.calls_of(record) if call.kind not in ("get", "load")]
     for call in calls[:BARS_MAX]:
         child = children.get(call.children[0]) if len(call.children) == 1 else None
@@ -91,15 +88,13 @@ def draw(record: Sequence[events.Recorded], children: Mapping[str, listing.Summa
         until = min(_seconds(over), end) if over else end
         bars.append(
             Bar(
-                label=f"{call.kind} {wording.plain(call.target)}".strip()[:40],
+                label=f"{call.kind} {wording.plain(call.target)}".strip()[:80],
                 spans=[span(kind, _seconds(call.began), until)],
                 target=call.children[0] if len(call.children) == 1 else "",
-                y=ROW * (len(bars) + 1),
             )
         )
-    ticks = [(WIDTH * n / _TICKS, wording.duration(whole * n / _TICKS)) for n in range(_TICKS + 1)]
-    height = ROW * (len(bars) + 1) + 6
-    return Timeline(bars=bars, ticks=ticks, height=height, left_out=max(0, len(calls) - BARS_MAX))
+    ticks = [wording.duration(whole * n / _TICKS) for n in range(_TICKS + 1)]
+    return Timeline(bars=bars, ticks=ticks, left_out=max(0, len(calls) - BARS_MAX))
 
 
 def _seconds(at: str) -> float:

@@ -3,6 +3,7 @@
     GET /executions/{id}/values?of=inputs|outputs    the value, or what lies ``at`` a JSON pointer in it
         &at=/hosts/0&after=100                       the members of it after so many
         &part                                        as a piece of the page that is open already
+        &side=first|second                           of two that are compared on that page
         &download                                    as JSON, all of it
 
 Values come as people may see them. One that lies in a file is opened when it is asked for, and on the page of its
@@ -50,6 +51,9 @@ class ValuePages:
         of, at = request.query.get("of", "inputs"), request.query.get("at", "")
         if of not in ("inputs", "outputs"):
             raise errors.InvalidRequest(f"an execution has inputs and outputs, no {of[:40]!r}")
+        side = request.query.get("side", "")
+        if side not in ("", "first", "second"):
+            raise errors.InvalidRequest(f"two sides are compared, first and second, not {side[:40]!r}")
         state = await self._work.load(request.match_info["id"])
         value = state.inputs if of == "inputs" else state.output
         if "download" in request.query:
@@ -57,11 +61,13 @@ class ValuePages:
         after = request.query.get("after", "0")
         begin = int(after) if after.isascii() and after.isdecimal() else 0
         node = folding.tree(await self._part(value, at), at, begin)
-        where = f"/executions/{state.id}/values?of={of}"
+        where = f"/executions/{state.id}/values?of={of}" + (f"&side={side}" if side else "")
+        prefix = f"{side}-{of}" if side else of  # of the ids of its elements
+        shown: dict[str, Any] = {"node": node, "where": where, "prefix": prefix}
         if "part" in request.query:
-            text = templates.fragment("value_part.html", node=node, where=where, of=of)
+            text = templates.fragment("value_part.html", **shown)
             return web.Response(text=text, content_type="text/html", headers=templates.HEADERS)
-        return templates.page(request, "value.html", node=node, where=where, of=of, state=state, at=at)
+        return templates.page(request, "value.html", **shown, of=of, state=state, at=at)
 
     async def _whole(self, value: model.Output) -> bytes:
         """Return a value as JSON text."""

@@ -143,7 +143,7 @@ class Webhooks:
         headers = {"Location": f"/api/v1/executions/{accepted.execution}"}
         if accepted.repeated:
             headers["Idempotency-Replayed"] = "true"
-        later = request.query.get("async", "") not in ("", "0", "false")
+        later = request.query.get("async", "") not in ("", "0", "false") or bool(self._work.maintaining.state.since)
         state = await self._work.wait(accepted.execution, 0 if later else answers.wait_s(request, _WAIT_S) or 0)
         if later or not state.status.ended:
             return answers.json_answer({"id": state.id, "status": state.status}, status=202, headers=headers)

@@ -23,6 +23,8 @@ JSON_CHARACTERS_MAX = 64 * 1024
 _TERMINAL_CODES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_].*?(?:\x07|\x1b\\|\Z)|[ -/]*[0-~])", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
+_CODE = re.compile("`([^`]+)`")
+
 _STATUS_WORDS = {
     "NEW": "New",
     "QUEUED": "Queued",
@@ -48,6 +50,12 @@ def segment(name: str) -> str:
 def plain(text: str) -> str:
     """Return text that a program wrote without terminal codes and control characters, line breaks and tabs kept."""
     return _CONTROL.sub("", _TERMINAL_CODES.sub("", text.replace("\r\n", "\n")))
+
+
+def spans(text: str) -> list[tuple[bool, str]]:
+    """Return a text in pieces, with whether each is code: what stands between two backticks."""
+    pieces = _CODE.split(text)
+    return [(number % 2 == 1, piece) for number, piece in enumerate(pieces) if piece]
 
 
 #: What an effect was, by the first part of its audit event; a whole event counts before its part.

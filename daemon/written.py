@@ -13,6 +13,9 @@ from collections.abc import Mapping
 #: The state directory when nobody names one.
 STATE_DIRECTORY = ".headrace"
 
+#: How severe a line of the log is.
+LEVELS = ("debug", "info", "warning", "error")
+
 _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^\[\]:\s]+)):(?P<port>\d{1,5})")

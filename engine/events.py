@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import msgspec
 
-from . import policy, scheduled
+from . import policy, scheduled, upkeep
 from .carried import (
     CarriedLine as CarriedLine,
 )
@@ -458,8 +458,9 @@ RecordEvent = RecordSaved | RecordDeleted | RecordSuperseded | RecordCarried
 LockEvent = LockTaken | LockReleased | LockCarried
 MessageEvent = MessageCreated | MessageAnswered | MessageWithdrawn | MessageDeleted | MessageCarried
 ScheduleEvent = scheduled.ScheduleArmed | scheduled.ScheduleDisarmed | scheduled.TicksMissed | scheduled.ScheduleLate
-#: What flows keep and share, beside their own records.
-StateEvent = RecordEvent | LockEvent | MessageEvent | ScheduleEvent
+MaintenanceEvent = upkeep.MaintenanceBegun | upkeep.MaintenanceEnded
+#: What flows keep and share, beside their own records, and whether they may begin.
+StateEvent = RecordEvent | LockEvent | MessageEvent | ScheduleEvent | MaintenanceEvent
 DaemonEvent = CommitPublished | CommitRejected | DaemonStarted | DaemonStopped
 RetentionEvent = ExecutionsPruned | ExecutionCarried | KeyCarried | SegmentsDropped
 AnyEvent = ExecutionEvent | StateEvent | DaemonEvent | RetentionEvent

@@ -10,7 +10,7 @@ FORM = {
     'type': 'object',
     'properties': {
         'what': {'element': 'markdown', 'description': 'Version 2.1 is ready to go.', 'order': 1},
-        'where': {'element': 'dropdown', 'enum': ['test', 'production'], 'default': 'test', 'order': 2},
+        'where': {'element': 'dropdown', 'label': 'Where', 'enum': ['test', 'production'], 'default': 'test', 'order': 2},
         'note': {'element': 'string', 'label': 'A note', 'example': 'fixes a typo', 'order': 3},
         'deploy': {'element': 'submit', 'label': 'Deploy', 'required': ['where'], 'order': 4},
         'leave': {'element': 'submit', 'label': 'Leave it', 'required': [], 'order': 5},

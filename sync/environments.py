@@ -368,7 +368,7 @@ def _find_uv() -> str:
     ours = Path(sysconfig.get_path("scripts")) / "uv"
     found = str(ours) if ours.is_file() else shutil.which("uv")
     if found is None:
-        raise _NotBuilt("there is no uv beside this Python nor on PATH; install it: pip install uv")
+        raise _NotBuilt("there is no uv beside this Python nor on PATH; install it: pip install 'headrace[packages]'")
     return found
 
 

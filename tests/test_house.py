@@ -32,6 +32,7 @@ FLOORS = {
     "engine.cron": 1,
     "engine.policy": 1,
     "engine.scheduled": 1,
+    "engine.upkeep": 1,
     "engine.lifecycle": 1,
     "engine.event": 1,
     "engine.carried": 1,
@@ -48,7 +49,8 @@ FLOORS = {
 QUARANTINE = {
     "aiohttp": r"daemon\.(access|accounts|answers|api|assets|async_client|authoring|connections|health|login|\w+_pages)"
     r"|daemon\.(messages|openapi|pages|paging|records|retention|routes|runs|server|stream|templates|webhooks)"
-    r"|daemon\.(bulk|commit_statuses|exports|flow_history|front|oidc|pushes|timetable)|tasks\.(docker|http|rest|vault).*",
+    r"|daemon\.(bulk|commit_statuses|exports|flow_history|front|oidc|pushes|service|timetable)"
+    r"|tasks\.(docker|http|rest|vault).*",
     "cronsim": r"engine\.cron",
     "jinja2": r"daemon\.templates|tasks\.rendering",
     "prometheus_client": r"daemon\.metrics",

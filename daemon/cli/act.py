@@ -82,6 +82,8 @@ def _see_through(client: Client, what: str, execution: JSON, given: _RunOptions,
     if given["no_wait"]:
         render.json_object(execution) if as_json else render.line(id_)
         return 0
+    if execution.get("held"):
+        render.say(f"{what} waits: {execution['held']}")
     try:
         wait = _wait_following if given["follow"] else _wait
         execution = wait(client, execution, given["timeout_s"])

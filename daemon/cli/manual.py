@@ -134,8 +134,23 @@ OUTPUTS: Mapping[str, tuple[Any, ...]] = {
     "token create": (shapes.NewToken,),
     "token list": (Items[shapes.Token],),
     "audit": (Items[audit.Entry],),
+    "status": (shapes.Service,),
+    "reload": (shapes.Reload,),
+    "log-level": (shapes.LogLevel,),
+    "maintenance": (shapes.Service,),
     "doctor": (Items[symptoms.Finding],),
     "version": (About,),
+}
+
+EXIT_STATUSES: Mapping[int, str] = {
+    0: "all is well",
+    1: "the execution failed, or a check found something",
+    2: "that is no way to use it; the message says how",
+    3: "what was asked for is not there",
+    4: "not allowed",
+    69: "no daemon answers",
+    124: "it took longer than `--timeout`, and goes on",
+    130: "interrupted; an execution goes on",
 }
 
 _BEGIN = """# The command line
@@ -150,16 +165,7 @@ _BEGIN = """# The command line
 * **Names**: an execution's or a message's ID may be `latest`, or the beginning or the end of an id.
 * **Inputs**: `KEY=VALUE` gives a text, `KEY:=JSON` anything else; where `@FILE` may stand, `-` is stdin.
 
-| exit status | means |
-| --- | --- |
-| 0 | all is well |
-| 1 | the execution failed, or a check found something |
-| 2 | that is no way to use it; the message says how |
-| 3 | what was asked for is not there |
-| 4 | not allowed |
-| 69 | no daemon answers |
-| 124 | it took longer than `--timeout`, and goes on |
-| 130 | interrupted; an execution goes on |
+{statuses}
 
 ## Completion
 
@@ -181,7 +187,8 @@ _JSON = """
 What `--json` prints. The same shapes are components of `headrace openapi`, as JSON Schema; times are ISO 8601, spans
 are in seconds. `{"items": […]}` is always whole, however many pages the daemon made of it.
 """
-_OWN = frozenset({"url", "state", "as_json", "help"})
+#: Options that every verb has, and the page tells once.
+OWN = frozenset({"url", "state", "as_json", "help"})
 
 
 def verbs(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
@@ -200,7 +207,7 @@ def verbs(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple
 
 def page() -> str:
     """Return the whole manual."""
-    lines = [_BEGIN]
+    lines = [_BEGIN.replace("{statuses}", "\n".join(_statuses()))]
     for words, command in verbs(main.headrace):
         lines += _verb(words, command)
     lines.append(_JSON)
@@ -209,6 +216,12 @@ def page() -> str:
         if "properties" in schema:
             lines += _shape(name, schema, components)
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _statuses() -> Iterator[str]:
+    yield "| exit status | means |\n| --- | --- |"
+    for status, means in EXIT_STATUSES.items():
+        yield f"| {status} | {means} |"
 
 
 def _verb(words: str, command: click.Command) -> Iterator[str]:
@@ -221,7 +234,7 @@ def _verb(words: str, command: click.Command) -> Iterator[str]:
     found = [
         option.get_help_record(context)
         for option in command.params
-        if isinstance(option, click.Option) and option.name not in _OWN
+        if isinstance(option, click.Option) and option.name not in OWN
     ]
     if rows := [record for record in found if record is not None]:
         yield "| option | does |\n| --- | --- |"

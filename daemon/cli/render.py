@@ -1,8 +1,9 @@
 """What people read: tables, lines and trees, with colour and progress only on a terminal.
 
 Data goes to stdout, talk to stderr. What flows wrote themselves (names, messages, logs) cannot steer the terminal:
-control characters are replaced there, except for the colours of a log. rich is imported only when a terminal is really
-there. Times are local, as everywhere on a terminal; ``--json`` has them exactly.
+control characters are replaced there, except for the colours of a log. rich is an extra, imported only when a terminal
+is really there; without it people read what a pipe gets. Times are local, as everywhere on a terminal; ``--json`` has
+them exactly.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import importlib.util
 import json
 import re
 import sys
@@ -19,6 +21,7 @@ from typing import Any, TextIO
 
 from ...engine import errors
 
+_RICH = importlib.util.find_spec("rich") is not None
 #: A text, or a text with its style.
 Part = str | tuple[str, str]
 
@@ -40,15 +43,15 @@ _STATUS_STYLES = {
 def line(*parts: Part, to: TextIO | None = None) -> None:
     """Write one line to stdout (or ``to``)."""
     stream = sys.stdout if to is None else to
-    if stream.isatty():
+    if _is_rich(stream):
         _console(stream).print(_text(*parts), soft_wrap=True)
     else:
-        stream.write("".join(part if isinstance(part, str) else part[0] for part in parts) + "\n")
+        _write("".join(part if isinstance(part, str) else part[0] for part in parts) + "\n", stream)
 
 
 def log_line(before: Sequence[Part], text: str, style: str, *, to: TextIO) -> None:
     """Write a line of a log; the colours that its writer gave it are kept, wherever it goes."""
-    if not to.isatty():
+    if not _is_rich(to):
         line(*before, text, to=to)
         return
     from rich.text import Text  # the marked place for rich, as below
@@ -81,7 +84,7 @@ def say_error(error: errors.HeadraceError) -> None:
 def json_object(value: Any) -> None:
     """Write one JSON object, indented."""
     text = json.dumps(value, ensure_ascii=False, indent=2)
-    if sys.stdout.isatty():
+    if _is_rich(sys.stdout):
         _console(sys.stdout).print_json(text, ensure_ascii=True)
     else:
         sys.stdout.write(text + "\n")
@@ -101,7 +104,7 @@ def table(
     columns: Sequence[str], rows: Sequence[Sequence[Part]], *, cut: Sequence[str] = (), wrap: Sequence[str] = ()
 ) -> None:
     """Write rows below their headings; to fit a terminal the columns named in ``cut`` and ``wrap`` are narrowed so."""
-    if sys.stdout.isatty():
+    if _is_rich(sys.stdout):
         _console(sys.stdout).print(_rich_table(columns, rows, cut, wrap))
         return
     plain = [[cell if isinstance(cell, str) else cell[0] for cell in row] for row in [columns, *rows]]
@@ -122,7 +125,7 @@ def fields(rows: Sequence[tuple[str, Part]]) -> None:
 def paragraph(text: str) -> None:
     """Write text after an empty line, broken between words on a terminal."""
     line()
-    if sys.stdout.isatty():
+    if _is_rich(sys.stdout):
         _console(sys.stdout).print(_text(text))
     else:
         line(text)
@@ -136,19 +139,19 @@ def heading(text: str) -> None:
 
 def code(text: str, language: str) -> None:
     """Write source text, in colour on a terminal."""
-    if sys.stdout.isatty():
+    if _is_rich(sys.stdout):
         # The marked place for rich's highlighter, which is slower to import than the rest of it.
         from rich.syntax import Syntax
 
         _console(sys.stdout).print(Syntax(_CONTROL.sub("�", text), language, theme="ansi_dark", word_wrap=True))
     else:
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        _write(text if text.endswith("\n") else text + "\n", sys.stdout)
 
 
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[[str], None] | None]:
     """Yield what shows on a terminal how something goes on, from its first call; None where nobody watches."""
-    if not sys.stderr.isatty():
+    if not _is_rich(sys.stderr):
         yield None
         return
     shown = _console(sys.stderr).status("")
@@ -166,7 +169,7 @@ def progress() -> Iterator[Callable[[str], None] | None]:
 @contextlib.contextmanager
 def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Yield what is to be told how much of ``total`` is done; a bar shows it on a terminal, and nothing elsewhere."""
-    if not sys.stderr.isatty():
+    if not _is_rich(sys.stderr):
         yield lambda done: None
         return
     from rich.progress import Progress  # the same place
@@ -217,6 +220,14 @@ def span(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02} s"
     return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _is_rich(stream: TextIO) -> bool:
+    return stream.isatty() and _RICH
+
+
+def _write(text: str, stream: TextIO) -> None:
+    stream.write(plain(text) if stream.isatty() else text)
 
 
 @functools.lru_cache(maxsize=4)

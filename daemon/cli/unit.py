@@ -1,4 +1,5 @@
-"""The verb ``unit``: a unit for systemd with which the daemon is a service, hardened as far as flows allow."""
+"""The verb ``unit``: units for systemd. With one the daemon is a service, hardened as far as flows allow; the other is
+the socket beside it, which holds who connects while the daemon is restarted."""
 
 from __future__ import annotations
 
@@ -49,6 +50,7 @@ WatchdogSec=30
 {user}StateDirectory=headrace
 StateDirectoryMode=0700
 ExecStart={command} up
+ExecReload={command} reload
 Restart=on-failure
 RestartSec=5
 RestartPreventExitStatus=2
@@ -58,17 +60,30 @@ TimeoutStopSec=90
 [Install]
 WantedBy={target}
 """
+#: As many may wait as a restart of some seconds brings; more is refused by the kernel.
+_SOCKET = """[Unit]
+Description=Headrace, where it listens
+
+[Socket]
+ListenStream=127.0.0.1:8420
+Backlog=1024
+
+[Install]
+WantedBy=sockets.target
+"""
 
 
 @click.command()
+@click.option("--socket", "for_socket", is_flag=True, help="The socket beside it: nobody is refused during a restart.")
 @click.option("--user", "for_user", is_flag=True, help="For the service manager of one user, who needs no root for it.")
-def unit(*, for_user: bool) -> None:
+def unit(*, for_socket: bool, for_user: bool) -> None:
     """Print the unit with which systemd runs the daemon: of the system, or with --user of the user who asks.
 
     headrace unit > /etc/systemd/system/headrace.service; docs/operation.md goes on from there."""
-    sys.stdout.write(text(_command(), for_user=for_user))
+    sys.stdout.write(_SOCKET if for_socket else text(_command(), for_user=for_user))
     where = "~/.config/systemd/user" if for_user else "/etc/systemd/system"
-    render.say(f"save it as {where}/headrace.service, then: systemctl {'--user ' if for_user else ''}daemon-reload")
+    name = "headrace.socket" if for_socket else "headrace.service"
+    render.say(f"save it as {where}/{name}, then: systemctl {'--user ' if for_user else ''}daemon-reload")
 
 
 def text(command: str, *, for_user: bool = False) -> str:

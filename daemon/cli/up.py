@@ -42,14 +42,18 @@ def up(
         "listen.address": manager.address or listen,
     }
     flags = {key: value for key, value in given.items() if value is not None}
-    configuration = config.load(flags, os.environ, _read_file(file))
+
+    def read() -> config.Configuration:
+        return config.load(flags, os.environ, _read_file(file))
+
+    configuration = read()
     if print_config:
         render.code(configuration.printed(), "toml")
         return 0
     # The marked place for the daemon itself: no other verb pays for importing it.
     from .. import app
 
-    return app.run(configuration, manager, accept_loss=accept_loss)
+    return app.run(configuration, manager, read, accept_loss=accept_loss)
 
 
 def _read_file(named: str | None) -> dict[str, str]:
@@ -59,7 +63,7 @@ def _read_file(named: str | None) -> dict[str, str]:
             return {str(path): path.read_text(encoding="utf-8")}
         except FileNotFoundError:
             if named:
-                raise click.UsageError(f"--config: there is no file {named}") from None
+                raise errors.ConfigurationInvalid(f"--config: there is no file {named}") from None
         except (OSError, UnicodeError) as error:
             raise errors.ConfigurationInvalid(f"{path} cannot be read: {error}") from error
     return {}

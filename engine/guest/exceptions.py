@@ -80,7 +80,7 @@ class ExtraInputError(EngineException):
 
 
 class SchemaValidationError(EngineException):
-    """A value does not satisfy its JSON Schema."""
+    """The inputs of a flow are not as its ``input_schema`` declares; nothing has run."""
 
 
 class TimeoutExceededError(EngineException):

@@ -47,6 +47,7 @@ class Contents:
     sources: set[str] = dataclasses.field(default_factory=set)  # of which something was published
     keys: list[events.KeyCarried] = dataclasses.field(default_factory=list)
     schedules: set[str] = dataclasses.field(default_factory=set)
+    maintenance: bool = False
     unknown: bool = False  # only a newer version can judge some of its lines
 
     def add(self, event: events.AnyEvent, seq: int, at: str, size: int) -> None:
@@ -74,6 +75,8 @@ class Contents:
                 self.locks += size
             case event if isinstance(event, events.ScheduleEvent):
                 self.schedules.add(event.schedule)
+            case event if isinstance(event, events.MaintenanceEvent):
+                self.maintenance = True
             case event if isinstance(event, events.MessageEvent):
                 self.messages[event.message] += size
             case event if isinstance(event, events.ExecutionEvent):

@@ -51,6 +51,7 @@ class Prefix:
     sources: set[str] = dataclasses.field(default_factory=set)
     keys: dict[str, events.KeyCarried] = dataclasses.field(default_factory=dict)
     schedules: set[str] = dataclasses.field(default_factory=set)
+    maintenance: bool = False
 
     def add(self, found: dropping.Contents, alive: set[str]) -> None:
         """Take the next segment in, in which ``alive`` begin."""
@@ -65,6 +66,7 @@ class Prefix:
         self.locks += found.locks
         self.sources |= found.sources
         self.schedules |= found.schedules
+        self.maintenance |= found.maintenance
         for key in found.keys:
             if key.created_at >= self.keys_since:
                 self.keys.setdefault(key.key, key)
@@ -130,11 +132,17 @@ class Carrier:
             yield functools.partial(self._publication, source)
         for schedule in prefix.schedules:
             yield functools.partial(self._schedule, schedule)
+        if prefix.maintenance:
+            yield self._maintenance
         for key in prefix.keys.values():
             yield functools.partial(self._key, key)
 
     def _key(self, key: events.KeyCarried) -> None:
         self._journal.append(key)
+
+    def _maintenance(self) -> None:
+        if (event := self._state.maintenance.carried()) is not None:
+            self._journal.append(event)
 
     def _schedule(self, schedule: str) -> None:
         if (event := self._state.ticks.carried(schedule)) is not None:

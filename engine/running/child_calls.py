@@ -6,6 +6,7 @@ what is published now. What a task gets in place of references to secrets is in 
 
 from __future__ import annotations
 
+import asyncio
 import re
 import textwrap
 from collections.abc import Collection, Mapping
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from .. import errors, events, lifecycle, model, ports, traces, values
+from ..state import inputs as declared_inputs
 from ..state import protection
 from ..workers import protocol
 from . import arguments, calls, contents, failures, flow_run, influence, keeper, live, recorder, terms, views
@@ -21,6 +23,7 @@ from .waiting import ReturnWhen, Verdict, judge
 
 #: Deeper chains of children than this are taken for a flow that calls itself without end.
 DEPTH_MAX = 200
+_ON_LOOP_BYTES = 64 * 1024  # a millisecond's worth of checking
 _CREATE_ONLY, _START = "create", "start"
 _KEY_ALONE = re.compile(r"vault\.secret\(([^():\n]+)\)")
 _PROTECTIONS = ("protect_inputs", "protect_outputs")
@@ -105,6 +108,7 @@ class ChildCalls:
         flow = self._flows.find(name, "" if name in run.saved_flows else run.state.commit)
         if not flow.runnable:
             raise errors.Conflict(f"flow {flow.name!r} has no version that runs: {_why_broken(flow)}")
+        args = _protecting(args, await _declared_secrets(flow, bytes(args.inputs)))
         held = await self._held_inputs(args.inputs, args.init.protect_inputs)
         created = events.ExecutionCreated(
             execution=self._child_id(run, call),
@@ -374,6 +378,19 @@ def _descent(run: flow_run.FlowRun, call: protocol.Call, args: arguments.Child) 
         "protect_outputs": args.init.protect_outputs,
         "traceparent": traces.onward(run.state.traceparent, run.state.id),
     }
+
+
+async def _declared_secrets(flow: model.Flow, given: bytes) -> tuple[str, ...]:
+    """Return which inputs the flow declares secret; raises ``InputsUnfit`` for those that are not as it declares."""
+    schema = flow.metadata.input_schema
+    if len(given) <= _ON_LOOP_BYTES:
+        return declared_inputs.check(schema, given)
+    return await asyncio.to_thread(declared_inputs.check, schema, given)
+
+
+def _protecting(args: arguments.Child, keys: Collection[str]) -> arguments.Child:
+    init = msgspec.structs.replace(args.init, protect_inputs=tuple(dict.fromkeys((*args.init.protect_inputs, *keys))))
+    return msgspec.structs.replace(args, init=init) if keys else args
 
 
 def _with_protections(args: arguments.Child) -> arguments.Child:

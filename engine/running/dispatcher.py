@@ -31,6 +31,7 @@ from . import (
     lanes,
     live,
     locking,
+    maintaining,
     own_calls,
     reception,
     record_calls,
@@ -121,6 +122,7 @@ class Dispatcher:
         journal, contents = ledger.journal, ledger.contents
         self.keeper = keeper.Keeper(state.store, journal, contents, outside.flows, clock=clock, new_id=new_id)
         self.asking = asking.Asking(state.messages, journal, contents, new_id)
+        self.maintaining = maintaining.Maintaining(state.maintenance, journal, self.admit)
         self.locking = locking.Locking(state.locks, journal, contents, self._waits_for)
         self._waits = waits.Waits(ledger, self.load, self.asking, self.locking, clock)
         self._children = child_calls.ChildCalls(ledger, self, outside.flows, outside.tasks, self.keeper, clock)
@@ -145,6 +147,14 @@ class Dispatcher:
             waiting_max=max(WAITING_PROCESSES_MIN, 2 * options.max_running),
             system={"workspace": options.workspace, "environment": options.environment or options.workspace},
         )
+
+    def adjust(self, *, max_running: int, cancel_grace_s: float, hibernate_after_s: float) -> None:
+        """Run executions so from now on. Nobody who runs has to leave."""
+        around = self._around
+        around.cancel_grace_s, around.hibernate_after_s = cancel_grace_s, hibernate_after_s
+        around.waiting_max = max(WAITING_PROCESSES_MIN, 2 * max_running)
+        around.processes.idle_max = max_running
+        self._flow_slots.resize(max_running)
 
     def _calls(self, outside: Outside) -> calls.Calls:
         """Bring together who answers what."""
@@ -237,6 +247,11 @@ class Dispatcher:
         return [*filter(None, ("the daemon is stopping" if self._stopping else "", journal.stalled, journal.scarce))]
 
     @property
+    def running(self) -> int:
+        """How many flows run now."""
+        return self._flow_slots.held
+
+    @property
     def unfinished(self) -> int:
         """How many executions have not ended."""
         return len(self.ledger)
@@ -255,7 +270,7 @@ class Dispatcher:
         """
         if self._refusing:
             raise errors.NotAccepting("the daemon is stopping")
-        if len(self._flow_queue) + self.lanes.waiting >= QUEUE_MAX:
+        if len(self._flow_queue) + self.lanes.waiting + self.maintaining.waiting >= QUEUE_MAX:
             raise errors.NotAccepting(f"{QUEUE_MAX:,} executions are waiting already")
         return await self._reception.take(request)
 
@@ -367,6 +382,8 @@ class Dispatcher:
     def _admit_flows(self) -> None:
         while (self._woken or self._flow_queue) and self._flow_slots.free and not self._stopping:
             subject = self._woken.popleft() if self._woken else self._flow_queue.popleft()
+            if self.maintaining.holds(subject):
+                continue
             if subject.supervision is None and subject.state.status in (Status.QUEUED, Status.WAITING):
                 self.resting.get_up(subject)
                 self._supervise(subject, flow_run.FlowRun(subject, self._around), self._flow_slots)

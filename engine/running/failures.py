@@ -47,6 +47,8 @@ def flow_side(error: errors.HeadraceError) -> str:
     match error:
         case errors.InputRefused():
             return error.kind
+        case errors.InputsUnfit():
+            return "SchemaValidationError"
         case errors.NotFound():
             return "ResourceNotFoundError"
         case errors.NotAllowed():

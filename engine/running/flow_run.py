@@ -33,9 +33,9 @@ HIBERNATED_BYTES_MAX = 16 * 1024 * 1024
 AnswerCall = Callable[["FlowRun", protocol.Call], Awaitable[bytes]]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Surroundings:
-    """What every supervision needs."""
+    """What every supervision needs. Changed by ``Dispatcher.adjust`` alone."""
 
     ledger: live.Ledger
     flows: ports.Flows

@@ -1,12 +1,13 @@
-"""What flows keep and share, all of it, folded from the journal: records, locks, messages, how far schedules are."""
+"""What flows keep and share, all of it, folded from the journal: records, locks, messages, how far schedules are, and
+whether there is maintenance."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import assert_never
 
-from .. import events, scheduled
-from ..state import locks, messages, store, ticks
+from .. import events, scheduled, upkeep
+from ..state import locks, maintenance, messages, store, ticks
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -17,6 +18,7 @@ class Kept:
     locks: locks.Locks = dataclasses.field(default_factory=locks.Locks)
     messages: messages.Messages = dataclasses.field(default_factory=messages.Messages)
     ticks: ticks.Ticks = dataclasses.field(default_factory=ticks.Ticks)
+    maintenance: maintenance.Maintenance = dataclasses.field(default_factory=maintenance.Maintenance)
 
     def apply(self, event: events.StateEvent, at: str) -> None:
         """Change the state as ``event`` says."""
@@ -40,5 +42,7 @@ class Kept:
                 | scheduled.ScheduleLate()
             ):
                 self.ticks.apply(event)
+            case upkeep.MaintenanceBegun() | upkeep.MaintenanceEnded():
+                self.maintenance.apply(event, at)
             case _:
                 assert_never(event)

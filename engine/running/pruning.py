@@ -77,7 +77,7 @@ class Pruner:
         self._sweeper = sweeper
         self._flows = flows
         self._clock = clock
-        self._keep_s = keep_s
+        self.keep_s = keep_s
         self._turn = asyncio.Lock()
 
     async def run(self, interval_s: float = INTERVAL_S, first_s: float = _FIRST_S) -> None:
@@ -101,7 +101,7 @@ class Pruner:
         if self._journal.stalled:
             raise errors.NotAccepting(f"the journal takes nothing now: {self._journal.stalled}", hint="free some space")
         async with self._turn:
-            terms = self._terms(self._keep_s if keep_s is None else keep_s)
+            terms = self._terms(self.keep_s if keep_s is None else keep_s)
             if dry_run:
                 return await self._foreseen(terms)
             if at_once and await self._archive.expired(terms, 1):

@@ -31,6 +31,11 @@ class Slots:
         """How many slots are taken."""
         return len(self._holders)
 
+    def resize(self, limit: int) -> None:
+        """Have so many from now on. If more have one, nobody has to leave; the next enters when there is room again."""
+        self.limit = limit
+        self._fill()
+
     def enter(self, execution: str) -> None:
         """Take a slot that is ``free``."""
         assert self.free
@@ -53,6 +58,9 @@ class Slots:
     def leave(self, execution: str) -> None:
         """Give the slot up; harmless if none is held."""
         self._holders.discard(execution)
+        self._fill()
+
+    def _fill(self) -> None:
         while self._returning and len(self._holders) < self.limit:
             returning, place = self._returning.popleft()
             if not place.done():

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from .. import events, scheduled
+from .. import events, scheduled, upkeep
 
 MARKER = "[masked]"
 #: A shorter secret would be found by chance inside of other words: it counts only as a whole string or line.
@@ -91,6 +91,8 @@ _ENGINE_WORDS_OF: Mapping[type[msgspec.Struct], frozenset[str]] = {
     events.ExecutionsPruned: frozenset({"executions"}),
     events.SegmentsDropped: frozenset(events.SegmentsDropped.__struct_fields__),
     events.CommitPublished: frozenset({"carried"}),
+    upkeep.MaintenanceBegun: frozenset({"by", "since"}),
+    upkeep.MaintenanceEnded: frozenset({"by"}),
 }
 #: Fields, or objects of them, that name files. The keys of such an object are those of the one it belongs to.
 _OF_FILES = ("_sealed", "_blob", "_blobs")

@@ -42,7 +42,7 @@ class Processes:
     ) -> None:
         self.failed: asyncio.Future[errors.HeadraceError] = asyncio.get_running_loop().create_future()
         self._clock = clock
-        self._idle_max = idle_max
+        self.idle_max = idle_max
         self._idle_s = idle_s
         self._limits = limits or {}
         self._numbers = itertools.count(1)
@@ -97,7 +97,7 @@ class Processes:
         process.listen(None)
         process.idle_since = self._clock.monotonic()
         self._idle.setdefault((kind, process.python), deque()).append(process)
-        if sum(map(len, self._idle.values())) > self._idle_max:
+        if sum(map(len, self._idle.values())) > self.idle_max:
             oldest = min(self._idle, key=lambda k: self._idle[k][0].idle_since)
             self._dismiss_first(oldest)
 

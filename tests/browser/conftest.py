@@ -36,6 +36,8 @@ FLOWS = {
     "    rows = [{'row': n, 'of': {'pool': 'p', 'n': n}} for n in range(250)]\n"
     "    this.set_output(rows=rows, file=['z' * 50] * 20_000, pin='4711')\n",
     "guards": "def handler(system, this):\n    this.flow('large', protect_outputs=['pin'])\n",
+    "floods": "def handler(system, this):\n    this.log('before')\n    this.message('Go on?', message='Much comes.')\n"
+    "    for n in range(3000):\n        print(f'line {n}')\n",
     "waits": "def handler(system, this):\n    this.sleep(3600)\n",
     "fails": "def handler(system, this):\n    numbers = []\n    return numbers[3]\n",
     "broken": "def handler(system, this):\n    return (\n",

@@ -1,4 +1,5 @@
-"""Every page in light and dark, wide and narrow, as pictures in ``screenshots/``, to be looked at."""
+"""Every page in light and dark, wide and narrow, as pictures in ``screenshots/``, to be looked at; with ``--readme``,
+those of the README instead, in ``docs/pictures/``."""
 
 from __future__ import annotations
 
@@ -13,6 +14,9 @@ from tests.support import chromium
 from tests.support.daemons import Daemon
 
 ROOT = Path(__file__).resolve().parents[2]
+#: The pictures of the README, and in which scheme each is taken.
+PICTURES = {"overview": "light", "edit": "light", "execution": "dark"}
+PICTURE_SIZE = {"width": 1180, "height": 760}
 LOOKS = [(scheme, width) for scheme in ("light", "dark") for width in (1440, 390)]
 
 
@@ -97,17 +101,17 @@ def flows_in(folder: Path) -> Path:
 
 def main(wanted: list[str]) -> None:
     """Take the pictures of the pages named, of all if none is."""
-    target = ROOT / "screenshots"
-    target.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as home, chromium.browser() as browser:
         daemon = Daemon(Path(home) / "s", flows_in(Path(home) / "flows"))
         try:
-            _picture(browser, daemon.start(), wanted, target)
+            (_renew if wanted == ["--readme"] else _picture)(browser, daemon.start(), wanted)
         finally:
             daemon.kill()
 
 
-def _picture(browser: chromium.Browser, daemon: Daemon, wanted: list[str], target: Path) -> None:
+def _picture(browser: chromium.Browser, daemon: Daemon, wanted: list[str]) -> None:
+    target = ROOT / "screenshots"
+    target.mkdir(exist_ok=True)
     pages = {name: path for name, path in populate(daemon).items() if not wanted or name in wanted}
     for scheme, width in LOOKS:
         looks = {"color_scheme": scheme, "viewport": {"width": width, "height": 900}}
@@ -118,6 +122,26 @@ def _picture(browser: chromium.Browser, daemon: Daemon, wanted: list[str], targe
             tab.page.screenshot(path=target / f"{name}-{scheme}-{width}.png", full_page=True)
         for complaint in tab.wrong:
             sys.stderr.write(complaint + "\n")
+        tab.page.get_by_role("button", name="Log out").click()
+        tab.page.screenshot(path=target / f"login-{scheme}-{width}.png", full_page=True)
+        tab.close()
+
+
+def _renew(browser: chromium.Browser, daemon: Daemon, _: list[str]) -> None:
+    """Take the pictures of the README: what a screen shows, without scrolling."""
+    pages = populate(daemon)
+    for name, scheme in PICTURES.items():
+        tab = chromium.Tab(browser, daemon.url, daemon.token(), color_scheme=scheme, viewport=PICTURE_SIZE)
+        tab.page.goto(pages[name])
+        if name == "edit":  # something is wrong with it, and the margin says what
+            tab.page.locator(".cm-line", has_text="wait_for").click()
+            tab.page.keyboard.press("End")
+            tab.page.keyboard.press("Backspace")
+            tab.page.keyboard.press("Home")
+            tab.page.keyboard.press("Home")  # the first goes to the indentation
+            tab.page.locator(".cm-lint-marker-error").hover()
+            tab.page.locator(".cm-tooltip-lint").wait_for()
+        tab.page.screenshot(path=ROOT / "docs/pictures" / f"{name}.png")
         tab.close()
 
 

@@ -147,6 +147,17 @@ def test_what_was_pruned_looks_as_shown(ask):
     assert ask("POST", "/api/v1/records/prune", {"keep_s": 0})[0] == 400
 
 
+def test_the_daemon_and_its_reload_look_as_shown(ask):
+    status, done, _ = ask("POST", "/api/v1/reload")
+    assert (status, list(done)) == (200, list(EXAMPLES["reload"]))
+    status, told, _ = ask("PUT", "/api/v1/maintenance", {"reason": "a new disk"})
+    shown = EXAMPLES["status"]
+    assert (status, list(told)) == (200, list(shown))
+    assert list(told["maintenance"]) == list(shown["maintenance"]) and list(told["log"]) == list(shown["log"])
+    assert told["notices"][0].partition(" (")[0] == shown["notices"][0].partition(" (")[0]
+    assert ask("DELETE", "/api/v1/maintenance")[1]["maintenance"] is None
+
+
 def test_titles_and_statuses_of_errors_are_those_of_the_code():
     rows = set(re.findall(r"^\| (\d{3}) \| ([\w ]+) \|", DOCUMENT, re.MULTILINE))
     kinds = (

@@ -213,3 +213,5 @@ def test_every_figure_is_listed_and_no_other(daemon):
 def test_the_unit_is_what_headrace_prints():
     shown = re.search(r"^```ini\n(\[Unit\].*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)[1]
     assert shown == unit.text("/opt/headrace/.venv/bin/headrace")
+    command = [sys.executable, "-m", "headrace", "unit", "--socket"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout in DOCUMENT

@@ -23,10 +23,23 @@ def handler(system, this, inputs):
     return inputs
 """
 
+CALLS_IT = """
+import flow_api
+def handler(system, this, inputs):
+    if 'wrong' not in inputs:
+        return this.flow('declared', inputs).get('output_value')
+    try:
+        this.flow('declared', inputs['wrong'], run=False)
+    except flow_api.SchemaValidationError as error:
+        mine = {'field': 'parent_execution_id', 'op': 'eq', 'value': this.get('id')}
+        return {'told': repr(error), 'children': len(list(system.executions(filter=mine)))}
+"""
+
 
 @pytest.fixture(scope="module")
 def daemon(workshop):
     workshop.flow("declared", DECLARED)
+    workshop.flow("calls it", CALLS_IT)
     return workshop.daemon
 
 
@@ -86,3 +99,17 @@ def test_a_commit_that_is_kept_can_be_run(daemon, browser, workshop):
     assert f'value="{before}"' in browser.get("/flows/declared")
     browser.get(action, fields | {"volume": "v1", "run:ref": before})
     assert daemon.client.execution(latest(daemon)["id"], 20)["output_value"]["volume"] == "v1"
+
+
+def test_a_flow_that_calls_it_with_what_does_not_fit_meets_an_exception_before_there_is_a_child(daemon):
+    told = daemon.run("calls it", wrong={"gigabytes": 0})["output_value"]
+    assert told["told"].startswith("SchemaValidationError(\"the inputs do not fit: 'volume' is missing; 'gigabytes'")
+    assert told["children"] == 0
+
+
+def test_what_a_flow_declares_secret_is_masked_when_a_flow_calls_it_too(daemon):
+    caller = daemon.run("calls it", volume="v1", pin="sesame 4711")
+    assert caller["status"] == "ENDED_SUCCESS"
+    (child,) = daemon.client.executions(parent=caller["id"])["items"]
+    shown = daemon.client.execution(child["id"])["input_value"]
+    assert shown["volume"] == "v1" and "4711" not in json.dumps(shown)

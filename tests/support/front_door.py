@@ -9,7 +9,18 @@ import json
 import types
 from typing import Any, NamedTuple
 
-from headrace.daemon import app, config, entrance, front, metrics, openapi, routes, written
+from headrace.daemon import (
+    app,
+    config,
+    entrance,
+    front,
+    metrics,
+    openapi,
+    reloading,
+    routes,
+    service_manager,
+    written,
+)
 from tests.support.clocks import Clock
 
 _ADDRESSES = (f"127.{a}.{b}.{c}" for a in range(1, 255) for b in range(255) for c in range(1, 255))
@@ -57,7 +68,7 @@ def ask(
 
 def table(tmp_path: Any) -> list[routes.Route]:
     """Every route of a daemon, as one would serve it; the handlers are of no use."""
-    nothing: Any = types.SimpleNamespace(notices=None, keeper=None, locking=None, asking=None)
+    nothing: Any = types.SimpleNamespace(notices=None, keeper=None, locking=None, asking=None, maintaining=None)
     parts: Any = types.SimpleNamespace(
         work=nothing,
         synchroniser=types.SimpleNamespace(flows=None, authoring=None),
@@ -68,6 +79,7 @@ def table(tmp_path: Any) -> list[routes.Route]:
         figures=metrics.Metrics(),
     )
     settings = config.load({"source.url": "/flows"}, {}, {})
+    turn = reloading.Reloading(settings, lambda: settings, service_manager.ServiceManager({}))
     door = entrance.Entrance(
         tmp_path,
         nothing,
@@ -76,7 +88,7 @@ def table(tmp_path: Any) -> list[routes.Route]:
         metrics.Metrics(),
         nothing,
     )
-    return openapi.described([*app._front(settings, parts, nothing, nothing, nothing), *door.table()])
+    return openapi.described([*app._front(turn, parts, nothing, nothing, nothing), *door.table()])
 
 
 def counter() -> itertools.count[int]:

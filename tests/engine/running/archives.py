@@ -18,8 +18,8 @@ from typing import Any
 import msgspec
 import structlog
 
-from headrace.daemon import app
-from headrace.engine import events, model
+from headrace.daemon import unfinished
+from headrace.engine import events, model, upkeep
 from headrace.engine.records import blobs, index, journal, recovery, sweeping
 from headrace.engine.running import carrying, contents, live, pruning
 from headrace.engine.state import masks, sealed
@@ -57,7 +57,7 @@ class Archive:
         self.clock = clock
         self.keep_s = keep_s
         self.grace_s = grace_s
-        self.found = app.Unfinished()
+        self.found = unfinished.Unfinished()
         self.flows = manifests.Published(directory / "snapshots")
         self.told: list[events.Recorded] = []
 
@@ -152,6 +152,8 @@ class History:
             self.count += 1
             self.archive.clock.now += self.pick.choice([0.1, 1, 20])
             await self.pick.choice(ways)()
+            if self.count % 60 == 20:  # not drawn: histories of a seed stay what they are otherwise
+                self.maintenance()
         await self.archive.journal.durable()
 
     async def setting(self) -> None:
@@ -197,6 +199,10 @@ class History:
         source = self.pick.choice(["here", "there"])
         self.archive.journal.append(events.CommitPublished(source=source, commit=f"c{self.count}"))
 
+    def maintenance(self) -> None:
+        begun = upkeep.MaintenanceBegun(reason=f"r{self.count}", by="me")
+        self.archive.say(upkeep.MaintenanceEnded(by="me") if self.count % 120 == 20 else begun)
+
     async def execution(self) -> None:
         archive = self.archive
         running = [one.state.id for one in archive.ledger]
@@ -226,17 +232,18 @@ def original(told: list[events.Recorded]) -> list[events.Recorded]:
         for one in told
         if not isinstance(one.event, carried)
         and not (isinstance(one.event, events.CommitPublished) and one.event.carried)
+        and not (isinstance(one.event, upkeep.MaintenanceBegun) and one.event.since)
     ]
 
 
-def folded(lines: list[events.Recorded]) -> app.Unfinished:
-    found = app.Unfinished()
+def folded(lines: list[events.Recorded]) -> unfinished.Unfinished:
+    found = unfinished.Unfinished()
     for line in lines:
         found.visit(line)
     return found
 
 
-def seen(found: app.Unfinished) -> dict[str, Any]:
+def seen(found: unfinished.Unfinished) -> dict[str, Any]:
     """Everything that a fold knows, in a form that can be compared."""
     store, locks, messages = found.kept.store, found.kept.locks, found.kept.messages
     return {
@@ -249,6 +256,7 @@ def seen(found: app.Unfinished) -> dict[str, Any]:
         "messages": messages.all(),
         "pending": messages.all(pending=True),
         "bound": {one.execution: messages.bound_to(one.execution) for one in messages.all()},
+        "maintenance": vars(found.kept.maintenance),
         "published": {s: msgspec.structs.replace(e, carried=False) for s, e in found.published.items()},
         "executions": {id_: shown(state) for id_, state in found.executions.items()},
     }

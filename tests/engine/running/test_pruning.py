@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from headrace.daemon import stream
-from headrace.engine import errors, events, model
+from headrace.engine import errors, events, model, upkeep
 from headrace.engine.records import recovery
 from headrace.engine.running import carrying
 from tests.engine.running import archives
@@ -25,8 +25,8 @@ def size(directory: Path) -> int:
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
-def found(directory: Path) -> archives.app.Unfinished:
-    fold = archives.app.Unfinished()
+def found(directory: Path) -> archives.unfinished.Unfinished:
+    fold = archives.unfinished.Unfinished()
     recovery.recover(directory / "records", fold.visit)
     return fold
 
@@ -423,3 +423,19 @@ async def check(archive: archives.Archive, told: list[events.Recorded]) -> None:
                     archive.sealed.get(value.id)
                 elif isinstance(value, events.Blob):
                     archive.blobs.get(value)
+
+
+async def test_maintenance_outlives_the_segment_it_was_begun_in(tmp_path):
+    async with archives.opened(tmp_path) as archive:
+        archive.say(upkeep.MaintenanceBegun(reason="a new disk", by="Ada"))
+        since = archive.state.maintenance.since
+        for number in range(100):
+            await archive.run(f"e{number}")
+        archive.clock.now += archives.KEEP_S + 1
+        await archive.run("young")
+        assert (await archive.pruner.prune()).segments > 3
+    now = found(tmp_path).kept.maintenance
+    assert (now.since, now.reason, now.by) == (since, "a new disk", "Ada")
+    async with archives.opened(tmp_path) as archive:
+        archive.say(upkeep.MaintenanceEnded(by="Ada"))
+    assert str(found(tmp_path).kept.maintenance) == ""

@@ -23,7 +23,7 @@ CALLS = ("write", "fdatasync", "fsync", "rename", "fchmod", "unlink", "ftruncate
 STRIDE = int(os.environ.get("HEADRACE_FAULT_STRIDE", "10"))
 #: Another part of them each time.
 FIRST = os.getpid() % STRIDE
-LASTING = ("records", "ids", "locks", "owned", "published", "executions", "pending", "bound")
+LASTING = ("maintenance", "records", "ids", "locks", "owned", "published", "executions", "pending", "bound")
 
 
 async def lived(directory: Path) -> None:

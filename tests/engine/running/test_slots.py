@@ -59,3 +59,25 @@ def test_whatever_happens_there_are_never_more_than_the_limit_and_none_is_lost(s
         assert slots.held == 0 and slots.free
 
     asyncio.run(walk())
+
+
+def test_more_slots_let_in_who_waits_and_fewer_send_nobody_away():
+    async def walk():
+        rooms = []
+        slots = Slots(1, lambda: rooms.append(slots.held))
+        slots.enter("a")
+        back = asyncio.create_task(slots.come_back("b"), name="b")
+        await asyncio.sleep(0)
+        slots.resize(3)
+        await back
+        assert (slots.held, rooms) == (2, [2]), "who comes back goes first, then newcomers are told"
+        slots.enter("c")
+        slots.resize(1)
+        assert slots.held == 3 and not slots.free
+        slots.leave("a")
+        slots.leave("b")
+        assert not slots.free
+        slots.leave("c")
+        assert slots.free
+
+    asyncio.run(walk())

@@ -3,11 +3,9 @@ import { offerCopies } from "./copy.js";
 import { unfoldOnDemand } from "./folding.js";
 import { listenForKeys } from "./keyboard.js";
 import { keepLive } from "./live.js";
-import { enhanceLogs } from "./log.js";
 
 listenForKeys();
 keepLive();
-for (const log of document.querySelectorAll("[data-log]")) enhanceLogs(log);
 offerCopies();
 document.querySelector("nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" }); // a narrow row scrolls
 unfoldOnDemand();

@@ -34,10 +34,11 @@ export function edit(area) {
     extensions: [
       basicSetup,
       syntaxHighlighting(colours),
-      keymap.of([indentWithTab, { key: "Mod-s", run: () => (form.elements.message ?? form.querySelector("button")).focus() ?? true }]),
+      // A form is walked through with Tab; where it indents, Escape and then Tab leaves (CodeMirror's own way out).
+      keymap.of([...(area.dataset.editor === "python" ? [indentWithTab] : []), { key: "Mod-s", run: () => (form.elements.message ?? form.querySelector("button")).focus() ?? true }]),
       ...(languages[area.dataset.editor]?.(area) ?? []),
       ...(area.dataset.lint ? [lintGutter(), linter((at) => lint(area, at), { delay: 400 })] : []),
-      EditorView.contentAttributes.of({ "aria-label": area.getAttribute("aria-label") ?? "Editor" }),
+      EditorView.contentAttributes.of({ "aria-label": area.getAttribute("aria-label") ?? "Editor", tabindex: "0" }),
       EditorView.updateListener.of((update) => {
         if (update.docChanged) area.value = update.state.doc.toString();
       }),

@@ -1,8 +1,12 @@
 // Keeps a page up to date: when the daemon says that something changed, the page is fetched again and the parts of it
 // that differ are exchanged. Nothing moves under a pointer or a caret, and nothing happens in a hidden tab.
+import { enhanceLogs } from "./log.js";
+import { follow } from "./stream.js";
+
 const PAUSE_MS = 700;
 
 export function keepLive() {
+  const logs = [...document.querySelectorAll("[data-log]")].map(enhanceLogs);
   const source = document.body.dataset.live;
   if (!source) return;
   let wanted = false;
@@ -17,10 +21,7 @@ export function keepLive() {
     fetching = true;
     try {
       const answer = await fetch(location.href, { headers: { Accept: "text/html" }, credentials: "same-origin" });
-      if (answer.redirected || !answer.ok) {
-        stream.close();
-        return;
-      }
+      if (answer.redirected || !answer.ok) return end();
       exchange(new DOMParser().parseFromString(await answer.text(), "text/html"));
     } catch {
       wanted = true; // the daemon is away; its stream comes back, and with it another change
@@ -43,11 +44,12 @@ export function keepLive() {
       if (focused) part.querySelector(`[href="${CSS.escape(focused)}"]`)?.focus();
     }
     document.title = fresh.title;
-    if (!fresh.body.dataset.live) stream.close();
   }
 
-  const stream = new EventSource(source);
-  stream.addEventListener("changed", refresh);
-  document.addEventListener("visibilitychange", () => wanted && !document.hidden && refresh());
-  addEventListener("pagehide", () => stream.close());
+  const end = follow(source, {
+    changed: refresh,
+    end: refresh,
+    line: (event) => logs.forEach((append) => append(JSON.parse(event.data))),
+  });
+  document.addEventListener("visibilitychange", () => wanted && refresh());
 }

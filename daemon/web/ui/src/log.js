@@ -1,13 +1,16 @@
-// A log: followed while it grows, searched, filtered by level. Lines come from the daemon as finished rows.
+// A log: searched, filtered by level, followed while it grows. Lines come from the daemon as finished rows.
 const LEVELS = ["debug", "info", "warning", "error", "critical"];
-const ROWS_MAX = 5000; // in the page; the whole log is a link away
+const ROWS_MAX = 2000; // in the page; the whole log is a link away
+const PAUSE_MS = 100; // rows that come faster are put in together: each time, the whole table is laid out anew
 
 export function enhanceLogs(log) {
   const rows = log.querySelector("tbody");
   const tools = log.querySelector("[data-tools]");
   const box = log.querySelector(".log");
   const [search, level, follow] = ["search", "level", "follow"].map((name) => tools.querySelector(`[data-${name}]`));
-  tools.hidden = !log.dataset.log && rows.childElementCount < 8;
+  const grows = document.body.dataset.live !== undefined;
+  tools.hidden = !grows && rows.childElementCount < 8;
+  follow.closest("p").hidden = !grows;
 
   function sift(row) {
     const text = search.value.toLowerCase();
@@ -26,21 +29,18 @@ export function enhanceLogs(log) {
   });
   toEnd();
 
-  if (!log.dataset.log) return;
   let fresh = [];
-  const stream = new EventSource(log.dataset.log);
-  stream.addEventListener("line", (event) => {
-    fresh.push(JSON.parse(event.data));
-    if (fresh.length === 1) requestAnimationFrame(append);
-  });
-  stream.addEventListener("end", () => stream.close());
-  addEventListener("pagehide", () => stream.close());
+  return function append(row) {
+    fresh.push(row);
+    if (fresh.length === 1) setTimeout(put, PAUSE_MS);
+  };
 
-  function append() {
-    const count = rows.childElementCount;
-    rows.insertAdjacentHTML("beforeend", fresh.join(""));
+  function put() {
+    const holder = document.createElement("tbody");
+    holder.innerHTML = fresh.slice(-ROWS_MAX).join("");
     fresh = [];
-    [...rows.children].slice(count).forEach(sift);
+    [...holder.children].forEach(sift);
+    rows.append(...holder.children);
     while (rows.childElementCount > ROWS_MAX) rows.firstElementChild.remove();
     log.classList.remove("nothing");
     toEnd();
