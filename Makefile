@@ -11,7 +11,7 @@ TEST_PACKAGES := git:git jq:jq strace:strace /usr/sbin/mkfs.ext4:e2fsprogs opens
 	/usr/sbin/mosquitto:mosquitto /usr/sbin/snmpd:snmpd /usr/sbin/rabbitmq-server:rabbitmq-server prometheus:prometheus \
 	ansible-playbook:ansible-core smbd:samba podman:podman runc:runc busybox:busybox-static
 .DEFAULT_GOAL := help
-.PHONY: help install run test faults check bench ui screenshots pictures wheel deb test-deb image lock sbom audit release clean \
+.PHONY: help install run test faults soak check bench ui screenshots pictures wheel deb test-deb image lock sbom audit release clean \
 	system-packages venv-package
 
 help:  ## what there is
@@ -39,13 +39,17 @@ faults: install system-packages  ## records under power cuts, full disks, damage
 	HEADRACE_CUTS=30 HEADRACE_KILLS=100 HEADRACE_STEPS=100 $(BIN)/pytest --quiet -s tests/e2e/test_power_cut.py \
 	  tests/e2e/test_kill.py tests/e2e/test_kill_state.py tests/e2e/test_clock_steps.py
 	HEADRACE_PATHS=5000 HEADRACE_GUESSES=10000 HEADRACE_FLIPS=12500 HEADRACE_FUZZ=100 HEADRACE_MUTATIONS=50000 \
-	  HEADRACE_TIMINGS=20000 HEADRACE_BURST=5000 HEADRACE_SLOW=100 HEADRACE_KILLS=100 \
+	  HEADRACE_TIMINGS=20000 HEADRACE_RESTARTS=10 HEADRACE_BURST=5000 HEADRACE_SLOW=100 HEADRACE_KILLS=100 \
 	  $(BIN)/pytest --quiet --timeout 900 tests/daemon/test_signatures.py tests/e2e/test_access.py \
-	  tests/e2e/test_openapi.py tests/e2e/test_mangled_requests.py tests/e2e/test_burst.py tests/sync/test_environments.py
+	  tests/e2e/test_openapi.py tests/e2e/test_mangled_requests.py tests/e2e/test_burst.py tests/e2e/test_service_manager.py \
+	  tests/sync/test_environments.py
 	HEADRACE_REPLAYS=700 HEADRACE_KILLS=40 $(BIN)/pytest --quiet --timeout 900 tests/e2e/test_changed_flows.py \
 	  tests/e2e/test_durable.py
 	HEADRACE_REPOSITORIES=1000 HEADRACE_ARGUMENTS=5000 \
 	  $(BIN)/pytest --quiet --timeout 3600 tests/sync/test_corpus.py tests/sync/test_arguments.py
+
+soak: install system-packages  ## two hours of everything with a fault each minute; MINUTES=10 for less; into soak/
+	mkdir soak && $(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),120) --directory soak
 
 check: install  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

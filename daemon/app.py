@@ -173,6 +173,11 @@ class Parts:
     schedules: schedules.Schedules
     remote: cluster.Cluster | None
 
+    async def aclose(self) -> None:
+        """Let go of the connections that tasks keep."""
+        await self.tasks.aclose()
+        await self.vaults.aclose()
+
 
 def _assemble(
     settings: config.Configuration,
@@ -322,14 +327,13 @@ async def serve(
         manager.stopping("lets what runs come to its end")
         parts.hub.close()
         ticking.cancel()
-        await work.stop(turn.settings.run_stop_grace_s)
+        await work.stop(turn.settings.run_stop_grace_s, refuse=not http.hand_over())
         await http.stop()
         keeping.pop(0).cancel()
         await door.close()
         for chore in (*keeping, *chores):
             chore.cancel()
-        await parts.tasks.aclose()
-        await parts.vaults.aclose()
+        await parts.aclose()
         watch_pool.cancel()
         await pool.stop()
         lines.append(events.DaemonStopped(reason="asked to stop"))

@@ -104,6 +104,11 @@ class Door:
             self._headless.pop(connection, None)
 
     @property
+    def headless(self) -> int:
+        """How many of them have yet to say what they want."""
+        return len(self._headless)
+
+    @property
     def open(self) -> int:
         """How many connections there are over TCP."""
         return self._open

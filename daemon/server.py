@@ -22,6 +22,8 @@ from . import certificate, connections, routes, written
 _SOCKET_PATH_MAX = 100
 _HANDSHAKE_S = 10.0
 _SHUTDOWN_S = 5.0
+#: A head that was sent is here by then.
+_HEADS_LOOKS, _HEADS_LOOK_S = 100, 0.01
 #: Connections that wait to be accepted; a burst of deliveries is more than the default of 128.
 _BACKLOG = 1024
 #: What connections leave of the descriptors that a process may have, for journal, flows and tasks.
@@ -39,6 +41,8 @@ class Server:
         self._runner = web.AppRunner(application, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)
         self._patience = patience
         self._listening: list[asyncio.Server] = []
+        self._given: list[asyncio.Server] = []
+        self._door: connections.Door | None = None
         self._socket: Path | None = None
         self._certificate: certificate.Certificate | None = None
 
@@ -53,6 +57,7 @@ class Server:
         await self._runner.setup()
         assert self._runner.server is not None
         door = connections.Door(self._runner.server, _within_descriptors(self._patience))
+        self._door = door
         create = functools.partial(
             asyncio.get_running_loop().create_server,
             door,
@@ -62,7 +67,8 @@ class Server:
         )
         try:
             for one in given:
-                self._listening.append(await create(sock=one))
+                self._given.append(await create(sock=one))
+            self._listening += self._given
             if not given:
                 self._listening.append(await create(address.host, address.port))
         except OSError as error:
@@ -88,6 +94,14 @@ class Server:
             os.umask(mask)
         self._socket = local
 
+    def hand_over(self) -> bool:
+        """Leave whoever connects from now on to the next daemon, where sockets were given; returns whether they were.
+
+        They wait in the socket, which stays open where it came from. Those who are connected already are served on."""
+        for listening in self._given:
+            listening.close()
+        return bool(self._given)
+
     def renewed(self, _settings: object = None) -> Callable[[], None]:
         """Read the certificate again and return what makes it count; raises ``ConfigurationInvalid``."""
         return self._certificate.renewed() if self._certificate else lambda: None
@@ -96,6 +110,11 @@ class Server:
         """Close the listeners, and what is still connected when its requests are answered or the time is over."""
         for listening in self._listening:
             listening.close()
+        # Who got in just before it was the next daemon's turn was perhaps not heard yet.
+        for _ in range(_HEADS_LOOKS if self._given else 0):
+            if self._door is None or not self._door.headless:
+                break
+            await asyncio.sleep(_HEADS_LOOK_S)
         await self._runner.cleanup()
         if self._socket is not None:
             _remove(self._socket)

@@ -50,6 +50,8 @@ _VERBS = {
     "locks": "locks",
     "workers": "workers",
     "records": "history",
+    "backup": "backup",
+    "restore": "backup",
     "replay": "replay",
     "check": "check",
     "test": "test",

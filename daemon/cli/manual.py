@@ -19,8 +19,8 @@ from ...engine import events
 from ...engine.records import recovery, salvage
 from ...engine.running import pruning
 from ...sync import versions
-from .. import audit, shapes
-from . import doctor, main
+from .. import audit, backup, restoration, shapes
+from . import main, symptoms
 
 Items = shapes.Items
 
@@ -124,6 +124,8 @@ OUTPUTS: Mapping[str, tuple[Any, ...]] = {
     "workers": (shapes.Workers,),
     "locks": (Items[shapes.Lock],),
     "locks list": (Items[shapes.Lock],),
+    "backup": (backup.Taken,),
+    "restore": (restoration.Restored,),
     "records prune": (pruning.Pruned,),
     "records salvage": (salvage.Salvaged,),
     "records verify": (recovery.Report,),
@@ -137,7 +139,7 @@ OUTPUTS: Mapping[str, tuple[Any, ...]] = {
     "reload": (shapes.Reload,),
     "log-level": (shapes.LogLevel,),
     "maintenance": (shapes.Service,),
-    "doctor": (Items[doctor.Finding],),
+    "doctor": (Items[symptoms.Finding],),
     "version": (About,),
 }
 

@@ -107,6 +107,19 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     return connection
 
 
+def reached(path: Path) -> int | None:
+    """Return the ``seq`` up to which the journal was taken in; None for a file that is not there or cannot be read."""
+    try:
+        connection = connect(path, read_only=True)
+        try:
+            row = connection.execute("SELECT seq FROM position").fetchone()
+        finally:
+            connection.close()
+    except sqlite3.Error:
+        return None
+    return int(row[0]) if row else None
+
+
 class Tables:
     """The file, open for writing. Raises ``sqlite3.DatabaseError`` for one that is damaged."""
 

@@ -96,6 +96,8 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._runs: dict[str, asyncio.Task[None]] = {}  # the supervision of each execution
         self._stopping = False
+        self._refusing = False
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         journal, contents = ledger.journal, ledger.contents
         self.keeper = keeper.Keeper(state.store, journal, contents, beyond.flows, clock=clock, new_id=new_id)
         self.asking = asking.Asking(state.messages, journal, contents, new_id)
@@ -189,12 +191,13 @@ class Dispatcher:
         if not subject.state.orphan:
             parent.dependents.append(subject.state.id)
 
-    async def stop(self, grace_s: float) -> None:
-        """Take nothing more, let running executions end for ``grace_s`` seconds, then interrupt the rest.
+    async def stop(self, grace_s: float, *, refuse: bool = True) -> None:
+        """Begin nothing more, let running executions end for ``grace_s`` seconds, then interrupt the rest.
 
-        Those that have not begun, wait, or were interrupted go on after the next start.
+        Those that have not begun, wait, or were interrupted go on after the next start; so does what is asked for from
+        now on, unless that is to be refused.
         """
-        self._stopping = True
+        self._stopping, self._refusing = True, refuse
         for queue in (self._flow_queue, self._task_queue, self._woken):
             queue.clear()
         self.placing.stop()
@@ -208,6 +211,8 @@ class Dispatcher:
                 subject.supervision.interrupt()
         if runs := set(self._runs.values()):
             await asyncio.wait(runs, timeout=_INTERRUPTED_S)
+        if not self._over.done():
+            self._over.set_result(None)
         for task in self._tasks:
             task.cancel()  # timers, and on a full disk ends that cannot be recorded: the next start takes them up
 
@@ -250,7 +255,7 @@ class Dispatcher:
         Raises ``NotFound``, ``Conflict`` (a flow without a version that runs; a key used with another body), and
         ``NotAccepting`` (stopping, disk full, queue full).
         """
-        if self._stopping:
+        if self._refusing:
             raise errors.NotAccepting("the daemon is stopping")
         if len(self._flow_queue) + self.lanes.waiting + self.maintaining.waiting >= QUEUE_MAX:
             raise errors.NotAccepting(f"{QUEUE_MAX:,} executions are waiting already")
@@ -294,7 +299,8 @@ class Dispatcher:
         return state
 
     async def wait(self, execution: str, timeout_s: float) -> model.Execution:
-        """Wait until it has ended, durably, or ``timeout_s`` have passed, and return its state.
+        """Wait until it has ended, durably, or ``timeout_s`` have passed, or nothing ends any more because the daemon
+        stops, and return its state.
 
         Raises ``NotFound``, and ``NotAccepting`` while its end cannot be made durable: nobody is told of that yet.
         """
@@ -302,7 +308,8 @@ class Dispatcher:
         if subject is None:
             return await self.load(execution)
         if not subject.state.status.ended and timeout_s > 0:
-            await asyncio.wait({subject.ended}, timeout=timeout_s)
+            first = asyncio.FIRST_COMPLETED
+            await asyncio.wait({subject.ended, self._over}, timeout=timeout_s, return_when=first)
         if subject.state.status.ended and not subject.ended.done():
             await asyncio.wait({subject.ended}, timeout=_DURABLE_SOON_S)
         if subject.state.status.ended and not subject.ended.done():

@@ -3,17 +3,18 @@
 Who writes a secret needs the public key alone; the daemon decrypts with an identity file that never lies in the
 repository (the format and the tool: age-encryption.org). An identity is only ever read here, never made: a key that
 appeared by itself would be lost by itself, and with it everything that was encrypted for it. A file that cannot be
-decrypted keeps from running what uses it and nothing else. ``secrets`` calls this, in threads.
+decrypted keeps from running what uses it and nothing else. ``secrets`` calls this, in threads. Backups are encrypted
+for public keys in the same way.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import yaml
@@ -94,18 +95,52 @@ class Keys:
                 "there is no age identity to decrypt secrets/*.age with",
                 hint=f"give the daemon its identity file, or the credential {CREDENTIAL}",
             )
-        try:
-            lines = [line.strip() for line in Path(path).read_text().splitlines()]
-        except (OSError, UnicodeError) as error:
-            raise errors.NotFound(f"the age identity file {path} cannot be read: {type(error).__name__}") from None
-        wanted = "lines that begin with AGE-SECRET-KEY-1, as age-keygen writes them, without a passphrase"
-        try:
-            found = [pyrage.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")]
-        except pyrage.IdentityError:
-            found = []
-        if not found:
-            raise errors.InvalidRequest(f"{path} is not an age identity file", hint=f"it holds {wanted}")
-        return found, path
+        return _identities(pyrage, path), path
+
+
+def _identities(pyrage: ModuleType, path: str) -> list[Any]:
+    try:
+        lines = [line.strip() for line in Path(path).read_text().splitlines()]
+    except (OSError, UnicodeError) as error:
+        raise errors.NotFound(f"the age identity file {path} cannot be read: {type(error).__name__}") from None
+    wanted = "lines that begin with AGE-SECRET-KEY-1, as age-keygen writes them, without a passphrase"
+    try:
+        found = [pyrage.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")]
+    except pyrage.IdentityError:
+        found = []
+    if not found:
+        raise errors.InvalidRequest(f"{path} is not an age identity file", hint=f"it holds {wanted}")
+    return found
+
+
+def recipients(keys: Sequence[str]) -> list[Any]:
+    """Return the public keys ``age1…`` as something to encrypt for; raises ``InvalidRequest``."""
+    pyrage = _pyrage()
+    try:
+        return [pyrage.x25519.Recipient.from_str(key) for key in keys]
+    except pyrage.RecipientError as error:
+        raise errors.InvalidRequest(
+            f"not a public key of age: {error}", hint="age1…, as age-keygen prints it"
+        ) from None
+
+
+def seal_stream(plain: IO[bytes], out: IO[bytes], keys: Sequence[Any]) -> None:
+    """Encrypt all of ``plain`` into ``out`` for ``recipients``."""
+    _pyrage().encrypt_io(plain, out, keys)
+
+
+def open_stream(encrypted: IO[bytes], out: IO[bytes], identity_file: str) -> None:
+    """Decrypt all of ``encrypted`` into ``out``; raises ``NotFound``, ``NotAllowed``, ``InvalidRequest``."""
+    pyrage = _pyrage()
+    if not identity_file:
+        raise errors.NotFound("it is encrypted with age", hint="name the file with the identity that decrypts it")
+    identities = _identities(pyrage, identity_file)
+    try:
+        pyrage.decrypt_io(encrypted, out, identities)
+    except (pyrage.DecryptError, OSError, ValueError) as error:
+        raise errors.NotAllowed(
+            f"it cannot be decrypted with {identity_file}: {error}", hint="it is for another identity, or damaged"
+        ) from None
 
 
 def _object(text: str) -> dict[str, Any] | None:

@@ -45,6 +45,7 @@ TYPED = {
     "schedules show": "schedules show nightly",
     "vault-configs set": "vault-configs set main url=https://vault.example token=secret.env(X)",
     "vault-configs show": "vault-configs show main",
+    "backup": "backup BACKUP",
     "records prune": "records prune --dry-run",
     "replay": "replay ID",
     "sync": ("sync", "sync --dry-run"),
@@ -53,8 +54,8 @@ TYPED = {
 }
 #: A record has the fields of its kind besides, and what was committed those of the flow as soon as it is published.
 OPEN = (shapes.Record, shapes.Committed)
-#: Tried elsewhere: what is restored needs a repository, and what is salvaged a daemon that is gone.
-ELSEWHERE = {"flow restore", "records salvage", "flow edit"}
+#: Tried elsewhere: what is restored needs a repository or an empty directory, what is salvaged a daemon that is gone.
+ELSEWHERE = {"flow restore", "restore", "records salvage", "flow edit"}
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,7 @@ def words(daemon):
         "WAITING": waiting,
         "FAILED": failed,
         "MESSAGE": message,
+        "BACKUP": str(daemon.state.parent / "backup.tar"),
         "FILE": str(daemon.state.parent / "script.py"),
         "@FILE": f"@{daemon.state.parent / 'script.py'}",
     }

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import json
+import os
 import shutil
 import signal
 import socket
@@ -19,8 +20,13 @@ from tests.support.daemons import Daemon, until
 
 FLOWS = {
     "quick": "def handler(system, this, inputs):\n    this.set_output('n', inputs['n'])\n",
+    "hook": (
+        "# /// script\n# [tool.headrace]\n# webhook = true\n# ///\n"
+        "def handler(system, this, inputs):\n    this.set_output('n', inputs['json']['n'])\n"
+    ),
     "seen": "import os\ndef handler(system, this):\n    return sorted(os.environ)\n",
 }
+RESTARTS = int(os.environ.get("HEADRACE_RESTARTS", "2"))
 #: Hands a descriptor over as number 3, the way of systemd.
 HAND_OVER = """
 import os, sys
@@ -147,7 +153,9 @@ def test_a_stop_is_said_and_the_watchdog_is_quiet_after_it(managed):
     assert manager.quiet()
 
 
+@pytest.mark.timeout(90 + 30 * RESTARTS)
 def test_with_a_socket_of_the_manager_nobody_is_refused_while_it_restarts(home):
+    """Eight callers, of whom four deliver webhooks as forges do: once, without another try."""
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
         daemon = Daemon(home / "t", home / "flows")
         daemon.descriptors = (listening.fileno(),)
@@ -157,12 +165,13 @@ def test_with_a_socket_of_the_manager_nobody_is_refused_while_it_restarts(home):
         assert daemon.url == url, "the address of the socket wins"
         over, answers, acknowledged = threading.Event(), collections.Counter(), []
         callers = [
-            threading.Thread(target=call, args=(url, daemon.token(), over, answers, acknowledged)) for _ in range(3)
+            threading.Thread(target=call, args=(url, number, daemon.token(), over, answers, acknowledged))
+            for number in range(8)
         ]
         for caller in callers:
             caller.start()
         try:
-            for _ in range(3):
+            for _ in range(RESTARTS):
                 time.sleep(0.3)
                 assert daemon.stop() == 0
                 daemon.start(*wrapper)
@@ -170,31 +179,36 @@ def test_with_a_socket_of_the_manager_nobody_is_refused_while_it_restarts(home):
             over.set()
             for caller in callers:
                 caller.join()
-        until(lambda: not daemon.client.executions(status="RUNNING")["items"], "all is over")
+        until(lambda: not daemon.client.executions(status=["QUEUED", "RUNNING"])["items"], "all is over")
         daemon.stop()
-        print(dict(answers))
-        assert set(answers) <= {202, 503}, answers
-        ended = {line["execution"] for line in daemon.lines() if line["event"] == "execution.ended"}
-        assert answers[202] == len(acknowledged) and set(acknowledged) <= ended
+        print(f"{RESTARTS} restarts, {dict(answers)}")
+        taken = {("run", 202), ("hook", 202), ("hook and wait", 200)}
+        assert taken <= set(answers) <= {*taken, ("hook and wait", 202)}, answers
+        ended = [line["execution"] for line in daemon.lines() if line["event"] == "execution.ended"]
+        assert sorted(acknowledged) == sorted(ended), "what was taken ran, once, and nothing else did"
 
 
-def call(url, token, over, answers, acknowledged):
-    n = 0
+def call(url, number, token, over, answers, acknowledged):
+    path, body, what = [
+        ("/api/v1/flows/quick/run", b'{"inputs": {"n": 1}}', "run"),
+        ("/webhook/hook?async=1", b'{"n": 1}', "hook"),
+        ("/api/v1/flows/quick/run", b'{"inputs": {"n": 1}}', "run"),
+        ("/webhook/hook", b'{"n": 1}', "hook and wait"),
+    ][number % 4]
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     while not over.is_set():
-        n += 1
-        headers = {"Authorization": f"Bearer {token}"}
-        request = urllib.request.Request(f"{url}/api/v1/flows/quick/run", b'{"inputs": {"n": 1}}', headers)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                answers[answer.status] += 1
+            with urllib.request.urlopen(urllib.request.Request(url + path, body, headers), timeout=60) as answer:
+                answers[what, answer.status] += 1
                 acknowledged.append(json.load(answer)["id"])
         except urllib.error.HTTPError as error:
-            answers[error.code] += 1
+            answers[what, error.code] += 1
             error.close()
         except urllib.error.URLError as error:
-            answers[type(error.reason).__name__] += 1
+            answers[what, type(error.reason).__name__] += 1
         except OSError as error:
-            answers[type(error).__name__] += 1
+            answers[what, type(error).__name__] += 1
+        time.sleep(0.01)
 
 
 def test_a_descriptor_that_is_no_listening_socket_is_refused(home):
