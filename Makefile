@@ -11,7 +11,7 @@ TEST_PACKAGES := git:git jq:jq strace:strace /usr/sbin/mkfs.ext4:e2fsprogs opens
 	/usr/sbin/mosquitto:mosquitto /usr/sbin/snmpd:snmpd /usr/sbin/rabbitmq-server:rabbitmq-server prometheus:prometheus \
 	ansible-playbook:ansible-core smbd:samba podman:podman runc:runc busybox:busybox-static
 .DEFAULT_GOAL := help
-.PHONY: help install run test faults soak check bench ui screenshots pictures wheel deb test-deb image lock sbom audit release clean \
+.PHONY: help install run test faults soak check bench ui screenshots pictures test-cluster wheel deb test-deb image lock sbom audit release clean \
 	system-packages venv-package
 
 help:  ## what there is
@@ -47,6 +47,9 @@ faults: install system-packages  ## records under power cuts, full disks, damage
 	  tests/e2e/test_durable.py
 	HEADRACE_REPOSITORIES=1000 HEADRACE_ARGUMENTS=5000 \
 	  $(BIN)/pytest --quiet --timeout 3600 tests/sync/test_corpus.py tests/sync/test_arguments.py
+
+test-cluster: install system-packages  ## the whole contract of flows, on a Ray cluster
+	$(BIN)/python -m tests.support.ray_cluster --for $(BIN)/pytest --quiet tests/contract tests/e2e/test_cluster.py
 
 soak: install system-packages  ## two hours of everything with a fault each minute; MINUTES=10 for less; into soak/
 	mkdir soak && $(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),120) --directory soak
