@@ -11,8 +11,8 @@ TEST_PACKAGES := git:git jq:jq strace:strace /usr/sbin/mkfs.ext4:e2fsprogs opens
 	/usr/sbin/mosquitto:mosquitto /usr/sbin/snmpd:snmpd /usr/sbin/rabbitmq-server:rabbitmq-server prometheus:prometheus \
 	ansible-playbook:ansible-core smbd:samba podman:podman runc:runc busybox:busybox-static
 .DEFAULT_GOAL := help
-.PHONY: help install run test faults soak check bench bench-compare bench-plots ui screenshots pictures wheel deb test-deb image \
-	lock sbom audit release clean system-packages venv-package
+.PHONY: help install run test faults test-cluster soak check bench bench-compare bench-plots ui screenshots pictures wheel deb \
+	test-deb image lock sbom audit release clean system-packages venv-package
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ faults: install system-packages  ## records under power cuts, full disks, damage
 	  tests/e2e/test_durable.py tests/e2e/test_exactly_once.py
 	HEADRACE_REPOSITORIES=1000 HEADRACE_ARGUMENTS=5000 \
 	  $(FAULTS) --timeout 3600 tests/sync/test_corpus.py tests/sync/test_arguments.py
+
+test-cluster: install system-packages  ## the whole contract of flows, on a Ray cluster
+	$(BIN)/python -m tests.support.ray_cluster --for $(BIN)/pytest --quiet tests/contract tests/e2e/test_cluster.py
 
 soak: install system-packages  ## two hours of everything with a fault each minute; MINUTES=10 for less; into soak/
 	mkdir soak && $(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),120) --directory soak

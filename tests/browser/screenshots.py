@@ -70,6 +70,7 @@ def populate(daemon: Daemon) -> dict[str, str]:
         "vaults": "/vault_configs",
         "locks": "/locks",
         "tasks": "/tasks",
+        "workers": "/workers",
         "task": "/tasks/REST",
         "audit": "/audit",
         "access": "/access",

@@ -446,7 +446,8 @@ def pages(place):
         *(f"/executions/{waiting}", f"/executions/{large}/values?of=outputs&at=/rows", "/audit?refused=on"),
         "/executions?type=FLOW&acknowledged=false",
         *(f"/compare?a={first}&b={second}", "/sync", "/settings", "/files", "/connections", "/webhooks", "/schedules"),
-        *("/vault_configs", "/locks", "/tasks", "/tasks/REST", "/audit", "/access"),
+        *("/vault_configs", "/locks", "/tasks", "/tasks/REST", "/workers", "/audit"),
+        "/access",
     ]
 
 

@@ -24,7 +24,7 @@ _DURABLE = "tests/e2e/test_durable.py::test_"
 PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
     "Calls after a crash": {
         "An accepted webhook or run request is recorded, and runs; one with a key runs once": (
-            "tests/e2e/test_kill.py",
+            "tests/e2e/test_kill.py::test_kill_9_under_load_loses_nothing_that_was_acknowledged",
         ),
         "A child, a script and a task are made once, and their end is handed on once": (
             f"{_DURABLE}killed_at_any_moment_it_goes_on_where_it_was",
@@ -78,10 +78,14 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "tests/faults/test_crash_points.py",
         ),
         "A power cut takes nothing that was acknowledged": (
-            "tests/faults/test_power_cut.py",
-            "tests/e2e/test_power_cut.py",
+            "tests/faults/test_power_cut.py::test_power_cuts",
+            "tests/e2e/test_power_cut.py::test_power_cuts_lose_nothing_that_was_acknowledged",
         ),
-        "What a disk loses that only says it synced, is noticed": ("tests/engine/records/test_head.py",),
+        "What a disk loses that only says it synced, is noticed": (
+            "tests/faults/test_power_cut.py::test_a_disk_that_lies_is_noticed",
+            "tests/e2e/test_power_cut.py::test_on_a_disk_that_lies_this_would_be_seen",
+            "tests/engine/records/test_head.py",
+        ),
         "Whatever is flipped, cut off or swapped in the journal, no wrong record is read": (
             "tests/faults/test_damage.py",
         ),
@@ -123,6 +127,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "On a cluster that loses any part of it, no execution is lost and no completed call done again": (
             "tests/faults/test_cluster.py",
         ),
+        "A node that the network cuts off, and gives back late, changes nothing": ("tests/faults/test_partition.py",),
         "A long life with a fault each minute loses nothing, does nothing twice, leaves nothing behind": (
             "tests/faults/test_soak.py",
         ),

@@ -167,8 +167,15 @@ def _free_port() -> int:
 
 
 def main() -> None:
-    """Be the supervisor."""
-    _Supervisor(Path(sys.argv[1]), json.loads(sys.argv[2])).keep()
+    """Be the supervisor, or ``--for`` a command have a cluster that it finds in ``HEADRACE_TEST_CLUSTER``."""
+    if sys.argv[1] != "--for":
+        _Supervisor(Path(sys.argv[1]), json.loads(sys.argv[2])).keep()
+    cluster = RayCluster([{"num_cpus": 2}, {"num_cpus": 2}])
+    try:
+        environment = {**os.environ, "HEADRACE_TEST_CLUSTER": cluster.address}
+        sys.exit(subprocess.run(sys.argv[2:], env=environment, check=False).returncode)
+    finally:
+        cluster.stop()
 
 
 if __name__ == "__main__":
