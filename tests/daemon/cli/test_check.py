@@ -57,7 +57,7 @@ def test_each_mistake_is_told_with_file_and_line(flows, name):
 def test_a_warning_breaks_nothing(flows):
     (flows / "later.py").write_text("# /// script\n# [tool.headrace]\n# on_success = 'nobody'\n# ///\n" + GOOD)
     status, out, err = headrace("check", flows)
-    assert (status, "later.py: warning: " in out, "warnings: 1" in err) == (0, True, True)
+    assert (status, "later.py:3: warning: " in out, "warnings: 1" in err) == (0, True, True)
 
 
 def test_one_webhook_of_two_flows_is_told_with_file_and_line(flows):
