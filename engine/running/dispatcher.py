@@ -211,6 +211,9 @@ class Dispatcher:
                 subject.supervision.interrupt()
         if runs := set(self._runs.values()):
             await asyncio.wait(runs, timeout=_INTERRUPTED_S)
+        ending = {subject.ended for subject in self.ledger if subject.state.status.ended}
+        if ending and not self.ledger.journal.stalled:  # whoever waits for one of these is told
+            await asyncio.wait(ending, timeout=_DURABLE_SOON_S)
         if not self._over.done():
             self._over.set_result(None)
         for task in self._tasks:
