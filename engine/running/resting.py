@@ -60,6 +60,9 @@ class Cancelling(Protocol):
     def cancel_children(self, execution: str, call: model.PendingCall) -> None:
         """Ask those to end that it made or set off and waits for in ``call``."""
 
+    def give_back(self, subject: live.Live) -> None:
+        """What belongs to a generation that is over, belongs to nobody any more."""
+
 
 class Executions(Protocol):
     """What this needs of the dispatcher."""
@@ -159,6 +162,7 @@ class Resting:
             self._executions.influence.cancel_children(subject.state.id, call)
         self.forget(subject)
         self._ledger.record(subject, events.ExecutionRestarted(execution=subject.state.id, by=by, reason=reason))
+        self._executions.influence.give_back(subject)
         self._executions.again(subject)
 
     def _limit_time(self, subject: live.Live) -> None:

@@ -46,6 +46,8 @@ class Takeover:
                 self._park(subject)
                 continue
             match state.status:
+                case Status.NEW if state.cancel_requested:
+                    self._influence.carry_out_cancel(subject, "")
                 case Status.NEW if state.parent and not self._ledger.is_live(state.parent):
                     self._influence.request_cancel(state.id, state.parent)
                 case Status.QUEUED | Status.RUNNING if state.type == "TASK":
@@ -55,11 +57,14 @@ class Takeover:
                         self._resting.interrupted(subject, _CUT_OFF, daemon=True), f"return of {state.id}"
                     )
                 case Status.QUEUED:
+                    self._influence.give_back(subject)  # it may have begun anew just before the daemon was cut off
                     self._enqueue(subject)
                 case Status.WAITING | Status.PAUSED if state.effect is not None:
                     self._executions.spawn(
                         self._resting.interrupted(subject, _CUT_OFF, daemon=True), f"return of {state.id}"
                     )
+                case Status.PAUSED if state.cancel_requested:
+                    self._influence.carry_out_cancel(subject, "")
                 case Status.WAITING:
                     await self._resting.lie_down(subject)
 
