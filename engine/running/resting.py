@@ -185,6 +185,8 @@ class Resting:
     async def interrupted(self, subject: live.Live, why: str, *, daemon: bool = False) -> None:
         """Its process is gone, for a reason of its own or because the daemon was: see what becomes of it."""
         state = subject.state
+        if state.status.ended or subject.supervision is not None:
+            return  # before its turn came here, somebody cancelled it
         reason = f"interrupted: {why}"
         self._ledger.record(subject, events.ExecutionInterrupted(execution=state.id, reason=reason, daemon=daemon))
         if state.cancel_requested and not daemon:

@@ -74,10 +74,12 @@ class Takeover:
         try:
             subject.prepared = await self._prepare(state)
         except errors.HeadraceError as error:
+            if state.status.ended:
+                return
             failure = events.Failure(type=failures.flow_side(error), message=error.message)
             self._executions.end(subject, Status.ENDED_ERROR, error.message, "interrupted", failure)
             return
-        if state.status is Status.RUNNING:
+        if state.status is Status.RUNNING and subject.supervision is None:
             if not subject.prepared.idempotent:
                 text = f"interrupted: {_CUT_OFF}; whether it took effect is not known"
                 failure = events.Failure(type="OutcomeUnknownError", message=text)

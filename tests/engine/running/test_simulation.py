@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from headrace.engine import events, lifecycle, model
+from headrace.engine import events, lifecycle, model, policy
 from headrace.engine.records import journal
 from tests.engine.running import archives
 from tests.faults.simulation import beyond, mutants, world
@@ -79,3 +79,16 @@ def test_who_begins_anew_has_no_locks(tmp_path: Path, cut_off_after: str) -> Non
     kinds = [type(line.event) for line in world.read(tmp_path / "records")]
     began = kinds.index(events.ExecutionStarted, len(told))
     assert events.LockReleased in kinds[:began]
+
+
+def test_one_that_is_cancelled_before_its_return_ends_and_takes_nobody_along(tmp_path: Path) -> None:
+    newest_only = policy.Terms(lane="schedule s", when_full="replace")
+    states = after(
+        tmp_path,
+        made("e1", terms=newest_only),
+        events.ExecutionStarted(execution="e1", attempt=1),
+        events.ExecutionInterrupted(execution="e1", reason="its process died"),
+        made("e2", terms=newest_only),
+    )
+    assert states["e1"].status is lifecycle.Status.ENDED_CANCELLED
+    assert states["e2"].status.ended

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from headrace.engine import events, model, ports
+from headrace.engine import events, model, policy, ports
 from headrace.engine.records import journal
 from tests.faults.simulation import disk, handlers
 
@@ -53,6 +53,12 @@ class Flows:
 
     def __init__(self, pick: random.Random) -> None:
         kinds = {name: pick.choice(("", "", "", "restart", "resume")) for name in handlers.FLOWS}
+        lanes = (None, None, policy.Concurrency(limit=1), policy.Concurrency(limit=1, when_full="replace"))
+        retries = (None, None, policy.Retry(attempts=2, delay_s=1))
+
+        def policies() -> policy.Policies:
+            return policy.Policies(concurrency=pick.choice(lanes), retry=pick.choice(retries))
+
         flows = {
             name: model.Flow(
                 id=f"id of {name}",
@@ -61,7 +67,10 @@ class Flows:
                 commit=COMMIT,
                 blob="",
                 metadata=model.Metadata(
-                    on_interrupt=kind, timeout_s=pick.choice((None, None, 300.0)), strict_replay=pick.random() < 0.3
+                    on_interrupt=kind,
+                    timeout_s=pick.choice((None, None, 300.0)),
+                    strict_replay=pick.random() < 0.3,
+                    policies=policies(),
                 ),
             )
             for name, kind in kinds.items()
