@@ -11,8 +11,8 @@ TEST_PACKAGES := git:git jq:jq strace:strace /usr/sbin/mkfs.ext4:e2fsprogs opens
 	/usr/sbin/mosquitto:mosquitto /usr/sbin/snmpd:snmpd /usr/sbin/rabbitmq-server:rabbitmq-server prometheus:prometheus \
 	ansible-playbook:ansible-core smbd:samba podman:podman runc:runc busybox:busybox-static
 .DEFAULT_GOAL := help
-.PHONY: help install run test faults soak check bench ui screenshots pictures test-cluster wheel deb test-deb image lock sbom audit release clean \
-	system-packages venv-package
+.PHONY: help install run test faults test-cluster soak check bench bench-compare bench-plots ui screenshots pictures wheel deb \
+	test-deb image lock sbom audit release clean system-packages venv-package
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -34,19 +34,21 @@ run: install  ## the daemon on flows.example
 test: install system-packages  ## all tests
 	$(BIN)/pytest -n 4 --dist loadfile
 
+# Each suite says what it came to in faults-results/, for docs/reliability.md.
+FAULTS := $(BIN)/python -m pytest --quiet -p tests.faults.outcomes
 faults: install system-packages  ## records under power cuts, full disks, damage; git under kills: an hour; SCALE=10 for more
-	$(BIN)/pytest --override-ini='norecursedirs=.*' --quiet tests/faults
-	HEADRACE_CUTS=30 HEADRACE_KILLS=100 HEADRACE_STEPS=100 $(BIN)/pytest --quiet -s tests/e2e/test_power_cut.py \
+	$(FAULTS) --override-ini='norecursedirs=.*' tests/faults
+	HEADRACE_CUTS=30 HEADRACE_KILLS=100 HEADRACE_STEPS=100 $(FAULTS) -s tests/e2e/test_power_cut.py \
 	  tests/e2e/test_kill.py tests/e2e/test_kill_state.py tests/e2e/test_clock_steps.py
 	HEADRACE_PATHS=5000 HEADRACE_GUESSES=10000 HEADRACE_FLIPS=12500 HEADRACE_FUZZ=100 HEADRACE_MUTATIONS=50000 \
 	  HEADRACE_TIMINGS=20000 HEADRACE_RESTARTS=10 HEADRACE_BURST=5000 HEADRACE_SLOW=100 HEADRACE_KILLS=100 \
-	  $(BIN)/pytest --quiet --timeout 900 tests/daemon/test_signatures.py tests/e2e/test_access.py \
+	  $(FAULTS) --timeout 900 tests/daemon/test_signatures.py tests/e2e/test_access.py \
 	  tests/e2e/test_openapi.py tests/e2e/test_mangled_requests.py tests/e2e/test_burst.py tests/e2e/test_service_manager.py \
 	  tests/sync/test_environments.py
-	HEADRACE_REPLAYS=700 HEADRACE_KILLS=40 $(BIN)/pytest --quiet --timeout 900 tests/e2e/test_changed_flows.py \
-	  tests/e2e/test_durable.py
+	HEADRACE_REPLAYS=700 HEADRACE_KILLS=40 $(FAULTS) --timeout 900 tests/e2e/test_changed_flows.py \
+	  tests/e2e/test_durable.py tests/e2e/test_exactly_once.py
 	HEADRACE_REPOSITORIES=1000 HEADRACE_ARGUMENTS=5000 \
-	  $(BIN)/pytest --quiet --timeout 3600 tests/sync/test_corpus.py tests/sync/test_arguments.py
+	  $(FAULTS) --timeout 3600 tests/sync/test_corpus.py tests/sync/test_arguments.py
 
 test-cluster: install system-packages  ## the whole contract of flows, on a Ray cluster
 	$(BIN)/python -m tests.support.ray_cluster --for $(BIN)/pytest --quiet tests/contract tests/e2e/test_cluster.py
@@ -62,6 +64,12 @@ check: install  ## format, lint, types, import rules
 
 bench: install  ## figures, as JSON and as a table
 	$(BIN)/python -m tests.bench
+
+bench-compare: install  ## the two newest of them, or OLD=… and NEW=…; ANYWAY=1 also of different machines
+	$(BIN)/python -m tests.bench.compare $(OLD) $(NEW) $(if $(ANYWAY),--anyway)
+
+bench-plots: install  ## how cost grows with size, as pictures; LARGEST=1000000 for all of it, an hour
+	$(BIN)/python -m tests.bench.plots $(if $(LARGEST),--largest $(LARGEST))
 
 ui: daemon/web/dist/stamp  ## the scripts of the pages; HEADRACE_NO_UI=1 goes without
 
@@ -126,7 +134,7 @@ release: $(TOOLS)/installed audit sbom deb  ## all of a release; the wheel is bu
 	cd dist && sha256sum *.whl *.deb *.cdx.json > SHA256SUMS
 
 clean:  ## remove what was built here, not the state in .headrace
-	rm -rf $(VENV) $(TOOLS) daemon/web/dist daemon/web/ui/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-results
+	rm -rf $(VENV) $(TOOLS) daemon/web/dist daemon/web/ui/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-results faults-results
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 venv-package:

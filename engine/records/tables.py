@@ -91,11 +91,21 @@ SELECT_ROW = "SELECT " + ", ".join(f'"{name}"' for name in COLUMNS) + " FROM exe
 _ROWS_MAX = 128
 
 
+class _Connection(sqlite3.Connection):
+    """SQLite tells what is wrong with the words of a damaged schema, which need not be text; that is damage too."""
+
+    def execute(self, *given: Any) -> sqlite3.Cursor:
+        try:
+            return super().execute(*given)
+        except UnicodeDecodeError as error:
+            raise sqlite3.DatabaseError(f"database disk image is malformed: {error}") from None
+
+
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """Open the file as readers and the writer need it."""
     address = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
     connection = sqlite3.connect(
-        address, uri=True, isolation_level=None, check_same_thread=False, cached_statements=256
+        address, uri=True, isolation_level=None, check_same_thread=False, cached_statements=256, factory=_Connection
     )
     connection.execute("PRAGMA busy_timeout = 5000")
     if not read_only:

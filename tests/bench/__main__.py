@@ -55,7 +55,7 @@ def main() -> None:
     console = rich.console.Console(stderr=True, width=None if sys.stderr.isatty() else 180)
     table = results.Table(console)
     found: list[dict[str, Any]] = []
-    about = _about_this_run(quick=chosen.quick)
+    about = about_this_run(quick=chosen.quick)
     _RESULTS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=chosen.directory or _RESULTS.absolute(), prefix="run-") as directory:
         plan = Plan(
@@ -92,16 +92,24 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _about_this_run(*, quick: bool) -> dict[str, Any]:
+def about_this_run(*, quick: bool) -> dict[str, Any]:
+    """When, and on what: by the machine ``compare`` knows what can be compared."""
     return {
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "quick": quick,
         "cpus": os.cpu_count(),
         "load_before": os.getloadavg()[0],
         "machine": platform.machine(),
+        "processor": _processor(),
         "system": platform.platform(),
         "python": platform.python_version(),
     }
+
+
+def _processor() -> str:
+    """Its name, as Linux says it on most machines."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
 if __name__ == "__main__":

@@ -143,8 +143,9 @@ def memory_mb(root: int) -> dict[str, float]:
     """Memory of the daemon and all it started: resident, and proportional (shared pages counted once)."""
     sums = {"Rss": 0.0, "Pss": 0.0}
     for pid in tree(root):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            name, _, rest = line.partition(":")
-            if name in sums:
-                sums[name] += int(rest.split()[0]) / 1024
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                name, _, rest = line.partition(":")
+                if name in sums:
+                    sums[name] += int(rest.split()[0]) / 1024
     return sums

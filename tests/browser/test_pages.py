@@ -294,7 +294,7 @@ def test_a_token_is_made_shown_once_used_and_revoked(place, tab):
     reader.page.goto("/flows")
     assert reader.page.locator("main tbody .name").all_inner_texts() == ["fails", "talks"]
     assert [name.split()[0] for name in reader.page.locator("nav a").all_inner_texts()] == [
-        *("Overview", "Flows", "Executions", "Messages", "Tasks")
+        *("Overview", "Flows", "Executions", "Messages", "Tasks", "Workers")
     ]
     reader.page.goto("/flows/talks")
     expect(reader.page.get_by_role("button", name="Run", exact=True)).to_have_count(0)

@@ -243,9 +243,11 @@ class Author:
 
 
 @pytest.mark.timeout(60 + GENERATED)
-def test_generated_flows_are_replayed_without_a_false_alarm(workshop, tmp_path):
+def test_generated_flows_are_replayed_without_a_false_alarm(workshop, tmp_path, record_property):
     seed = int(os.environ.get("HEADRACE_SEED", str(random.randrange(10**6))))
     print(f"seed {seed}, {GENERATED} flows")
+    record_property("seed", seed)
+    record_property("tries", GENERATED)
     author = Author(seed)
     workshop.write(
         "leaf.py", "def handler(system, this, inputs):\n    this.log('leaf')\n    return {'n': inputs['n']}\n"

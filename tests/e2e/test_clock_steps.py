@@ -61,9 +61,11 @@ def daemon(tmp_path, make_daemon):
 
 
 @pytest.mark.timeout(120 + 10 * ROUNDS)
-def test_a_clock_that_is_set_wakes_nobody_early_and_nobody_twice(daemon, tmp_path):
+def test_a_clock_that_is_set_wakes_nobody_early_and_nobody_twice(daemon, tmp_path, record_property):
     seed = int(os.environ.get("HEADRACE_SEED", str(random.randrange(10**6))))
     print(f"seed {seed}, {ROUNDS} steps")
+    record_property("seed", seed)
+    record_property("tries", ROUNDS)
     chance = random.Random(seed)
     clock = Clock(tmp_path / "clock", chance)
     daemon.start()

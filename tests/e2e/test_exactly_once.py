@@ -33,9 +33,11 @@ def handler(system, this, inputs):
 
 
 @pytest.mark.timeout(120 + 10 * KILLS)
-def test_a_step_that_leaves_a_mark_changes_a_database_once(tmp_path, make_daemon):
+def test_a_step_that_leaves_a_mark_changes_a_database_once(tmp_path, make_daemon, record_property):
     seed = int(os.environ.get("HEADRACE_SEED", str(random.randrange(10**6))))
     chance = random.Random(seed)
+    record_property("seed", seed)
+    record_property("tries", KILLS)
     (tmp_path / "flows").mkdir()
     (tmp_path / "flows" / "books.py").write_text(BOOKS)
     path = tmp_path / "books.db"

@@ -35,9 +35,11 @@ def ask(chance, n, key):
 
 
 @pytest.mark.timeout(600 + 10 * ROUNDS)
-def test_kill_9_under_load_loses_nothing_that_was_acknowledged(tmp_path, make_daemon):
+def test_kill_9_under_load_loses_nothing_that_was_acknowledged(tmp_path, make_daemon, record_property):
     seed = int(os.environ.get("HEADRACE_SEED", str(random.randrange(10**6))))
     print(f"seed {seed}, {ROUNDS} kills")
+    record_property("seed", seed)
+    record_property("tries", ROUNDS)
     chance = random.Random(seed)
     flows = tmp_path / "flows"
     flows.mkdir()

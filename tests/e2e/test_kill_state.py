@@ -31,10 +31,12 @@ def api(daemon, path):
 
 
 @pytest.mark.timeout(300 + 20 * ROUNDS)
-def test_kill_9_leaves_records_that_agree_with_what_flows_were_told(tmp_path, make_daemon):
+def test_kill_9_leaves_records_that_agree_with_what_flows_were_told(tmp_path, make_daemon, record_property):
     seed = int(os.environ.get("HEADRACE_SEED", str(random.randrange(10**6))))
     chance = random.Random(seed)
     print(f"{ROUNDS} kills, seed {seed}")
+    record_property("seed", seed)
+    record_property("tries", ROUNDS)
     (tmp_path / "flows").mkdir()
     (tmp_path / "flows" / "writes.py").write_text(WRITES)
     daemon = make_daemon(tmp_path / "flows")

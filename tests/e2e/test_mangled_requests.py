@@ -76,9 +76,11 @@ def statuses(answer):
     return [int(part[2:5]) for part in answer.split(b"HTTP/1.")[1:] if part[2:5].isdigit()]
 
 
-def test_no_mangled_request_is_a_defect_or_shifts_what_follows(daemon):
+def test_no_mangled_request_is_a_defect_or_shifts_what_follows(daemon, record_property):
     port, chance = int(daemon.url.rpartition(":")[2]), random.Random(SEED)
     usual = requests(daemon)
+    record_property("seed", SEED)
+    record_property("tries", MUTATIONS)
     marker = b"GET /nowhere/marker HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: the-marker\r\nConnection: close\r\n\r\n"
     seen = {}
     for n in range(MUTATIONS):

@@ -75,9 +75,10 @@ def on_disk(disk, tmp_path):
 
 
 @pytest.mark.timeout(300 + 20 * ROUNDS)
-def test_power_cuts_lose_nothing_that_was_acknowledged(disk, tmp_path):
+def test_power_cuts_lose_nothing_that_was_acknowledged(disk, tmp_path, record_property):
     seed = int(os.environ.get("HEADRACE_SEED", str(random.randrange(10**6))))
     print(f"seed {seed}, {ROUNDS} power cuts")
+    record_property("seed", seed)
     chance = random.Random(seed)
     daemon, flows = on_disk(disk, tmp_path).start(), tmp_path / "flows"
     acknowledged, acted, cuts = {}, set(), 0
@@ -103,6 +104,7 @@ def test_power_cuts_lose_nothing_that_was_acknowledged(disk, tmp_path):
             acted |= effects(world)
         assert daemon.stop() == 0
         check(daemon, acknowledged, acted)
+        record_property("tries", cuts)
         print(f"{cuts} cuts, {len(acknowledged)} acknowledged, {len(acted)} effects in the world")
     finally:
         end(daemon, disk)

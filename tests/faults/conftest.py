@@ -56,6 +56,8 @@ def suite(request: pytest.FixtureRequest) -> Iterator[Suite]:
     suite = Suite(request.node.name)
     request.config.stash[SUITES].append(suite)
     yield suite
+    said = {"tries": suite.tries, "failures": len(suite.failures), "seed": SEED, "scale": SCALE}
+    request.node.user_properties += said.items()  # for whoever records it: see outcomes.py
     if suite.failures:
         pytest.fail(f"{len(suite.failures)} of {suite.tries} tries failed, the first: {suite.failures[0]}")
     assert suite.tries, "nothing was tried"

@@ -67,7 +67,8 @@ async def crowd(port: int) -> list[float]:
     return ended
 
 
-def test_slow_clients_end_and_others_are_served_meanwhile(monkeypatch):
+def test_slow_clients_end_and_others_are_served_meanwhile(monkeypatch, record_property):
+    record_property("tries", COUNT)
     monkeypatch.setattr(answers, "BODY_S", 2.0)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4 * COUNT)), hard))

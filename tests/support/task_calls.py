@@ -78,7 +78,7 @@ ROWS = (
     Row("AZURE", True, AZURE, tells=True),
     Row("COMMAND", False, {"command": SHELL, "stdin": "{secret}", "protect_inputs": ["stdin"]}),
     Row("DOCKER", False, {"url": "{url}", "command": "run", "image": "x", "env": {"KEY": "{secret}"}}),
-    Row("DOCKER", True, {"url": "{url}", "command": "list", "env": {"KEY": "{secret}"}}),
+    Row("DOCKER", True, {"url": "{url}", "command": "pull", "image": "x", "username": "u", "password": "{secret}"}),
     Row("FILE", True, {"command": "template", "template": ENDLESS_TEMPLATE, "values": {"key": "{secret}"},
                        "protect_inputs": ["values"]}, connects=False),
     Row("FTP", False, {**LOGIN, "command": "mkdir", "path": "x", "use_tls": False}, tells=True, says=FTP),

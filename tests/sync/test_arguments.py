@@ -123,7 +123,7 @@ def use(state: Path, where: str = "", odd: str = "", prefix: str = "") -> bool:
     return True
 
 
-def test_no_string_from_outside_becomes_an_option(recorded, tmp_path):
+def test_no_string_from_outside_becomes_an_option(recorded, tmp_path, record_property):
     state = tmp_path / "state"
     assert use(state)
     assert use(state, "ref", SHA)
@@ -135,6 +135,7 @@ def test_no_string_from_outside_becomes_an_option(recorded, tmp_path):
     commands = {command(call) for call in plain}
     assert {"ls-remote", "fetch", "ls-tree", "log", "diff", "cat-file", "update-ref"} <= commands
     chance = random.Random(11)
+    record_property("tries", COUNT)
     seen = 0
     for _ in range(COUNT):
         odd = "".join(chance.choices(TRICKS, k=chance.randint(1, 3)))

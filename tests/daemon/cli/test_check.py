@@ -55,9 +55,9 @@ def test_each_mistake_is_told_with_file_and_line(flows, name):
 
 
 def test_a_warning_breaks_nothing(flows):
-    (flows / "later.py").write_text("# /// script\n# [tool.headrace]\n# resources = {gpu = 1}\n# ///\n" + GOOD)
+    (flows / "later.py").write_text("# /// script\n# [tool.headrace]\n# on_success = 'nobody'\n# ///\n" + GOOD)
     status, out, err = headrace("check", flows)
-    assert (status, "later.py: warning: " in out, "warnings: 1" in err) == (0, True, True)
+    assert (status, "later.py:3: warning: " in out, "warnings: 1" in err) == (0, True, True)
 
 
 def test_one_webhook_of_two_flows_is_told_with_file_and_line(flows):
@@ -98,7 +98,7 @@ def test_results_for_ci_count_what_is_broken(flows):
 
 def test_findings_for_forges_name_level_file_and_line(flows):
     (flows / "a flow.py").write_text(BAD["syntax.py"][0])
-    (flows / "later.py").write_text("# /// script\n# [tool.headrace]\n# resources = {gpu = 1}\n# ///\n" + GOOD)
+    (flows / "later.py").write_text("# /// script\n# [tool.headrace]\n# on_success = 'nobody'\n# ///\n" + GOOD)
     status, out, _ = headrace("check", flows, "--format", "sarif")
     told = json.loads(out)
     (run,) = told["runs"]

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from headrace.engine import errors, events, model
-from headrace.engine.records import filing, index, journal, listing, places, reading, recovery, segments
+from headrace.engine.records import filing, index, journal, listing, places, reading, recovery, segments, tables
 from tests.engine.records import journals
 
 
@@ -446,3 +446,20 @@ async def test_a_closed_index_answers_with_an_error(tmp_path: Path) -> None:
         await writer.submit(created(1))
     with pytest.raises(errors.NotAccepting, match="closed"):
         await catalogue.query(listing.Query())
+
+
+def test_a_file_whose_damage_is_told_in_words_that_are_no_text_is_damaged_too(tmp_path):
+    """SQLite names the table it cannot read, and its name is what was damaged."""
+    path = tmp_path / "index.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE executions (a)")
+        connection.commit()
+    whole = path.read_bytes()
+    harm = {b"executionsexecutions": b"\xff\xfeecutions\xff\xfeecutions", b"CREATE TABLE exec": b"CREATX TABLE exec"}
+    for before, after in harm.items():
+        assert before in whole
+        whole = whole.replace(before, after)
+    path.write_bytes(whole)
+    assert tables.reached(path) is None
+    with pytest.raises(sqlite3.DatabaseError):
+        tables.Tables(path, lambda *_: None).create("x")

@@ -415,6 +415,7 @@ def test_of_every_event_it_is_settled_what_people_wrote():
     }  # fmt: skip
     assert {name: left for name, fields in text.items() if (left := fields - data - files - numbers)} == {
         "ExecutionCreated": {"name"},
+        "ExecutionStarted": {"node"},
         "ExecutionPaused": {"reason", "divergence"},
         "ExecutionInterrupted": {"reason"},
         "ExecutionRestarted": {"reason"},
@@ -430,6 +431,7 @@ def test_of_every_event_it_is_settled_what_people_wrote():
         "MessageWithdrawn": {"reason"},
         "CommitRejected": {"reason"},
         "DaemonStopped": {"reason"},
+        "MaintenanceBegun": {"reason"},
         "TicksMissed": {"reason"},
     }
 
