@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -23,15 +22,6 @@ async def _tell_at_once(self: live.Ledger, subject: live.Live) -> None:
     self._recent[subject.state.id] = subject.state
     if not subject.ended.done():
         subject.ended.set_result(None)
-
-
-def _begin_with_nothing_loose(start: Callable[..., None]) -> Callable[..., None]:
-    def changed(
-        self: dispatcher.Dispatcher, group: asyncio.TaskGroup, unfinished: Any, _: Any, unreadable: Any
-    ) -> None:
-        start(self, group, unfinished, {}, unreadable)
-
-    return changed
 
 
 async def _repeat_any_task(self: takeover.Takeover, subject: live.Live) -> None:
@@ -59,11 +49,6 @@ MUTANTS: dict[str, tuple[object, str, Any]] = {
         child_calls.ChildCalls,
         "_child_id",
         lambda self, run, call: self._executions.new_id(),
-    ),
-    "what a call changed before it was cut off is forgotten": (
-        dispatcher.Dispatcher,
-        "start",
-        _begin_with_nothing_loose(dispatcher.Dispatcher.start),
     ),
     "any task is repeated": (takeover.Takeover, "_take_up_task", _repeat_any_task),
     "one that runs is let in again": (dispatcher.Dispatcher, "_admit_flows", _admit_whoever_comes),
