@@ -101,7 +101,7 @@ class FlowRun:
         if self.state.cancel_requested:
             self._timers.append(self._loop.call_later(self._around.cancel_grace_s, self._kill, "cancelled"))
         again = self.state.attempt > 1
-        if self.state.parent or again:  # one from outside is durable already
+        if self.state.parent or self.state.terms.retry_of or self.state.terms.follows or again:  # else it is durable
             await self._around.ledger.journal.durable()
         if again:
             recorded = await self._around.ledger.events_of(self.state.id)

@@ -58,7 +58,6 @@ class Influence:
             raise errors.Conflict(
                 f"execution {execution} does not stand still without a process", hint="rerun makes a new execution"
             )
-        self.give_back(subject)
         self._resting.restart(subject, by, "")
 
     def resume(self, execution: str, by: str) -> None:
@@ -76,6 +75,11 @@ class Influence:
         if subject is None or subject.state.status.ended or subject.state.cancel_requested:
             return
         self._ledger.record(subject, events.CancelRequested(execution=execution, by=by))
+        self.carry_out_cancel(subject, by)
+
+    def carry_out_cancel(self, subject: live.Live, by: str) -> None:
+        """Do what was asked for, now or just before an earlier daemon was cut off."""
+        execution = subject.state.id
         stuck = subject.state.divergence is not None or subject.state.fruitless > 0
         if subject.state.status is Status.PAUSED and subject.supervision is None and not stuck:
             self._resting.resume(subject, by)

@@ -60,6 +60,9 @@ class Cancelling(Protocol):
     def cancel_children(self, execution: str, call: model.PendingCall) -> None:
         """Ask those to end that it made or set off and waits for in ``call``."""
 
+    def give_back(self, subject: live.Live) -> None:
+        """What belongs to a generation that is over, belongs to nobody any more."""
+
 
 class Executions(Protocol):
     """What this needs of the dispatcher."""
@@ -159,6 +162,7 @@ class Resting:
             self._executions.influence.cancel_children(subject.state.id, call)
         self.forget(subject)
         self._ledger.record(subject, events.ExecutionRestarted(execution=subject.state.id, by=by, reason=reason))
+        self._executions.influence.give_back(subject)
         self._executions.again(subject)
 
     def _limit_time(self, subject: live.Live) -> None:
@@ -181,6 +185,8 @@ class Resting:
     async def interrupted(self, subject: live.Live, why: str, *, daemon: bool = False) -> None:
         """Its process is gone, for a reason of its own or because the daemon was: see what becomes of it."""
         state = subject.state
+        if state.status.ended or subject.supervision is not None:
+            return  # before its turn came here, somebody cancelled it
         reason = f"interrupted: {why}"
         self._ledger.record(subject, events.ExecutionInterrupted(execution=state.id, reason=reason, daemon=daemon))
         if state.cancel_requested and not daemon:

@@ -46,6 +46,8 @@ class Takeover:
                 self._park(subject)
                 continue
             match state.status:
+                case Status.NEW if state.cancel_requested:
+                    self._influence.carry_out_cancel(subject, "")
                 case Status.NEW if state.parent and not self._ledger.is_live(state.parent):
                     self._influence.request_cancel(state.id, state.parent)
                 case Status.QUEUED | Status.RUNNING if state.type == "TASK":
@@ -55,11 +57,14 @@ class Takeover:
                         self._resting.interrupted(subject, _CUT_OFF, daemon=True), f"return of {state.id}"
                     )
                 case Status.QUEUED:
+                    self._influence.give_back(subject)  # it may have begun anew just before the daemon was cut off
                     self._enqueue(subject)
                 case Status.WAITING | Status.PAUSED if state.effect is not None:
                     self._executions.spawn(
                         self._resting.interrupted(subject, _CUT_OFF, daemon=True), f"return of {state.id}"
                     )
+                case Status.PAUSED if state.cancel_requested:
+                    self._influence.carry_out_cancel(subject, "")
                 case Status.WAITING:
                     await self._resting.lie_down(subject)
 
@@ -69,10 +74,12 @@ class Takeover:
         try:
             subject.prepared = await self._prepare(state)
         except errors.HeadraceError as error:
+            if state.status.ended:
+                return
             failure = events.Failure(type=failures.flow_side(error), message=error.message)
             self._executions.end(subject, Status.ENDED_ERROR, error.message, "interrupted", failure)
             return
-        if state.status is Status.RUNNING:
+        if state.status is Status.RUNNING and subject.supervision is None:
             if not subject.prepared.idempotent:
                 text = f"interrupted: {_CUT_OFF}; whether it took effect is not known"
                 failure = events.Failure(type="OutcomeUnknownError", message=text)

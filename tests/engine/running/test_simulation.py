@@ -1,0 +1,94 @@
+"""A few worlds of ``tests.faults.simulation``, and moments at which a daemon was cut off that one of them found."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from headrace.engine import events, lifecycle, model, policy
+from headrace.engine.records import journal
+from tests.engine.running import archives
+from tests.faults.simulation import beyond, mutants, world
+
+
+def test_no_world_breaks_a_promise() -> None:
+    assert sum(world.run(seed).executions for seed in range(25)) > 100
+
+
+def test_the_same_seed_is_the_same_world() -> None:
+    traces = [[world.run(seed).trace.hexdigest() for seed in range(100, 104)] for _ in range(2)]
+    assert traces[0] == traces[1]
+    assert len(set(traces[0])) == 4
+
+
+def test_a_mutant_is_noticed() -> None:
+    with mutants.present("fdatasync is left out"), pytest.raises(world.Broken):
+        list(map(world.run, range(50)))
+
+
+def after(directory: Path, *told: events.AnyEvent) -> dict[str, model.Execution]:
+    """Return what becomes of what a daemon left when it was cut off."""
+
+    async def write() -> None:
+        lines = await journal.Journal.open(directory / "records", archives.Clock(1_700_000_000.0))
+        for event in told:
+            lines.append(event)
+        await lines.close()
+
+    asyncio.run(write())
+    return world.World(1, directory).go_on_after(told)
+
+
+def made(execution: str, **fields: object) -> events.ExecutionCreated:
+    inputs = b'{"depth":0,"generation":0}'
+    flow = {"name": "a", "flow_id": "id of a", "flow_name": "a", "commit": beyond.COMMIT, "path": "a.py"}
+    return events.ExecutionCreated(**{"execution": execution, **flow, "inputs": msgspec.Raw(inputs), **fields})
+
+
+def test_one_that_was_only_created_ends_though_the_daemon_died_between_the_wish_and_the_end(tmp_path: Path) -> None:
+    states = after(tmp_path, made("e1", queued=False), events.CancelRequested(execution="e1", by="me"))
+    assert states["e1"].status is lifecycle.Status.ENDED_CANCELLED
+
+
+def test_one_that_stands_still_is_cancelled_though_the_daemon_died_just_after_the_wish(tmp_path: Path) -> None:
+    states = after(
+        tmp_path,
+        made("e1"),
+        events.ExecutionStarted(execution="e1", attempt=1),
+        events.PauseRequested(execution="e1"),
+        events.ExecutionPaused(execution="e1"),
+        events.CancelRequested(execution="e1", by="me"),
+    )
+    assert states["e1"].status is lifecycle.Status.ENDED_CANCELLED
+
+
+@pytest.mark.parametrize("cut_off_after", ["a lock was taken", "it was begun anew"])
+def test_who_begins_anew_has_no_locks(tmp_path: Path, cut_off_after: str) -> None:
+    told: list[events.AnyEvent] = [
+        made("e1", on_interrupt="restart"),
+        events.ExecutionStarted(execution="e1", attempt=1),
+        events.LockTaken(name="mine", execution="e1", call=1, owned=True),
+        events.CallEnded(execution="e1", call=1, kind="lock", target="mine"),
+    ]
+    if cut_off_after == "it was begun anew":
+        told.append(events.ExecutionRestarted(execution="e1", reason="continued as new"))
+    after(tmp_path, *told)
+    kinds = [type(line.event) for line in world.read(tmp_path / "records")]
+    began = kinds.index(events.ExecutionStarted, len(told))
+    assert events.LockReleased in kinds[:began]
+
+
+def test_one_that_is_cancelled_before_its_return_ends_and_takes_nobody_along(tmp_path: Path) -> None:
+    newest_only = policy.Terms(lane="schedule s", when_full="replace")
+    states = after(
+        tmp_path,
+        made("e1", terms=newest_only),
+        events.ExecutionStarted(execution="e1", attempt=1),
+        events.ExecutionInterrupted(execution="e1", reason="its process died"),
+        made("e2", terms=newest_only),
+    )
+    assert states["e1"].status is lifecycle.Status.ENDED_CANCELLED
+    assert states["e2"].status.ended
