@@ -66,6 +66,9 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "Flows nobody would write, killed again and again, diverge nowhere and do nothing twice": (
             "tests/faults/test_generated.py",
         ),
+        "In a simulation of disk, time and processes no crash at any moment breaks a law of executions": (
+            "tests/faults/test_simulation.py",
+        ),
         "A changed flow is found at the right call, and nothing where nothing changed": (
             "tests/e2e/test_changed_flows.py",
         ),
