@@ -118,7 +118,7 @@ def check(daemon, world, execution):
 
 def test_killed_at_any_moment_it_goes_on_where_it_was(daemon, world, record_property):
     seed = int(os.environ.get("HEADRACE_SEED", "7"))
-    kills = int(os.environ.get("HEADRACE_KILLS", "12"))
+    kills = int(os.environ.get("HEADRACE_KILLS", "4"))
     record_property("seed", seed)
     record_property("tries", kills)
     chance = random.Random(seed)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.daemons import until
 
-ROUNDS = int(os.environ.get("HEADRACE_KILLS", "30")) // 5
+ROUNDS = int(os.environ.get("HEADRACE_KILLS", "10")) // 5
 WRITERS = 6
 WRITES = """
 def handler(system, this, inputs):

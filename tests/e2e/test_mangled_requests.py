@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-MUTATIONS = int(os.environ.get("HEADRACE_MUTATIONS", "2500"))
+MUTATIONS = int(os.environ.get("HEADRACE_MUTATIONS", "1000"))
 SEED = int(os.environ.get("HEADRACE_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
 HOOK = '# /// script\n# [tool.headrace]\n# webhook = {name = "open", auth = "none"}\n# ///\n'
 ECHO = "def handler(system, this, inputs):\n    return this.success()\n"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.engine.guest import link, parcels, stock
@@ -38,6 +38,7 @@ def packed(folder: Path) -> bytes:
     return b"".join(parcels.pack(str(folder)))
 
 
+@settings(deadline=None, max_examples=50)
 @given(TREES.filter(lambda tree: isinstance(tree, dict)))
 def test_a_folder_arrives_as_it_was(tmp_path_factory, tree):
     base = tmp_path_factory.mktemp("parcel")
