@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.engine import errors
 from tests.e2e.test_cluster import LEASE_S, Site, gone
 from tests.faults.conftest import SCALE, Suite
 from tests.support.daemons import until
@@ -106,7 +107,8 @@ def hosts() -> Iterator[Hosts]:
 def test_a_node_that_is_cut_off_and_comes_back(tmp_path: Path, hosts: Hosts, suite: Suite) -> None:
     site = Site(tmp_path / "c", hosts)
     try:
-        site.daemon.start(*hosts.daemon_runs)
+        site.daemon.start(*hosts.daemon_runs, wait=False)
+        until(lambda: _reached(site), "the daemon has its cluster", 60)
         for turn in suite.times(2):
             with suite.attempt(turn):
                 name = f"healed {turn}"
@@ -126,6 +128,13 @@ def test_a_node_that_is_cut_off_and_comes_back(tmp_path: Path, hosts: Hosts, sui
                 )
     finally:
         site.daemon.kill()
+
+
+def _reached(site: Site) -> bool:
+    """Over the unix socket: its own loopback is not ours."""
+    with contextlib.suppress(OSError, errors.HeadraceError):
+        return not site.workers()["cluster"]["reason"] and bool(site.daemon.client.flows())
+    return False
 
 
 def _attempts(site: Site, execution: str) -> int:
