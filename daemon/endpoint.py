@@ -7,6 +7,7 @@ Standard library alone, because the command line must start quickly.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import dataclasses
 import http.client
@@ -14,7 +15,7 @@ import json
 import os
 import socket
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from .. import __version__
 from ..engine import errors
 from . import written
 
+JSON = dict[str, Any]
 ANSWER_S = 30.0  # how long a plain answer may take
 
 _SOCKET_PATH_MAX = 100  # of the kernel's 108 bytes
@@ -95,6 +97,23 @@ class ServerEvent(NamedTuple):
     id: str
     event: str
     data: dict[str, Any]
+
+
+class Asking(abc.ABC):
+    """What the parts of a client have in common: they ask, and get JSON."""
+
+    @abc.abstractmethod
+    def _json(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        body: JSON | None = None,
+        headers: Any = None,
+        timeout_s: float = ANSWER_S,
+    ) -> JSON:
+        """Ask for something and return the answer."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

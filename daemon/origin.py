@@ -3,19 +3,14 @@ that a flow had. Part of ``client``."""
 
 from __future__ import annotations
 
-import abc
 import urllib.parse
-from collections.abc import Sequence
-from typing import Any
 
-from .endpoint import ANSWER_S
-
-JSON = dict[str, Any]
+from .endpoint import ANSWER_S, JSON, Asking
 
 _PLAN_S = 300.0
 
 
-class Origin(abc.ABC):
+class Origin(Asking):
     """The calls; whoever inherits them knows how to ask the daemon."""
 
     def sync_state(self) -> JSON:
@@ -45,19 +40,6 @@ class Origin(abc.ABC):
     def restore_flow(self, name: str, commit: str, *, message: str = "") -> JSON:
         """Make the flow what it was in ``commit``, by a new commit."""
         return self._json("POST", _address(name, "/restore"), body={"commit": commit, "message": message})
-
-    @abc.abstractmethod
-    def _json(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Sequence[tuple[str, str]] = (),
-        body: JSON | None = None,
-        headers: Any = None,
-        timeout_s: float = ANSWER_S,
-    ) -> JSON:
-        """Ask for something and return the answer."""
 
 
 def _address(name: str, part: str = "") -> str:

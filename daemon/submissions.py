@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import abc
 import urllib.parse
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from .endpoint import ANSWER_S, Interrupted
-
-JSON = dict[str, Any]
+from .endpoint import JSON, Asking, Interrupted
 
 
-class Submissions(abc.ABC):
+class Submissions(Asking):
     """The calls; whoever inherits them knows how to ask the daemon."""
 
     def run(
@@ -47,19 +44,6 @@ class Submissions(abc.ABC):
             return self._json("POST", path, body=body, headers=headers)
         except Interrupted:
             return self._json("POST", path, body=body, headers=headers)
-
-    @abc.abstractmethod
-    def _json(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Sequence[tuple[str, str]] = (),
-        body: JSON | None = None,
-        headers: Any = None,
-        timeout_s: float = ANSWER_S,
-    ) -> JSON:
-        """Ask for something and return the answer."""
 
 
 def _given(**fields: str) -> JSON:

@@ -3,16 +3,10 @@ or less, begin and end maintenance. Part of ``client``."""
 
 from __future__ import annotations
 
-import abc
-from collections.abc import Sequence
-from typing import Any
-
-from .endpoint import ANSWER_S
-
-JSON = dict[str, Any]
+from .endpoint import JSON, Asking
 
 
-class Upkeep(abc.ABC):
+class Upkeep(Asking):
     """The calls; whoever inherits them knows how to ask the daemon."""
 
     def status(self) -> JSON:
@@ -41,16 +35,3 @@ class Upkeep(abc.ABC):
     def end_maintenance(self) -> JSON:
         """Let begin what waited."""
         return self._json("DELETE", "/maintenance")
-
-    @abc.abstractmethod
-    def _json(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Sequence[tuple[str, str]] = (),
-        body: JSON | None = None,
-        headers: Any = None,
-        timeout_s: float = ANSWER_S,
-    ) -> JSON:
-        """Ask for something and return the answer."""
