@@ -458,5 +458,5 @@ def _front(
         *message_pages.MessagePages(work.asking, subjects).table(),
         *record_pages.RecordPages(work.keeper, work.locking, flows, parts.schedules).table(),
         *task_pages.TaskPages(parts.tasks, work.keeper).table(),
-        *workers.Workers(work, parts.remote, settings.run_max_running).table(),
+        *workers.Workers(work, parts.remote).table(),
     ]

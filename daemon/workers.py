@@ -18,10 +18,9 @@ from .reach import Reach
 class Workers:
     """The handlers; who runs what, and where else."""
 
-    def __init__(self, work: dispatcher.Dispatcher, remote: cluster.Cluster | None, max_running: int) -> None:
+    def __init__(self, work: dispatcher.Dispatcher, remote: cluster.Cluster | None) -> None:
         self._work = work
         self._remote = remote
-        self._max_running = max_running
 
     def table(self) -> list[routes.Route]:
         """Return the routes."""
@@ -44,7 +43,7 @@ class Workers:
 
     def _told(self, who: principals.Principal) -> shapes.Workers:
         here = shapes.Worker(
-            id="local", host=platform.node(), alive=True, resources={"running": float(self._max_running)}
+            id="local", host=platform.node(), alive=True, resources={"running": float(self._work.max_running)}
         )
         machines = {here.id: here}
         places: dict[str, str] = {}

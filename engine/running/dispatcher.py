@@ -242,6 +242,11 @@ class Dispatcher:
         return self._flow_slots.held
 
     @property
+    def max_running(self) -> int:
+        """How many flows may run on this machine."""
+        return self._flow_slots.limit
+
+    @property
     def unfinished(self) -> int:
         """How many executions have not ended."""
         return len(self.ledger)

@@ -112,6 +112,7 @@ def test_what_can_change_does_at_once_and_the_rest_is_named(service):
     )
     done = daemon.client.reload()
     assert (done["result"], done["by"]) == ("taken", "admin")
+    assert daemon.client.workers()["items"][0]["resources"] == {"running": 4}
     assert sorted(done["changed"]) == ["log.level", "run.cancel_grace", "run.hibernate_after", "run.max_running",
                                        "run.stop_grace"]  # fmt: skip
     assert sorted(done["restart"]) == ["identity.environment", "source.poll"]
