@@ -11,7 +11,7 @@ TEST_PACKAGES := git:git jq:jq strace:strace /usr/sbin/mkfs.ext4:e2fsprogs opens
 	/usr/sbin/mosquitto:mosquitto /usr/sbin/snmpd:snmpd /usr/sbin/rabbitmq-server:rabbitmq-server prometheus:prometheus \
 	ansible-playbook:ansible-core smbd:samba podman:podman runc:runc busybox:busybox-static
 .DEFAULT_GOAL := help
-.PHONY: help install run test faults test-cluster soak check bench bench-compare bench-plots ui screenshots pictures wheel deb \
+.PHONY: help install run test faults test-cluster soak check bench bench-compare bench-plots bench-peers ui screenshots pictures wheel deb \
 	test-deb image lock sbom audit release clean system-packages venv-package
 
 help:  ## what there is
@@ -70,6 +70,10 @@ bench-compare: install  ## the two newest of them, or OLD=… and NEW=…; ANYWA
 
 bench-plots: install  ## how cost grows with size, as pictures; LARGEST=1000000 for all of it, an hour
 	$(BIN)/python -m tests.bench.plots $(if $(LARGEST),--largest $(LARGEST))
+
+bench-peers: install  ## the same work on Prefect, DBOS, n8n and others beside it, 20 minutes; PAGE=1 writes docs/benchmarks.md
+	$(BIN)/python -m tests.bench.peers
+	$(if $(PAGE),$(BIN)/python -m tests.bench.peers --page)
 
 ui: daemon/web/dist/stamp  ## the scripts of the pages; HEADRACE_NO_UI=1 goes without
 

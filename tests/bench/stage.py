@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tests.support.daemons import Daemon
@@ -141,8 +141,13 @@ def cpu_s(root: int) -> dict[str, float]:
 
 def memory_mb(root: int) -> dict[str, float]:
     """Memory of the daemon and all it started: resident, and proportional (shared pages counted once)."""
+    return processes_mb(tree(root))
+
+
+def processes_mb(pids: Iterable[int]) -> dict[str, float]:
+    """The same of these processes alone."""
     sums = {"Rss": 0.0, "Pss": 0.0}
-    for pid in tree(root):
+    for pid in pids:
         with contextlib.suppress(OSError):  # it ended meanwhile
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
                 name, _, rest = line.partition(":")
