@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.engine import events, model
+from headrace.engine import events, model, policy
+from headrace.engine.lifecycle import Status
 from headrace.engine.state import locks
 
 
@@ -70,6 +71,13 @@ class _Book:
             case events.ExecutionEnded(reason="internal"):
                 raise Broken(f"{state.id} failed internally: {event.message}")
         state.apply(event, at)
+
+
+def is_due_again(state: model.Execution, retry: policy.Retry) -> bool:
+    """Return whether an execution has ended so that there must be another attempt; retries of retries are not asked."""
+    failed = state.status is Status.ENDED_ERROR and not state.terms.retry and retry.attempts > 1
+    failure = state.failure.type if state.failure is not None else ""
+    return failed and not state.parent and not state.cancel_requested and retry.covers(failure, state.reason)
 
 
 def same(one: events.AnyEvent, other: events.AnyEvent) -> bool:

@@ -9,7 +9,7 @@ from unittest import mock
 
 from headrace.engine import events
 from headrace.engine.lifecycle import Status
-from headrace.engine.records import journal, recovery, tail
+from headrace.engine.records import journal, recovery, segments, tail
 from headrace.engine.running import child_calls, dispatcher, flow_run, influence, live, takeover
 
 
@@ -51,6 +51,7 @@ MUTANTS: dict[str, tuple[object, str, Any]] = {
         lambda self, run, call: self._executions.new_id(),
     ),
     "any task is repeated": (takeover.Takeover, "_take_up_task", _repeat_any_task),
+    "what was recorded together is taken apart": (segments, "goes_with_next", lambda line: False),
     "one that runs is let in again": (dispatcher.Dispatcher, "_admit_flows", _admit_whoever_comes),
     "who begins anew keeps its locks": (influence.Influence, "give_back", lambda self, subject: None),
 }
