@@ -12,8 +12,6 @@ import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
-import msgspec
-
 from ..engine import ports, values
 from . import blocking, extras, host, rows, sql
 from . import definition as definitions
@@ -21,7 +19,6 @@ from .definition import invalid
 
 TASK = "SQLORACLE"
 PORT = 1521
-SCHEMES = ("oracle",)
 #: How long the server may take to break off a statement, and to say good-bye.
 _LEAVE_S = 5.0
 #: Errors that pass: the server starts, stops, is full, or lost the connection; deadlocks.
@@ -32,9 +29,8 @@ class SqloracleInputs(sql.SqlInputs):
     """The inputs of SQLORACLE."""
 
 
-def _check(inputs: SqloracleInputs) -> None:
-    sql.check(TASK, inputs, SCHEMES)
-    if not sql.resolved(inputs, SCHEMES).database:
+def _cannot(inputs: SqloracleInputs) -> None:
+    if not inputs.database:
         raise definitions.missing(TASK, "database", "the name of the service")
     if inputs.script is not None:
         raise invalid(TASK, "script", "Oracle takes one statement at a time: put several between BEGIN and END;")
@@ -52,13 +48,9 @@ class _Session:
 
     async def attempt(self) -> sql.SqlOutput:
         library: Any = await blocking.call(functools.partial(extras.require, "oracledb", extra="oracle", task=TASK))
-        try:
+        with sql.understood(library.Error, explained=_explained):
             async with self._connected(library) as connection:
                 return await self._performed(connection)
-        except library.Error as error:
-            raise _explained(error) from None
-        except host.GARBAGE as error:
-            raise host.Failed(f"what the server says is not understood: {host.quoted(str(error))}") from None
 
     @contextlib.asynccontextmanager
     async def _connected(self, library: Any) -> AsyncIterator[Any]:
@@ -108,10 +100,10 @@ class _Session:
             if self._inputs.read_only:
                 await cursor.execute("SET TRANSACTION READ ONLY")
             if asked.mode == "executemany":
-                await cursor.executemany(asked.text, [_adapted(one) for one in asked.args])
+                await cursor.executemany(asked.text, [sql.adapted(one) for one in asked.args])
                 output = sql.SqlOutput(row_count=cursor.rowcount)
             else:
-                await cursor.execute(asked.text, _adapted(asked.args))
+                await cursor.execute(asked.text, sql.adapted(asked.args))
                 output = await self._fetched(cursor) if asked.wants_rows else sql.SqlOutput(row_count=cursor.rowcount)
         await connection.commit()
         return output
@@ -135,35 +127,27 @@ async def _value(value: Any) -> Any:
     return await value.read()
 
 
-def _adapted(args: Any) -> list[Any]:
-    """Objects and lists go as JSON text."""
-    return [msgspec.json.encode(one).decode() if isinstance(one, dict | list) else one for one in args]
-
-
 def _explained(error: Any) -> host.Failed:
     said = host.quoted(str(error))
     passing = said.startswith(_PASSING) or "refused" in said or "timed out" in said
     return host.Failed(said, passing=passing)
 
 
-async def _run(settings: definitions.Settings, given: SqloracleInputs, context: ports.TaskContext) -> sql.SqlOutput:
-    inputs = sql.resolved(given, SCHEMES)
-    session = _Session(inputs, context, settings)
-    return await sql.performed(session.attempt, inputs, PORT, context, settings)
+async def _attempt(
+    inputs: SqloracleInputs, context: ports.TaskContext, settings: definitions.Settings
+) -> sql.SqlOutput:
+    return await _Session(inputs, context, settings).attempt()
 
 
-def definition(settings: definitions.Settings) -> definitions.TaskDefinition[SqloracleInputs]:
-    """Return the task type SQLORACLE."""
-    return definitions.TaskDefinition(
-        name=TASK,
-        summary="Execute statements in Oracle Database",
-        description="One statement, its rows as JSON. Placeholders are :1, :2, …",
-        inputs=SqloracleInputs,
-        output=sql.SqlOutput,
-        run=functools.partial(_run, settings),
-        idempotent=lambda inputs: inputs.read_only,
-        check=_check,
-        aliases=("ORACLE",),
-        secret_inputs=frozenset({"dsn"}),
-        input_aliases={**sql.ALIASES, "service_name": "database"},
-    )
+definition = sql.Product(
+    task=TASK,
+    name="Oracle Database",
+    placeholders=":1, :2, …",
+    inputs=SqloracleInputs,
+    port=PORT,
+    schemes=("oracle",),
+    attempt=_attempt,
+    cannot=_cannot,
+    aliases=("ORACLE",),
+    input_aliases={"service_name": "database"},
+).definition

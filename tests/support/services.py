@@ -20,6 +20,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
+from tests.support import tds_double
+from tests.support.certificates import Certificates
+
 PASSWORD = "pass-word-of-the-tests"
 
 
@@ -196,6 +199,16 @@ def mariadb(certificates: pathlib.Path) -> Iterator[Service]:
         with started(arguments, ready, base / "log"):
             run(*ask, f"CREATE DATABASE app; CREATE USER app IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON app.* TO app")
             yield Service(port, base, "app")
+
+
+@contextlib.contextmanager
+def sql_server(certificates: pathlib.Path) -> Iterator[Service]:
+    """What speaks the protocol of SQL Server, with a user ``app`` and a database of that name."""
+    with folder() as base:
+        trust = Certificates(certificates).server_context()
+        double = tds_double.Server(base / "data", password=PASSWORD, tls=trust)
+        with tds_double.served(double):
+            yield Service(double.port, base, "app")
 
 
 @contextlib.contextmanager
