@@ -97,6 +97,17 @@ import alpha, sys
 def handler(system, this):
     return [alpha.VERSION, sys.prefix]
 """,
+    "vanish": """
+# /// script
+# [tool.headrace]
+# on_interrupt = "fail"
+# ///
+def handler(system, this, inputs):
+    import os, threading
+    threading.Timer(inputs['after'], os._exit, (3,)).start()
+    while True:
+        system.setting('nobody sets this').exists()
+""",
     "parent": """
 def handler(system, this, inputs):
     depth = inputs['depth']
@@ -278,6 +289,21 @@ def test_the_command_line_tells_what_runs_where(site):
     assert execution in shown and "worker=dmz" in shown and "1 fpga" in shown
     site.set("shown")
     site.ended(execution)
+
+
+def test_one_worker_serves_many_executions_and_those_that_fail_harm_no_other(site):
+    """A process may be gone while the daemon still speaks to it; what comes late for it is nobody else's."""
+    good = [site.start("where", n=number) for number in range(30)]
+    bad = [site.start("vanish", after=0.02 * number) for number in range(8)]
+    good += [site.start("where", n=number) for number in range(30)]
+    for number, execution in enumerate(good):
+        ended = site.ended(execution)
+        assert ended["status"] == "ENDED_SUCCESS" and ended["output_value"]["inputs"] == {"n": number % 30}
+        assert ended["attempt"] == 1
+    for execution in bad:
+        ended = site.ended(execution)
+        assert (ended["status"], ended["attempt"]) == ("ENDED_ERROR", 1), ended
+    assert "was lost" not in site.daemon.log.read_text()
 
 
 # -- what can be lost --------------------------------------------------------------------------------------------------
