@@ -32,7 +32,6 @@ _PASSING = (
     *("ORA-00028", "ORA-00060", "ORA-01033", "ORA-01034", "ORA-01089", "ORA-03113", "ORA-03135", "ORA-08177"),
     *("DPY-4011", "DPY-6001"),
 )
-
 #: What the library says before it says why.
 _UNCONNECTED = re.compile(r"^DPY-6005: [^(]*\(CONNECTION_ID=[^)]*\)\.\s*(?=\S)")
 
@@ -76,30 +75,31 @@ class _Session:
         inputs, library = self._inputs, self._library
 
         async def connected(address: str) -> Any:
-            return await library.connect_async(
-                user=inputs.username,
-                password=inputs.password,
-                host=address,
-                port=self._port,
-                service_name=inputs.database,
-                protocol="tcp" if trust is None else "tcps",
-                ssl_context=trust,
-                ssl_server_dn_match=False,  # our context checks the name that was asked for
-                tcp_connect_timeout=inputs.connect_timeout,
-                retry_count=0,
-                program="headrace",
-                terminal=self._context.execution_id,
-            )
+            try:
+                return await library.connect_async(
+                    user=inputs.username,
+                    password=inputs.password,
+                    host=address,
+                    port=self._port,
+                    service_name=inputs.database,
+                    protocol="tcp" if trust is None else "tcps",
+                    ssl_context=trust,
+                    ssl_server_dn_match=False,  # our context checks the name that was asked for
+                    tcp_connect_timeout=inputs.connect_timeout,
+                    retry_count=0,
+                    program="headrace",
+                    terminal=self._context.execution_id,
+                )
+            except library.Error as error:
+                if isinstance(error.__cause__, OSError):
+                    raise error.__cause__ from None
+                raise
 
         try:
             async with asyncio.timeout(inputs.connect_timeout):
                 connection = await host.first(candidates, connected)
         except (OSError, TimeoutError) as error:
             raise host.explained(error, inputs, self._port) from None
-        except library.Error as error:
-            if isinstance(error.__cause__, OSError):
-                raise host.explained(error.__cause__, inputs, self._port) from None
-            raise
         connection.outputtypehandler = self._fetched_as
         return connection
 
@@ -119,10 +119,12 @@ class _Session:
             await connection.close()
 
         leaving = asyncio.ensure_future(said())
-        await asyncio.wait([leaving], timeout=_LEAVE_S)
-        while not leaving.done():  # cancelled once, the library would wait for the server once more
-            leaving.cancel()
-            await asyncio.sleep(0)
+        try:
+            await asyncio.wait([leaving], timeout=_LEAVE_S)
+        finally:
+            while not leaving.done():  # cancelled once, the library would wait for the server once more
+                leaving.cancel()
+                await asyncio.sleep(0)
         if not leaving.cancelled():
             leaving.exception()  # what was asked is done, or failed with words of its own
 

@@ -13,7 +13,7 @@ import pytest
 from seerdb.server import PacketStream
 
 from headrace.engine import errors
-from headrace.tasks import definition, egress, registry, retry, sqloracle
+from headrace.tasks import definition, egress, host, registry, retry, sqloracle
 from tests.support import oracle_server
 from tests.support.oracle_server import Server
 
@@ -159,6 +159,14 @@ async def test_to_where_a_listener_sends_us_we_go_as_the_operator_lets_us(call, 
             with pytest.raises(TimeoutError):
                 forbidden.accept()
             await guarded.aclose()
+
+
+async def test_of_several_addresses_the_first_that_takes_connections_counts(sql, monkeypatch):
+    async def several(*_):
+        return ["127.0.0.3", "127.0.0.1"]
+
+    monkeypatch.setattr(host, "addresses", several)
+    assert (await sql(fetchval="SELECT 5"))["result"] == 5
 
 
 async def test_cancelled_it_does_not_wait_for_a_server_that_answers_nothing(sql, server, monkeypatch):
