@@ -34,6 +34,13 @@ LEASE_SHARE = 0.7
 _CONNECT_S = 20.0
 _READ_BYTES = 64 * 1024
 _IDLE_FLOWS_MAX = 4
+#: How Ray says which devices a task has to itself (``ray._private.accelerators``): programs see no others by these.
+_DEVICES = (
+    *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ONEAPI_DEVICE_SELECTOR"),
+    *("ZE_AFFINITY_MASK", "NEURON_RT_VISIBLE_CORES", "ASCEND_RT_VISIBLE_DEVICES", "HABANA_VISIBLE_MODULES"),
+    *("TPU_VISIBLE_CHIPS", "TPU_CHIPS_PER_HOST_BOUNDS", "TPU_HOST_BOUNDS"),
+    *("FURIOSA_DEVICES", "RBLN_DEVICES", "QBRUNTIME_VISIBLE_DEVICES", "TT_VISIBLE_DEVICES"),
+)
 #: What the daemon may have said to a process before it heard that it had ended.
 _OF_THE_LAST = frozenset({link.CHANNEL, link.KILL, link.KEEP})
 _ENTRY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
@@ -202,16 +209,16 @@ class Flow:
 
 
 class Server:
-    """A fork server of this worker, for one interpreter."""
+    """A fork server of this worker, for one interpreter and what Ray gave the task of devices."""
 
-    def __init__(self, python: str) -> None:
+    def __init__(self, python: str, devices: dict[str, str]) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.process = subprocess.Popen(
                 [python or sys.executable, "-P", _ENTRY, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env=fork_server.environment(python),
+                env=fork_server.environment(python) | devices,
                 start_new_session=True,
             )
         self.control = ours
@@ -268,7 +275,7 @@ class Node:
         self._stock = stock.Stock(folder)
         self._about = about
         self._host: Host | None = None
-        self._servers: dict[str, Server] = {}
+        self._servers: dict[tuple[str, str], Server] = {}  # by interpreter and devices
         self._idle: dict[str, Flow] = {}  # by kind
 
     def host(self, ticket: dict[str, Any]) -> str:
@@ -318,10 +325,11 @@ class Node:
         """Return a flow process for what the daemon offers, and its kind."""
         snapshot = self._folder(host, offer["snapshot"])
         environment = self._folder(host, offer["environment"]) if offer["environment"] else ""
-        kind = f"{offer['kind']} {offer['environment']}"
+        devices = {name: os.environ[name] for name in _DEVICES if name in os.environ}
+        kind = f"{offer['kind']} {offer['environment']} {devices}"
         flow = None if offer["fresh"] else self._warm(kind)
         if flow is None:
-            flow = self._server(stock.python_of(environment) if environment else "").spawn()
+            flow = self._server(stock.python_of(environment) if environment else "", devices).spawn()
         if flow.status is not None:
             raise Lost("this node can make no more processes")
         try:
@@ -335,10 +343,10 @@ class Node:
     def _folder(self, host: Host, digest: str) -> str:
         return self._stock.get(digest, lambda: _parcels(host, digest), host.keep_up)
 
-    def _server(self, python: str) -> Server:
-        server = self._servers.get(python)
+    def _server(self, python: str, devices: dict[str, str]) -> Server:
+        server = self._servers.get(key := (python, str(devices)))
         if server is None or not server.lives:
-            server = self._servers[python] = Server(python)
+            server = self._servers[key] = Server(python, devices)
         return server
 
     def _warm(self, kind: str) -> Flow | None:

@@ -72,6 +72,17 @@ def handler(system, this, inputs):
     while not system.setting('fpga may end').exists():
         this.sleep(0.05)
 """,
+    "gpu": """
+# /// script
+# [tool.headrace]
+# resources = {gpu = 1, cpu = 0.5}
+# ///
+def handler(system, this):
+    import os, time
+    this.set_output('devices', os.environ.get('CUDA_VISIBLE_DEVICES'))
+    while not system.setting('gpus may end').exists():
+        time.sleep(0.05)  # keeps its place, as a sleep of ``this`` would not
+""",
     "mars": """
 # /// script
 # [tool.headrace]
@@ -195,7 +206,9 @@ class Site:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
-    made = RayCluster([{"num_cpus": 2, "labels": {"worker": "dmz"}}, {"num_cpus": 2, "resources": {"fpga": 1}}])
+    made = RayCluster(
+        [{"num_cpus": 2, "labels": {"worker": "dmz"}}, {"num_cpus": 2, "num_gpus": 2, "resources": {"fpga": 1}}]
+    )
     try:
         yield made
     finally:
@@ -253,6 +266,21 @@ def test_a_flow_goes_where_its_label_and_resources_are(site):
     site.set("dmz may end")
     site.set("fpga may end")
     assert site.ended(labelled)["status"] == site.ended(with_resource)["status"] == "ENDED_SUCCESS"
+
+
+def test_a_flow_sees_the_devices_that_ray_gave_it_and_no_others(site):
+    """Ray counts devices, whether there are any or not."""
+    executions = [site.start("gpu") for _ in range(2)]
+
+    def seen() -> list[str]:
+        found = [site.daemon.client.execution(one)["output_value"] or {} for one in executions]
+        return sorted(one["devices"] for one in found if "devices" in one)
+
+    until(lambda: len(seen()) == 2, "both run", 60)
+    assert seen() == ["0", "1"]
+    site.set("gpus may end")
+    for execution in executions:
+        assert site.ended(execution)["status"] == "ENDED_SUCCESS"
 
 
 def test_an_execution_without_a_place_says_why_and_can_be_cancelled(site):
