@@ -50,7 +50,7 @@ class _Work(sql.Work[MysqlInputs]):
 
     def run(self) -> sql.SqlOutput:
         library: Any = _library()
-        with self._understood(library.Error):
+        with self._understood(library.Error, OSError):
             address = self._line.socket.getpeername()[:2]
             connection = self._open(library, self._line.socket, None)
             self._line.entered = True
@@ -123,8 +123,8 @@ class _Work(sql.Work[MysqlInputs]):
             self._line.cut()
             cursor._result.unbuffered_active = False
 
-    def _explained(self, error: pymysql.Error) -> host.Failed:
-        cause = getattr(error, "original_exception", None)
+    def _explained(self, error: pymysql.Error | OSError) -> host.Failed:
+        cause = getattr(error, "original_exception", error)
         if isinstance(cause, OSError):
             return host.explained(cause, self._inputs, self._port)
         code = error.args[0] if error.args and isinstance(error.args[0], int) else 0

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import ipaddress
 import json
 import logging
 import socket
 
+import OpenSSL.crypto
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from headrace.engine import errors
-from headrace.tasks import definition, egress, registry, retry
+from headrace.tasks import definition, egress, registry, retry, sqlmssql
 from tests.support import tds_double
 from tests.support.tds_double import Server
 
@@ -216,3 +222,37 @@ async def test_nonsense_after_the_login_is_told_as_that(call, served, monkeypatc
 
     monkeypatch.setattr(tds_double._Session, "_transaction", transaction)
     await _failure(call("MSSQL", **_access(served()), fetchval="SELECT 1", timeout=5))
+
+
+@pytest.mark.parametrize(
+    ("common", "names", "host", "fits"),
+    [
+        ("db.example", [], "DB.example", True),
+        ("db.example", [], "x.example", False),
+        ("db.example", ["other.example"], "db.example", False),
+        ("x", ["Db.example", "other.example"], "db.example", True),
+        ("x", ["*.example"], "db.example", True),
+        ("x", ["*.example"], "a.db.example", False),
+        ("x", ["*.example"], "example", False),
+        ("x", ["127.0.0.1", "::1"], "127.0.0.1", True),
+        ("x", ["127.0.0.1", "::1"], "0:0::1", True),
+        ("x", ["127.0.0.1"], "127.0.0.2", False),
+        ("127.0.0.1", ["db.example"], "127.0.0.1", False),
+    ],
+)
+def test_whose_a_certificate_is(common, names, host, fits):
+    library, _ = sqlmssql._library()
+    key = ec.generate_private_key(ec.SECP256R1())
+    name, now = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common)]), datetime.datetime.now(datetime.UTC)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(1))
+    if names:
+        made = made.add_extension(x509.SubjectAlternativeName([_general(one) for one in names]), critical=False)
+    certificate = OpenSSL.crypto.X509.from_cryptography(made.sign(key, hashes.SHA256()))
+    assert library.tls.validate_host(cert=certificate, name=host.encode()) is fits
+
+
+def _general(name: str) -> x509.GeneralName:
+    with contextlib.suppress(ValueError):
+        return x509.IPAddress(ipaddress.ip_address(name))
+    return x509.DNSName(name)
