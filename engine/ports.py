@@ -7,6 +7,7 @@ real things in place.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,11 +37,15 @@ class Journal(Protocol):
     def scarce(self) -> str:
         """Why requests from outside are refused although the disk takes records, in words; empty while they are not."""
 
-    def append(self, event: events.AnyEvent, *, joined: bool = False) -> str:
+    def append(self, event: events.AnyEvent) -> str:
         """Put ``event`` next in line and return its time.
 
-        It becomes durable later: a crash before that loses it and everything appended after it. One that is ``joined``
-        to what was appended before it in the same turn of the event loop becomes durable with that, or neither does."""
+        It becomes durable later: a crash before that loses it and everything appended after it."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is appended inside this block is one: after a crash all of it is there, or nothing of it.
+
+        Nothing may be awaited inside."""
 
     async def durable(self) -> None:
         """Return when everything appended so far is on disk. Raises ``JournalFailed`` if it never will be."""

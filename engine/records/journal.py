@@ -55,7 +55,7 @@ class _Entry(NamedTuple):
     at: str
     body: bytes
     waiter: asyncio.Future[None] | None  # of a request from outside, which may be refused
-    joined: bool = False  # in one batch with the entry before it
+    joined: bool  # to the entry before it: both are there after a crash, or neither
 
 
 class _Stamps:
@@ -97,6 +97,8 @@ class Journal:
         self._pending_bytes = 0
         self._flying: list[_Entry] = []
         self._appended = 0
+        self._in_group = 0  # so many were appended together until now
+        self._is_group = False
         self._waiters: collections.deque[tuple[int, asyncio.Future[None]]] = collections.deque()
         self._listeners: list[Listener] = []
         self._seal_wanted = False
@@ -148,11 +150,23 @@ class Journal:
         """Finish the open segment before the next line is written, however small it is."""
         self._seal_wanted = True
 
-    def append(self, event: events.AnyEvent, *, joined: bool = False) -> str:
+    def append(self, event: events.AnyEvent) -> str:
         """Put ``event`` next in line and return its time; see ``ports.Journal``. Raises ``TooLarge``."""
-        return self._append(event, None, joined=joined)
+        return self._append(event, None)
 
-    def _append(self, event: events.AnyEvent, waiter: asyncio.Future[None] | None, *, joined: bool = False) -> str:
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """See ``ports.Journal``."""
+        if self._is_group:  # what follows from a part of it belongs to the whole
+            yield
+            return
+        self._is_group, self._in_group = True, 0
+        try:
+            yield
+        finally:
+            self._is_group = False
+
+    def _append(self, event: events.AnyEvent, waiter: asyncio.Future[None] | None) -> str:
         if self._refusal is not None:
             raise self._refusal
         body = msgspec.json.encode(event)
@@ -165,6 +179,8 @@ class Journal:
             raise ValueError("a raw line break inside a value would tear the record")
         at = self._stamps.now()
         self._appended += 1
+        joined = self._is_group and self._in_group > 0
+        self._in_group += 1
         self._pending.append(_Entry(self._appended, event, at, body, waiter, joined))
         self._pending_bytes += len(body)
         if waiter is not None or self._pending_bytes > BATCH_BYTES_MAX:
@@ -260,7 +276,8 @@ class Journal:
         while self._pending and (size < BATCH_BYTES_MAX or self._pending[0].joined):
             entry = self._pending.popleft()
             seq += 1
-            line, crc = segments.compose(seq, batch, entry.at.encode(), entry.body, crc)
+            with_next = bool(self._pending) and self._pending[0].joined
+            line, crc = segments.compose(seq, batch, entry.at.encode(), entry.body, crc, with_next=with_next)
             self._pending_bytes -= len(entry.body)
             size += len(line)
             lines.append(line)

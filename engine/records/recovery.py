@@ -3,7 +3,8 @@
 Every line of every segment is checked. The first line that does not follow from the one before it is either torn: it
 belongs to the last batch, which nobody was promised, and it and what follows are dropped; or something whole of a later
 batch exists: then durable records are damaged, ``JournalCorrupt`` says where, and nothing on disk is touched. A run of
-NULs is a line that does not follow, like any other garbage.
+NULs is a line that does not follow, like any other garbage. Lines that are nothing without the next one are dropped
+with it, and nobody sees them before it has been read.
 
 A journal may begin with a later segment than the first if a line of it vouches for that (``segments.dropped``); what
 such a line says is gone and is not, is removed here: dying while segments go is mended by the next start.
@@ -187,6 +188,7 @@ class Reader:
     def _read_segment(self, number: int, path: Path, *, last: bool) -> None:
         chain, visit = self._chain, self._visit
         follow = chain.follow
+        held: list[tuple[bytes, int]] = []  # lines that are one with the next
         with path.open("rb", buffering=_READ_BYTES) as file:
             size = os.fstat(file.fileno()).st_size  # a running daemon, beside which we verify, writes on behind that
             lines = iter(functools.partial(file.readline, segments.LINE_BYTES_MAX + 1), b"")
@@ -200,10 +202,20 @@ class Reader:
                     raise _corrupt(path, offset, "nothing after the line that seals the segment")
                 if segments.is_about_segments(line):
                     self._about_segments(path, offset, line)
-                if visit is not None and self.found.sealed_sha256 is None:
+                if segments.goes_with_next(line):
+                    held.append((line, offset))
+                elif visit is not None and self.found.sealed_sha256 is None:
+                    for before, start in held:
+                        self._call(visit, before, number, start)
+                    held.clear()
                     self._call(visit, line, number, offset)
+                else:
+                    held.clear()
                 offset += len(line)
         self.found.position = Position(number, offset, chain.seq, chain.crc)
+        if held and last:  # cut off in the middle of what is one
+            self.found.position = _end_at(path, number, held[0][1])
+            self.found.torn_bytes = max(0, size - held[0][1])
 
     def _open_segment(self, number: int, path: Path, line: bytes) -> int:
         """Check a segment's first line. It was durable before the file got its name, so it is never torn."""

@@ -192,7 +192,7 @@ def _vouched(line: bytes, crc: int) -> _Good | None:
     match = _START.match(line)
     if match is None or not segments.follows(line, crc):
         return None
-    return _Good(int(match[1]), match[2], b"{" + line[match.end() : line.rindex(b',"crc":')] + b"}")
+    return _Good(int(match[1]), match[2], segments.body_of(line, match.end()))
 
 
 def _opened(line: bytes) -> segments.SegmentOpened | None:

@@ -11,6 +11,9 @@ on disk once: that is how recovery tells a torn tail (never promised to anybody)
 missing, repeated or moved shows as much as one that changed. The first line of a segment says what it follows, the
 last one of a finished segment seals it.
 
+A line that ends in ``"with_next":true`` (before ``crc``) tells a part of what happened at one moment, as the next line
+does: a journal that ends with such a line was cut off in the middle of it, and recovery drops that part.
+
 Called by the journal, recovery and whoever reads lines back. A line of a kind that this version does not know is a
 good line all the same.
 """
@@ -35,6 +38,7 @@ BODY_BYTES_MAX = LINE_BYTES_MAX - 256
 NO_CRC = "00000000"
 NO_SHA256 = "0" * 64
 
+_WITH_NEXT = b',"with_next":true'
 _TAIL_BYTES = len(b',"crc":"00000000"}\n')
 _AT_BYTES = len("2026-01-01T00:00:00.000000+00:00")
 _KIND_AFTER_AT = len(b'"at":"') + _AT_BYTES + len(b'",')
@@ -107,9 +111,10 @@ def files(directory: Path) -> list[tuple[int, Path]]:
     return sorted((int(path.stem), path) for path in directory.glob("[0-9]" * 8 + ".jsonl"))
 
 
-def compose(seq: int, batch: int, at: bytes, body: bytes, crc: int) -> tuple[bytes, int]:
+def compose(seq: int, batch: int, at: bytes, body: bytes, crc: int, *, with_next: bool = False) -> tuple[bytes, int]:
     """Return the line for an event's JSON object ``body``, and the checksum the next line goes on from."""
-    line = b'{"seq":%d,"batch":%d,"at":"%b",%b' % (seq, batch, at, body[1:-1])
+    mark = _WITH_NEXT if with_next else b""
+    line = b'{"seq":%d,"batch":%d,"at":"%b",%b%b' % (seq, batch, at, body[1:-1], mark)
     crc = zlib.crc32(line, crc)
     return b'%b,"crc":"%08x"}\n' % (line, crc), crc
 
@@ -175,6 +180,17 @@ def _numbers(piece: bytes) -> tuple[int, int] | None:
 def is_about_segments(line: bytes) -> bool:
     """Return whether a good line seals its segment or says that others were dropped, without decoding it."""
     return line.startswith(_ABOUT_SEGMENTS, line.index(b'"at":"') + _KIND_AFTER_AT)
+
+
+def goes_with_next(line: bytes) -> bool:
+    """Return whether a good line is nothing without the one that follows it."""
+    return line.endswith(_WITH_NEXT, 0, -_TAIL_BYTES)
+
+
+def body_of(line: bytes, start: int) -> bytes:
+    """Return the event's JSON object in a good line, whose members begin at ``start``."""
+    end = len(line) - _TAIL_BYTES
+    return b"{%b}" % line[start:end].removesuffix(_WITH_NEXT)
 
 
 def contiguous(files: list[tuple[int, Path]]) -> tuple[list[Path], list[tuple[int, Path]]]:

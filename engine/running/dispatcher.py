@@ -336,8 +336,8 @@ class Dispatcher:
         return subject
 
     def _start_sequel(self, event: events.ExecutionCreated) -> None:
-        """Record an execution together with the end that it follows, and let it run when its time has come."""
-        self._enqueue(self.ledger.create(event, joined=True))
+        """Record an execution that follows the end of another, and let it run when its time has come."""
+        self._enqueue(self.ledger.create(event))
 
     async def start_created(self, subject: live.Live, by: str) -> None:
         """Let an execution run that was only created; ``by`` is the execution that says so."""

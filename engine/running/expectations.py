@@ -1,6 +1,6 @@
 """Did it start, did it finish in time: what a schedule expects of the executions of its ticks.
 
-What does not come about is recorded once (``schedule.late``), and the flow's ``on_failure`` is told in the same step.
+What does not come about is recorded once (``schedule.late``), and the flow's ``on_failure`` is told together with that.
 What is expected of unfinished executions is found again after a restart. For ``schedules`` alone.
 """
 
@@ -113,24 +113,27 @@ class Expectations:
             finish=finish,
             within_s=within_s,
         )
-        self._ledger.journal.append(event)
-        self._ticks.apply(event)
-        what = "finish" if finish else "start"
-        log.warning("schedule.late", schedule=said.name, due=due, execution=execution or None, what=what)
+        with self._ledger.journal.together():
+            self._ledger.journal.append(event)
+            self._ticks.apply(event)
+            self._tell_of(event)
+
+    def _tell_of(self, late: scheduled.ScheduleLate) -> None:
+        what = "finish" if late.finish else "start"
+        log.warning("schedule.late", schedule=late.name, due=late.due, execution=late.execution or None, what=what)
         try:
-            flow = self._flows.find(said.flow)
+            flow = self._flows.find(late.flow)
         except errors.NotFound:
             return
-        message = f"schedule {said.name!r}, due {due}, did not {what} within {within_s:g} s"
         inputs: dict[str, Any] = {
-            "execution_id": execution,
+            "execution_id": late.execution,
             "name": flow.name,
             "flow": flow.name,
             "status": "LATE",
             "reason": f"late {what}",
-            "message": message,
-            "schedule": said.key,
-            "due": due,
+            "message": f"schedule {late.name!r}, due {late.due}, did not {what} within {late.within_s:g} s",
+            "schedule": late.schedule,
+            "due": late.due,
             "tags": list(flow.metadata.policies.tags),
         }
-        self._tell(flow, inputs, execution or said.key)
+        self._tell(flow, inputs, late.execution or late.schedule)

@@ -87,9 +87,9 @@ class Keeper:
                 self._record(events.RecordSuperseded(type=type_, name=name, commit=current.commit))
                 log.info("record.superseded", type=type_, name=name, commit=current.commit)
 
-    def _record(self, event: events.RecordEvent, *, joined: bool = False) -> None:
+    def _record(self, event: events.RecordEvent) -> None:
         event = self._contents.masks.event(event)
-        self._state.apply(event, self._journal.append(event, joined=joined))
+        self._state.apply(event, self._journal.append(event))
         for told in self.watchers:
             told(event.type)
 
@@ -239,10 +239,19 @@ class Keeper:
         self, type_: str, name: str, whole: Mapping[str, model.Value], current: store.Record | None, actor: Actor
     ) -> store.Record:
         """Append the event of a record that is complete, and apply it."""
-        renamed = current is not None and current.name != name
-        if current is not None and renamed:
+        if current is None or current.name == name:
+            self._record(self._saved_event(type_, name, whole, current, actor))
+        else:
             base = self._store.base_of(type_, current.name)
-            self._record(events.RecordDeleted(type=type_, name=current.name, base=base, **actor.signed()))
+            with self._journal.together():
+                self._record(events.RecordDeleted(type=type_, name=current.name, base=base, **actor.signed()))
+                self._record(self._saved_event(type_, name, whole, current, actor))
+        return self._store.find(type_, name, "name")
+
+    def _saved_event(
+        self, type_: str, name: str, whole: Mapping[str, model.Value], current: store.Record | None, actor: Actor
+    ) -> events.RecordSaved:
+        renamed = current is not None and current.name != name
         keeps_id = renamed and current is not None and current.declared is None and not current.base
         id_ = current.id if keeps_id and current is not None else self._store.id_of(type_, name) or self._new_id()
         twins: dict[str, Any] = {"fields": {}, "field_blobs": {}, "fields_sealed": {}}
@@ -252,9 +261,7 @@ class Keeper:
             if isinstance(value, model.Sealed):
                 twins["fields_sealed"][key] = value.id
         base = self._store.base_of(type_, name)
-        saved = events.RecordSaved(type=type_, name=name, id=id_, base=base, **twins, **actor.signed())
-        self._record(saved, joined=renamed)  # with the end of the old name, or neither
-        return self._store.find(type_, name, "name")
+        return events.RecordSaved(type=type_, name=name, id=id_, base=base, **twins, **actor.signed())
 
     async def delete(self, type_: str, select: str, actor: Actor, by: str = "") -> None:
         """Delete a record; raises ``NotFound``. One that the repository declares is hidden until that changes."""

@@ -106,7 +106,7 @@ class Ledger:
         self._archive = archive
         self._live: dict[str, Live] = {}
         self._recent: OrderedDict[str, model.Execution] = OrderedDict()
-        self.at_end: Callable[[Live], None] = lambda _: None  # told of each end, in the batch that holds it
+        self.at_end: Callable[[Live], None] = lambda _: None  # told of each end; what it records belongs to that
 
     def __iter__(self) -> Iterator[Live]:
         return iter(list(self._live.values()))
@@ -136,11 +136,10 @@ class Ledger:
         live = self._live[state.id] = Live(state)
         return live
 
-    def create(self, event: events.ExecutionCreated, *, joined: bool = False) -> Live:
-        """Record a new execution and take it up; ``joined`` to what was recorded this moment (``ports.Journal``)."""
+    def create(self, event: events.ExecutionCreated) -> Live:
+        """Record a new execution and take it up."""
         event = self._said(event)
-        at = self.journal.append(event, joined=True) if joined else self.journal.append(event)
-        return self.add(model.Execution.created(event, at))
+        return self.add(model.Execution.created(event, self.journal.append(event)))
 
     async def submit(self, event: events.ExecutionCreated) -> Live:
         """The same for a request from outside: durable on return, or refused with ``NotAccepting``."""
@@ -160,12 +159,18 @@ class Ledger:
     def record(self, live: Live, event: events.ExecutionEvent) -> None:
         """Write ``event`` down, without secrets, and apply it."""
         event = self.contents.masks.event(event)
+        if isinstance(event, events.ExecutionEnded):
+            with self.journal.together():
+                self._end(live, event)
+        else:
+            live.state.apply(event, self.journal.append(event))
+
+    def _end(self, live: Live, event: events.ExecutionEnded) -> None:
         live.state.apply(event, self.journal.append(event))
-        if live.state.status.ended:
-            for watcher in live.watchers:
-                watcher(live.state)
-            live.watchers.clear()
-            self.at_end(live)
+        for watcher in live.watchers:
+            watcher(live.state)
+        live.watchers.clear()
+        self.at_end(live)
 
     async def settle(self, live: Live) -> None:
         """Wait until the end of ``live`` is durable, then let it go and tell the outside."""

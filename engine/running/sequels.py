@@ -1,7 +1,7 @@
 """What follows the end of an execution: another attempt, or the flow that is to be told.
 
-Both are created in the same step of the event loop as the end is recorded, so that they share its batch: after a crash
-either all of it is there or nothing, and nothing follows twice. A retry is a queued execution with the moment before
+Both are recorded together with the end (``ports.Journal.together``): after a crash either all of it is there or
+nothing, and nothing follows twice. A retry is a queued execution with the moment before
 which it may not run, so its delay survives a restart. A cancelled execution has no sequel; one that is itself a sequel
 sets off no further flow, or two could tell each other for ever.
 """

@@ -44,15 +44,48 @@ async def test_many_appends_share_few_batches(tmp_path: Path) -> None:
         assert len(batches) <= 3
 
 
-async def test_what_is_joined_shares_the_batch_of_what_was_before_it_even_where_that_is_full(tmp_path: Path) -> None:
+async def test_what_is_recorded_together_is_one_batch_even_where_that_is_full(tmp_path: Path) -> None:
     async with journals.opened(tmp_path) as writer:
         batches: list[int] = []
         writer.subscribe(lambda batch: batches.append(len(batch)))
-        for joined in (False, True, True, False):
+
+        def write_a_batch() -> None:
             for _ in range(journal.BATCH_BYTES_MAX // 100_000 + 1):
-                writer.append(events.LogWritten(execution="e", text="x" * 100_000), joined=joined)
+                writer.append(events.LogWritten(execution="e", text="x" * 100_000))
+
+        with writer.together():
+            write_a_batch()
+            with writer.together():
+                write_a_batch()
+            write_a_batch()
+        write_a_batch()
         await writer.durable()
         assert batches == [33, 11] and journal.BATCH_BYTES_MAX < 11 * 100_000
+
+
+async def test_of_what_is_recorded_together_a_cut_leaves_all_or_nothing(tmp_path: Path) -> None:
+    async with journals.opened(tmp_path) as writer:
+        writer.append(journals.log(1))
+        for first in (2, 5):
+            with writer.together():
+                for number in range(first, first + 3):
+                    writer.append(journals.log(number))
+        await writer.durable()
+    whole = (tmp_path / "00000001.jsonl").read_bytes()
+    for cut in range(len(whole.splitlines(keepends=True)[0]), len(whole) + 1):
+        directory = tmp_path / str(cut)
+        directory.mkdir()
+        (directory / "00000001.jsonl").write_bytes(whole[:cut])
+        seen: list[events.Recorded] = []
+        found = recovery.recover(directory, seen.append)
+        assert len(seen) in (0, 1, 4, 7)
+        kept = (directory / "00000001.jsonl").read_bytes()
+        assert kept == b"".join(whole.splitlines(keepends=True)[: 1 + len(seen)])
+        assert (found.position.offset, found.torn_bytes) == (len(kept), cut - len(kept))
+    async with journals.opened(directory) as again:
+        again.append(journals.log(8))
+        await again.durable()
+    assert recovery.verify(directory).problem == ""
 
 
 async def test_waiters_wake_before_the_next_batch_is_composed(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Lanes: never more inside than the limit, nobody left waiting before a free place, whatever happens in which order."""
 
 import asyncio
+import contextlib
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,8 @@ class Lines:
 
     def append(self, event):
         return "2026-01-01T00:00:00.000000+00:00"
+
+    together = staticmethod(contextlib.nullcontext)
 
 
 class Office:

@@ -69,7 +69,7 @@ class Table:
         self.begun.append(subject.state)
 
     def _begin(self, event: events.ExecutionCreated) -> None:
-        self.begun.append(self.archive.ledger.create(event, joined=True).state)
+        self.begun.append(self.archive.ledger.create(event).state)
 
     async def _load(self, execution: str) -> model.Execution:
         return self.archive.ledger.find(execution).state

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.engine import events, model
+from headrace.engine import events, model, policy
+from headrace.engine.lifecycle import Status
 from headrace.engine.state import locks
 
 
@@ -22,6 +23,9 @@ def check(lines: list[events.Recorded]) -> dict[str, model.Execution]:
             if isinstance(error, Broken):
                 raise
             raise Broken(f"{error!r} at {line.seq}: {line.event}") from error
+    for execution in book.to_cancel:
+        state = book.states[execution]
+        _want(state.status.ended or state.cancel_requested, f"{execution} goes on, and its parent was cancelled")
     return book.states
 
 
@@ -32,6 +36,7 @@ class _Book:
         self._made: set[tuple[str, int, int]] = set()  # children: parent, generation, call
         self._answered: set[tuple[str, int, int]] = set()  # calls: execution, generation, number
         self._keys: dict[str, str] = {}
+        self.to_cancel: set[str] = set()  # those whose parent was asked to end, and that shall not go on then
 
     def take(self, line: events.Recorded) -> None:
         match line.event:
@@ -61,6 +66,9 @@ class _Book:
         state = self.states[event.execution]
         _want(not state.status.ended, f"{state.id} has ended, and then: {event}")
         match event:
+            case events.CancelRequested():
+                children = (one for one in self.states.values() if one.parent == state.id and not one.orphan)
+                self.to_cancel.update(one.id for one in children if not one.status.ended)
             case events.CallEnded():
                 call = (state.id, state.generation, event.call)
                 _want(call not in self._answered, f"call {call} ended twice")
@@ -70,6 +78,13 @@ class _Book:
             case events.ExecutionEnded(reason="internal"):
                 raise Broken(f"{state.id} failed internally: {event.message}")
         state.apply(event, at)
+
+
+def is_due_again(state: model.Execution, retry: policy.Retry) -> bool:
+    """Return whether an execution has ended so that there must be another attempt; retries of retries are not asked."""
+    failed = state.status is Status.ENDED_ERROR and not state.terms.retry and retry.attempts > 1
+    failure = state.failure.type if state.failure is not None else ""
+    return failed and not state.parent and not state.cancel_requested and retry.covers(failure, state.reason)
 
 
 def same(one: events.AnyEvent, other: events.AnyEvent) -> bool:

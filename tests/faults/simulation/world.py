@@ -389,6 +389,11 @@ class World(beyond.World):
         for execution, status in self._ends.items():
             if states[execution].status != status:
                 raise Broken(f"{execution} was said to have {status}, and is {states[execution].status}")
+        again = {state.terms.retry_of for state in states.values()}
+        for state in states.values():
+            retry = self._flows.find(state.flow_name).metadata.policies.retry if state.type == "FLOW" else None
+            if retry is not None and laws.is_due_again(state, retry) and state.id not in again:
+                raise Broken(f"{state.id} failed, and is not tried again")
         return states
 
     def _forget_answers(self, found: unfinished.Unfinished) -> None:
