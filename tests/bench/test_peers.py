@@ -141,7 +141,7 @@ def test_flows_of_nodes_are_wired_to_nodes_that_exist():
     nodes = {node["id"]: node for node in node_red._flows("ledger")}
     assert all(target in nodes for node in nodes.values() for wires in node.get("wires", ()) for target in wires)
     assert nodes["begin1"]["wires"] == [["begin2", "begin3"]]
-    for workflow in n8n._workflows("ledger").values():
+    for workflow in n8n._workflows().values():
         names = {node["name"] for node in workflow["nodes"]}
         assert {wire["node"] for outs in workflow["connections"].values() for wire in outs["main"][0]} < names
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
+import shutil
 import subprocess
+import urllib.parse
+from pathlib import Path
 from typing import Any
 
 from tests.bench import http_load
@@ -33,19 +37,13 @@ class N8n(Peer):
     @classmethod
     def install(cls) -> None:
         cls.version = json.loads((installing.npm("n8n") / "n8n/package.json").read_text())["version"]
+        _imported()
 
     def start(self) -> None:
-        command = [str(installing.node() / "bin/node"), str(installing.npm("n8n") / "n8n/bin/n8n")]
-        fresh = not self.port
-        self.port = self.port or free_port()
-        own = self._environment()
-        if fresh:
-            for name, workflow in _workflows(str(self.ledger)).items():
-                file = self.folder / f"{name}.json"
-                file.write_text(json.dumps([workflow]))
-                self._say([*command, "import:workflow", f"--input={file}"], own)
-                self._say([*command, "publish:workflow", f"--id={name}"], own)
-        self.spawn([*command, "start"], own)
+        if not self.port:
+            self.port = free_port()
+            shutil.copytree(_imported() / ".n8n", self.folder / ".n8n")
+        self.spawn([*_command(), "start"], self._environment())
 
     def _environment(self) -> dict[str, str]:
         off = ("DIAGNOSTICS_ENABLED", "VERSION_NOTIFICATIONS_ENABLED", "TEMPLATES_ENABLED", "PERSONALIZATION_ENABLED")
@@ -53,12 +51,8 @@ class N8n(Peer):
             **installing.node_environment(), **{f"N8N_{name}": "false" for name in off},
             "N8N_USER_FOLDER": str(self.folder), "N8N_PORT": str(self.port), "N8N_LISTEN_ADDRESS": "127.0.0.1",
             "N8N_RUNNERS_BROKER_PORT": str(free_port()), "NODE_FUNCTION_ALLOW_BUILTIN": "fs",
+            "N8N_DISABLED_MODULES": "mcp-registry", "N8N_COMMUNITY_PACKAGES_ENABLED": "false",  # they ask elsewhere
         }  # fmt: skip
-
-    def _say(self, words: list[str], own: dict[str, str]) -> None:
-        done = subprocess.run(words, env={**os.environ, **own}, cwd=self.folder, capture_output=True, text=True)
-        if done.returncode:
-            raise Failed(f"n8n {words[2]}: {(done.stderr or done.stdout)[-300:]}")
 
     def trivial(self) -> Ask:
         return self.asking("/webhook/trivial", b"{}", expected="DONE")
@@ -71,21 +65,49 @@ class N8n(Peer):
 
     def begin(self, seconds: int) -> Ask:
         number = http_load.NUMBER.decode()
-        return self.asking(f"/webhook/entry?number={number}&seconds={seconds}", b"{}", expected=_STARTED)
+        path = f"/webhook/entry?number={number}&seconds={seconds}&ledger={urllib.parse.quote(str(self.ledger))}"
+        return self.asking(path, b"{}", expected=_STARTED)
 
 
-def _workflows(ledger: str) -> dict[str, dict[str, Any]]:
+def _command() -> list[str]:
+    return [str(installing.node() / "bin/node"), str(installing.npm("n8n") / "n8n/bin/n8n")]
+
+
+def _imported() -> Path:
+    """A folder with n8n's state after the workflows were imported and published, made once: that takes its command
+    line a start for each."""
+    workflows = json.dumps(list(_workflows().values()))
+    digest = hashlib.sha256(f"{installing.PINS['npm']['n8n']}{workflows}".encode()).hexdigest()[:12]
+    folder = installing.HOME / f"n8n-state-{digest}"
+    if not folder.exists():
+        part = folder.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        (part / "workflows.json").write_text(workflows)
+        _say("import:workflow", f"--input={part / 'workflows.json'}", folder=part)
+        for name in _workflows():
+            _say("publish:workflow", f"--id={name}", folder=part)
+        part.rename(folder)
+    return folder
+
+
+def _say(*words: str, folder: Path) -> None:
+    own = {**os.environ, **installing.node_environment(), "N8N_USER_FOLDER": str(folder)}
+    done = subprocess.run([*_command(), *words], env=own, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise Failed(f"n8n {words[0]}: {(done.stderr or done.stdout)[-300:]}")
+
+
+def _workflows() -> dict[str, dict[str, Any]]:
     """The called one first: it has to be there when its caller is published."""
     wait = _node("Wait", "wait", 1.1, resume="timeInterval", amount="={{ $json.seconds }}", unit="seconds")
     count = "return Array.from({length: Number($input.first().json.query.count)}, (_, n) => ({json: {n}}));"
+    write = "require('fs').appendFileSync(q.ledger, `%s ${Number(q.number)}\\n`);"
     begin = (
-        f"const q = $input.first().json.query; require('fs').appendFileSync({json.dumps(ledger)}, "
-        "`began ${Number(q.number)}\\n`); return [{json: {number: q.number, seconds: Number(q.seconds)}}];"
+        f"const q = $input.first().json.query; {write % 'began'} "
+        "return [{json: {number: q.number, ledger: q.ledger, seconds: Number(q.seconds)}}];"
     )
-    end = (
-        f"const q = $input.first().json; require('fs').appendFileSync({json.dumps(ledger)}, "
-        "`ended ${Number(q.number)}\\n`); return [{json: {}}];"
-    )
+    end = f"const q = $input.first().json; {write % 'ended'} return [{{json: {{}}}}];"
     called = {"__rl": True, "value": "child", "mode": "id"}
     return {
         "child": _workflow("child", _node("Called", "executeWorkflowTrigger", 1.1, inputSource="passthrough"), _set()),
