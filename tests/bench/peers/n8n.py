@@ -18,6 +18,12 @@ from . import installing
 from .peer import Amount, Ask, Failed, Peer, free_port
 
 _STARTED = "Workflow was started"
+#: It asks nobody outside of this machine.
+_QUIET = {
+    "N8N_DIAGNOSTICS_ENABLED": "false", "N8N_VERSION_NOTIFICATIONS_ENABLED": "false", "N8N_TEMPLATES_ENABLED": "false",
+    "N8N_PERSONALIZATION_ENABLED": "false", "N8N_COMMUNITY_PACKAGES_ENABLED": "false",
+    "N8N_DISABLED_MODULES": "mcp-registry",
+}  # fmt: skip
 
 
 class N8n(Peer):
@@ -46,12 +52,10 @@ class N8n(Peer):
         self.spawn([*_command(), "start"], self._environment())
 
     def _environment(self) -> dict[str, str]:
-        off = ("DIAGNOSTICS_ENABLED", "VERSION_NOTIFICATIONS_ENABLED", "TEMPLATES_ENABLED", "PERSONALIZATION_ENABLED")
         return {
-            **installing.node_environment(), **{f"N8N_{name}": "false" for name in off},
+            **installing.node_environment(), **_QUIET,
             "N8N_USER_FOLDER": str(self.folder), "N8N_PORT": str(self.port), "N8N_LISTEN_ADDRESS": "127.0.0.1",
             "N8N_RUNNERS_BROKER_PORT": str(free_port()), "NODE_FUNCTION_ALLOW_BUILTIN": "fs",
-            "N8N_DISABLED_MODULES": "mcp-registry", "N8N_COMMUNITY_PACKAGES_ENABLED": "false",  # they ask elsewhere
         }  # fmt: skip
 
     def trivial(self) -> Ask:
@@ -92,7 +96,7 @@ def _imported() -> Path:
 
 
 def _say(*words: str, folder: Path) -> None:
-    own = {**os.environ, **installing.node_environment(), "N8N_USER_FOLDER": str(folder)}
+    own = {**os.environ, **installing.node_environment(), **_QUIET, "N8N_USER_FOLDER": str(folder)}
     done = subprocess.run([*_command(), *words], env=own, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         raise Failed(f"n8n {words[0]}: {(done.stderr or done.stdout)[-300:]}")

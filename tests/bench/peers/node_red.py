@@ -32,7 +32,7 @@ class NodeRed(Peer):
         self.spawn(
             [installing.node() / "bin/node", installing.npm("node-red") / "node-red/red.js", "--userDir", self.folder,
              "--port", str(self.port), "-D", "uiHost=127.0.0.1", "flows.json"],
-            installing.node_environment(),
+            {**installing.node_environment(), "NODE_RED_DISABLE_TELEMETRY": "true"},
         )  # fmt: skip
 
     def begin(self, seconds: int) -> Ask:

@@ -25,7 +25,7 @@ class Prefect(Peer):
     amount = Amount(latency=3, many=32, parents=1, rounds=2, waiting=10, kills=1)
     sleep_s = 90.0  # until all 20 have begun
     rest_s = 45.0  # until those that are to sleep have begun
-    settle_s = 120.0
+    settle_s = 60.0
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
