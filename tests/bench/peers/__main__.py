@@ -70,7 +70,7 @@ def main() -> None:
                 json.dumps(found, indent=2, ensure_ascii=False) + "\n"
             )  # whatever comes next, this is had
             console.print(f"{about['name']}: {time.perf_counter() - began:.0f} s {about['failed'] or ''}", style="dim")
-    console.print(page.tables(found), markup=False)
+    print(page.tables(found))
     console.print(f"written to {target}; python -m tests.bench.peers --page writes it into docs/benchmarks.md")
 
 
