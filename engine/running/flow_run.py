@@ -49,6 +49,7 @@ class Surroundings:
     waiting: dict[FlowRun, None]  # those that sit in a wait with their process, the longest first
     waiting_max: int
     system: dict[str, str]  # workspace, environment
+    is_crowded: bool = False  # others have no room: who waits gives its process back at once
 
 
 class FlowRun:
@@ -258,7 +259,7 @@ class FlowRun:
         rest.hold.add_done_callback(over)
         self._waited_for = call
         patience_s = waits.patience_s(call, self._around.hibernate_after_s, self._around.clock.time())
-        timer = self._loop.call_later(patience_s, self.hibernate)
+        timer = self._loop.call_later(0.0 if self._around.is_crowded else patience_s, self.hibernate)
         assert self._process is not None
         self._process.exited.add_done_callback(self._notice_death)
         self._around.waiting[self] = None
