@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from ..engine import ports, values
-from . import blocking, extras, fence, host
+from . import blocking, extras, fence, host, scram
 from . import definition as definitions
 from .definition import invalid, missing
 from .host import about
@@ -130,7 +130,20 @@ def _libraries() -> tuple[Any, Any, Any]:
     library, connections, problems = (
         extras.require(name, extra="kafka", task=TASK) for name in ("aiokafka", "aiokafka.conn", "aiokafka.errors")
     )
+    _guard(connections)
     return library, connections, problems
+
+
+@functools.cache
+def _guard(connections: Any) -> None:
+    """Have the library refuse what no broker should ask for; once."""
+
+    class Careful(connections.ScramAuthenticator):  # type: ignore[misc]
+        def create_salted_password(self, salt: bytes, iterations: int) -> None:
+            scram.check(iterations)
+            super().create_salted_password(salt, iterations)
+
+    connections.ScramAuthenticator = Careful
 
 
 class _Session:
