@@ -4,8 +4,8 @@ A message is one byte that says what it is, four bytes of length (big-endian), a
 module. What flow processes say and hear (``frames``) passes through unopened, as ``CHANNEL``.
 
     node                          daemon
-    HELLO {token, node, …}   ->                    this node would run the execution that the token was made for
-                             <-   OFFER {…}        what it is; or the end of the connection: the token is good no more
+    HELLO {token, node, …}   ->                    this node has room, which the token was made for
+                             <-   OFFER {…}        an execution; or the end of the connection: the token is good no more
     WANT {folder}            ->                    once for each folder that is not here
                              <-   PARCEL …, PARCEL (empty: that was all)
     READY {pid, snapshot}    ->                    there is a flow process; from here both ways:
@@ -14,9 +14,10 @@ module. What flow processes say and hear (``frames``) passes through unopened, a
     EXITED {status}          ->                    it is dead and buried
                              <-   KEEP             it did well: keep it for the next execution of its kind
     KEPT                     ->
+                             <-   LEAVE            that was all for this token
     PULSE                    <->                   nothing new; whoever hears nothing for too long lets go
 
-After ``EXITED`` or ``KEPT`` the node may say HELLO again.
+After ``EXITED`` or ``KEPT`` comes another OFFER or LEAVE; after ``LEAVE`` the node may say HELLO again.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ CONTENT_BYTES_MAX = 66 * 1024 * 1024
 
 HELLO, OFFER, WANT, PARCEL, READY = b"h", b"o", b"w", b"p", b"r"
 CHANNEL, OUT, ERR, KILL, EXITED = b"c", b"1", b"2", b"k", b"x"
-KEEP, KEPT, PULSE = b"e", b"t", b"."
-_KINDS = frozenset((HELLO, OFFER, WANT, PARCEL, READY, CHANNEL, OUT, ERR, KILL, EXITED, KEEP, KEPT, PULSE))
+KEEP, KEPT, LEAVE, PULSE = b"e", b"t", b"l", b"."
+_KINDS = frozenset((HELLO, OFFER, WANT, PARCEL, READY, CHANNEL, OUT, ERR, KILL, EXITED, KEEP, KEPT, LEAVE, PULSE))
 
 
 class Broken(Exception):

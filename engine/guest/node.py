@@ -1,8 +1,9 @@
 """A node: runs flow processes for a daemon on another machine, one execution at a time in each worker.
 
-``Node`` lives in a worker process of the cluster, for as long as the cluster keeps that. Each execution is one call of
-``host``: it takes the connection of the one before or makes one, says which token it has, fetches what is not here,
-has a fork server make a flow process (or takes the one that waits warm), and passes on what the two say to each other.
+``Node`` lives in a worker process of the cluster, for as long as the cluster keeps that. Each task of the cluster is
+one call of ``host``: it takes the connection of the one before or makes one, and says which token it has. For each
+execution that the daemon then offers it fetches what is not here, has a fork server make a flow process (or takes the
+one that waits warm), and passes on what the two say to each other.
 
 The daemon decides, the node obeys: whoever does not hear of the daemon for most of the lease kills what it runs, also
 when it was itself asleep meanwhile, so a daemon that has waited for the whole lease knows that nothing goes on here.
@@ -33,6 +34,15 @@ LEASE_SHARE = 0.7
 _CONNECT_S = 20.0
 _READ_BYTES = 64 * 1024
 _IDLE_FLOWS_MAX = 4
+#: How Ray says which devices a task has to itself (``ray._private.accelerators``): programs see no others by these.
+_DEVICES = (
+    *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ONEAPI_DEVICE_SELECTOR"),
+    *("ZE_AFFINITY_MASK", "NEURON_RT_VISIBLE_CORES", "ASCEND_RT_VISIBLE_DEVICES", "HABANA_VISIBLE_MODULES"),
+    *("TPU_VISIBLE_CHIPS", "TPU_CHIPS_PER_HOST_BOUNDS", "TPU_HOST_BOUNDS"),
+    *("FURIOSA_DEVICES", "RBLN_DEVICES", "QBRUNTIME_VISIBLE_DEVICES", "TT_VISIBLE_DEVICES"),
+)
+#: What the daemon may have said to a process before it heard that it had ended.
+_OF_THE_LAST = frozenset({link.CHANNEL, link.KILL, link.KEEP})
 _ENTRY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
 
 
@@ -86,8 +96,9 @@ class Host:
         messages, self._messages = self._messages, []
         return messages
 
-    def next(self, *wanted: bytes) -> tuple[bytes, bytes]:
-        """Wait for a message of one of these kinds; raises ``Lost`` also for any other but a pulse."""
+    def next(self, *wanted: bytes, late: frozenset[bytes] = frozenset()) -> tuple[bytes, bytes]:
+        """Wait for a message of one of these kinds; raises ``Lost`` also for any other but a pulse and what comes too
+        ``late``."""
         while True:
             self._take_in()
             while self._messages:
@@ -96,7 +107,7 @@ class Host:
                     self.send(link.PULSE)
                 elif kind in wanted:
                     return kind, content
-                else:
+                elif kind not in late:
                     raise Lost(f"the daemon said {kind!r} where one of {wanted} was due")
             self.refuse_if_over()
             if not self.socket.pending():
@@ -198,16 +209,16 @@ class Flow:
 
 
 class Server:
-    """A fork server of this worker, for one interpreter."""
+    """A fork server of this worker, for one interpreter and what Ray gave the task of devices."""
 
-    def __init__(self, python: str) -> None:
+    def __init__(self, python: str, devices: dict[str, str]) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.process = subprocess.Popen(
                 [python or sys.executable, "-P", _ENTRY, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env=fork_server.environment(python),
+                env=fork_server.environment(python) | devices,
                 start_new_session=True,
             )
         self.control = ours
@@ -264,23 +275,32 @@ class Node:
         self._stock = stock.Stock(folder)
         self._about = about
         self._host: Host | None = None
-        self._servers: dict[str, Server] = {}
+        self._servers: dict[tuple[str, str], Server] = {}  # by interpreter and devices
         self._idle: dict[str, Flow] = {}  # by kind
 
     def host(self, ticket: dict[str, Any]) -> str:
-        """Run the execution that ``ticket`` is for, until it gives its process back; returns how that went in words."""
-        flow: Flow | None = None
+        """Run executions, one after the other, until the daemon has no more for ``ticket``; returns why if it was cut
+        off."""
         try:
             host = self._reach(ticket)
-            flow, kind = self._begin(host)
-            return self._pass_on(host, flow, kind)
+            while True:
+                said, content = host.next(link.OFFER, link.LEAVE, late=_OF_THE_LAST)
+                if said == link.LEAVE:
+                    return ""
+                self._serve(host, json.loads(content))
         except (Lost, stock.Spoilt) as error:
             if self._host is not None:
                 self._host.close()
                 self._host = None
             return str(error)
+
+    def _serve(self, host: Host, offer: dict[str, Any]) -> None:
+        """Run one execution, until it gives its process back."""
+        flow, kind = self._begin(host, offer)
+        try:
+            self._pass_on(host, flow, kind)
         finally:
-            if flow is not None and flow not in self._idle.values():
+            if flow not in self._idle.values():
                 flow.kill()
                 flow.close()
 
@@ -301,27 +321,32 @@ class Node:
         self._host.send(link.HELLO, told)
         return self._host
 
-    def _begin(self, host: Host) -> tuple[Flow, str]:
+    def _begin(self, host: Host, offer: dict[str, Any]) -> tuple[Flow, str]:
         """Return a flow process for what the daemon offers, and its kind."""
-        offer = json.loads(host.next(link.OFFER)[1])
         snapshot = self._folder(host, offer["snapshot"])
         environment = self._folder(host, offer["environment"]) if offer["environment"] else ""
-        kind = f"{offer['kind']} {offer['environment']}"
+        devices = {name: os.environ[name] for name in _DEVICES if name in os.environ}
+        kind = f"{offer['kind']} {offer['environment']} {devices}"
         flow = None if offer["fresh"] else self._warm(kind)
         if flow is None:
-            flow = self._server(stock.python_of(environment) if environment else "").spawn()
+            flow = self._server(stock.python_of(environment) if environment else "", devices).spawn()
         if flow.status is not None:
             raise Lost("this node can make no more processes")
-        host.send(link.READY, json.dumps({"pid": flow.pid, "snapshot": snapshot}).encode())
+        try:
+            host.send(link.READY, json.dumps({"pid": flow.pid, "snapshot": snapshot}).encode())
+        except Lost:
+            flow.kill()
+            flow.close()
+            raise
         return flow, kind
 
     def _folder(self, host: Host, digest: str) -> str:
         return self._stock.get(digest, lambda: _parcels(host, digest), host.keep_up)
 
-    def _server(self, python: str) -> Server:
-        server = self._servers.get(python)
+    def _server(self, python: str, devices: dict[str, str]) -> Server:
+        server = self._servers.get(key := (python, str(devices)))
         if server is None or not server.lives:
-            server = self._servers[python] = Server(python)
+            server = self._servers[key] = Server(python, devices)
         return server
 
     def _warm(self, kind: str) -> Flow | None:
@@ -337,7 +362,7 @@ class Node:
         flow.close()
         return None
 
-    def _pass_on(self, host: Host, flow: Flow, kind: str) -> str:
+    def _pass_on(self, host: Host, flow: Flow, kind: str) -> None:
         """Pass on what both sides say until the process is gone or is to be kept."""
         server = flow.server
         while True:
@@ -361,7 +386,7 @@ class Node:
                     case link.KEEP, _:
                         self._keep(kind, flow)
                         host.send(link.KEPT)
-                        return "kept"
+                        return
             for what, content in flow.written():
                 host.send(what, content)
             if server.control in ready:
@@ -371,7 +396,7 @@ class Node:
                     for what, content in rest:
                         host.send(what, content)
                 host.send(link.EXITED, json.dumps({"status": flow.status}).encode())
-                return "ended"
+                return
 
     def _keep(self, kind: str, flow: Flow) -> None:
         if (earlier := self._idle.pop(kind, None)) is not None:

@@ -70,12 +70,14 @@ class Influence:
     # -- from calls, and from other executions ----------------------------------------------------------------------
 
     def request_cancel(self, execution: str, by: str) -> None:
-        """Ask a live execution to end; nothing happens if it has, or was asked before."""
+        """Ask a live execution to end, and with it those that shall not go on without it; nothing happens if it has
+        ended, or was asked before."""
         subject = self._ledger.find(execution)
         if subject is None or subject.state.status.ended or subject.state.cancel_requested:
             return
-        self._ledger.record(subject, events.CancelRequested(execution=execution, by=by))
-        self.carry_out_cancel(subject, by)
+        with self._ledger.journal.together():
+            self._ledger.record(subject, events.CancelRequested(execution=execution, by=by))
+            self.carry_out_cancel(subject, by)
 
     def carry_out_cancel(self, subject: live.Live, by: str) -> None:
         """Do what was asked for, now or just before an earlier daemon was cut off."""

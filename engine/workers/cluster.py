@@ -1,10 +1,10 @@
 """A Ray cluster on which flow processes run: placing executions there, and the links of the nodes that took them.
 
-Ray decides where and when: each execution is one of its tasks, asked for through a driver process (``ray_driver``). The
-task comes back to us over TLS with a token that is good for this execution, once. Whoever comes with another token is
-turned away: a node that was given up and returns late can change nothing. A node that is silent for the whole lease is
-given up; by then it has killed what it ran (``guest.node``). When the driver or the cluster goes, what waits for a
-place goes on waiting and is asked for again; nothing of it is in Ray alone.
+Ray decides where and when: it runs tasks, asked for through a driver process (``ray_driver``), each of which is a seat
+for some executions (``seats``). Such a task comes back to us over TLS with a token that is good once. Whoever comes
+with another token is turned away: a node that was given up and returns late can change nothing. A node that is silent
+for the whole lease is given up; by then it has killed what it ran (``guest.node``). When the driver or the cluster
+goes, what waits for a place goes on waiting and seats are asked for again; nothing of it is in Ray alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import dataclasses
 import ipaddress
-import secrets
 import signal
 import ssl
 from pathlib import Path
@@ -23,12 +22,10 @@ import structlog
 
 from .. import errors, policy, ports
 from ..guest import parcels
-from . import credentials, driver, node_link, processes, remote_process, wishes
+from . import credentials, driver, node_link, processes, remote_process, seats, wishes
 
 log = structlog.get_logger()
 
-#: A place that Ray could not give is asked for again after so long, longer each time.
-_AGAIN_S, _AGAIN_MAX_S = 0.5, 30.0
 _FAREWELL_S = 5.0
 
 
@@ -54,18 +51,14 @@ class _Lost:
 
 
 class Place:
-    """Where one execution runs next: asked for now, ``taken`` when a node has come for it."""
+    """Where one execution runs next: waited for from now on, ``taken`` when a worker has come for it."""
 
     def __init__(self, cluster: Cluster, execution: str, wants: policy.Placement) -> None:
-        self.identity = secrets.token_hex(8)
         self.execution = execution
         self.wants = wants
-        self.token = ""
         self.asked_at = cluster.clock.monotonic()
         self.taken: asyncio.Future[node_link.Link] = asyncio.get_running_loop().create_future()
         self.link: node_link.Link | None = None
-        self.refusal = ""  # why Ray did not give it the last time
-        self.tries = 0
         self._cluster = cluster
 
     @property
@@ -90,25 +83,20 @@ class Place:
 
     def give_back(self) -> None:
         """The execution ended well: let the node keep the process for another of its kind."""
-        if self.link is not None:
+        if self.link is not None and self.link.place is self:
             self.link.keep()
 
-    def refused(self, why: str) -> None:
-        """A node cannot serve it, or Ray did not bring it to one: ask once more, in a while."""
-        self._cluster.ask_again(self, why)
-
-    def over(self) -> None:
-        """Its execution has ended, or given its process back."""
-        self._cluster.forget(self, told=True)
-
-    def cut_off(self, process: remote_process.RemoteProcess | None, heard: float, *, silent: bool) -> None:
-        """Its link broke."""
-        self._cluster.lost(self, process, heard, silent=silent)
+    def sit(self, worker: seats.Worker) -> None:
+        """A worker serves it now."""
+        assert isinstance(worker, node_link.Link)
+        self.link = worker
+        worker.place = self
+        self.taken.set_result(worker)
 
     def cancel(self) -> None:
         """It is not wanted any more, taken or not. Harmless when it is over."""
-        self._cluster.forget(self)
-        if self.link is not None:
+        self._cluster.seats.drop(self)
+        if self.link is not None and self.link.place is self:
             self.link.abandon("given up")
         if not self.taken.done():
             self.taken.cancel()
@@ -123,8 +111,7 @@ class Cluster:
         self.lease_s = options.lease_s
         self.nodes: tuple[wishes.Node, ...] = ()
         self._driver = driver.Driver(options.address, self._hear)
-        self._places: dict[str, Place] = {}  # asked for and not over
-        self._tokens: dict[str, Place] = {}  # those that nobody has come for
+        self.seats = seats.Seats(clock, self._ask, self._call_off)
         self._links: dict[node_link.Link, asyncio.Task[None] | None] = {}
         self._digests: dict[Path, asyncio.Task[str]] = {}
         self._lost: dict[str, _Lost] = {}
@@ -133,7 +120,6 @@ class Cluster:
         self._context: ssl.SSLContext | None = None
         self._certificate = ""
         self._chores: list[asyncio.Task[None]] = []
-        self._timers: set[asyncio.TimerHandle] = set()
 
     @property
     def reason(self) -> str:
@@ -152,7 +138,7 @@ class Cluster:
     @property
     def waiting(self) -> int:
         """How many executions nobody has come for."""
-        return sum(1 for place in self._places.values() if not place.taken.done())
+        return self.seats.waiting
 
     # -- start and stop ---------------------------------------------------------------------------------------------
 
@@ -166,10 +152,7 @@ class Cluster:
 
     async def stop(self) -> None:
         """Let go of everything; nodes kill what they run when their link ends."""
-        for timer in self._timers:
-            timer.cancel()
-        for place in list(self._places.values()):
-            place.cancel()
+        self.seats.stop()
         if self._server is not None:
             self._server.close()
         for each in list(self._links):
@@ -186,69 +169,45 @@ class Cluster:
     def place(self, execution: str, wants: policy.Placement) -> Place:
         """Ask for a place for an execution."""
         place = Place(self, execution, wants)
-        self._places[place.identity] = place
-        self._ask(place)
+        self.seats.wait(place)
         return place
 
-    def _ask(self, place: Place) -> None:
-        """Have Ray run a task for it, as soon as there is a driver."""
-        self._tokens.pop(place.token, None)
+    def _ask(self, seat: seats.Seat) -> bool:
+        """Have Ray run a task for a seat. Without a driver it cannot be asked: the next one hears of all who wait."""
         if self._address is None or not self._driver.is_ready:
-            return  # the next driver hears of all that wait
-        place.token = secrets.token_hex(32)
-        self._tokens[place.token] = place
+            return False
         ticket = {
             "address": self._address,
             "certificate": self._certificate,
-            "token": place.token,
+            "token": seat.token,
             "lease_s": self.lease_s,
             "stock": self.options.stock,
         }
-        options = wishes.ray_options(place.wants, self.options.cpu, place.execution)
-        self._driver.tell({"place": place.identity, "options": options, "ticket": ticket})
+        options = wishes.ray_options(seat.line.wants, self.options.cpu)
+        self._driver.tell({"seat": seat.identity, "options": options, "ticket": ticket})
+        return True
 
-    def claim(self, token: str) -> Place | None:
-        """Return the place that a token is for; it is good once."""
-        place = self._tokens.pop(token, None)
-        return place if place is not None and not place.taken.done() else None
+    def _call_off(self, seat: seats.Seat) -> None:
+        self._driver.tell({"cancel": seat.identity})
 
-    def ask_again(self, place: Place, why: str) -> None:
-        """Ask once more, in a while."""
-        self._tokens.pop(place.token, None)
-        place.refusal = why
-        place.tries += 1
-        log.warning("cluster.not_placed", execution=place.execution, reason=why, tries=place.tries)
-        after_s = min(_AGAIN_MAX_S, _AGAIN_S * 2 ** min(place.tries - 1, 10))
-
-        def retry() -> None:
-            self._timers.discard(timer)
-            if place.identity in self._places and not place.taken.done():
-                self._ask(place)
-
-        timer = asyncio.get_running_loop().call_later(after_s, retry)
-        self._timers.add(timer)
-
-    def forget(self, place: Place, *, told: bool = False) -> None:
-        """Nobody waits for it any more; Ray is ``told`` by its node, or here."""
-        self._tokens.pop(place.token, None)
-        if self._places.pop(place.identity, None) is not None and not told:
-            self._driver.tell({"cancel": place.identity})
-
-    def lost(self, place: Place, process: remote_process.RemoteProcess | None, heard: float, *, silent: bool) -> None:
-        """The link of a place broke. Its process is certainly gone with the end of the lease; or, when the node's own
-        kernel ended the connection, as soon as Ray says that the worker is no more."""
+    def lost(
+        self, seat: seats.Seat, process: remote_process.RemoteProcess | None, heard: float, *, silent: bool
+    ) -> None:
+        """The link of a seat broke while it served. Its process is certainly gone with the end of the lease; or, when
+        the node's own kernel ended the connection, as soon as Ray says that the worker is no more."""
         if process is not None and not process.exited.done():
-            self._lost[place.identity] = _Lost(process, heard + self.lease_s, silent)
-        self.forget(place)
+            self._lost[seat.identity] = _Lost(process, heard + self.lease_s, silent)
+        self._call_off(seat)
 
     def why(self, place: Place) -> str:
         """Return in words why a place is not taken yet."""
         if self.reason:
             return self.reason
         missing = wishes.missing(place.wants, self.options.cpu, self.nodes)
-        if missing or not place.refusal:
+        refusal = self.seats.refusal(place)
+        if missing or not refusal:
             return missing or "waits for room on the cluster"
-        return f"no node took it: {place.refusal}"
+        return f"no node took it: {refusal}"
 
     # -- folders ----------------------------------------------------------------------------------------------------
 
@@ -291,6 +250,7 @@ class Cluster:
         """Watch the leases."""
         while True:
             await asyncio.sleep(self.lease_s / 5)
+            self.seats.look()
             now = self.clock.monotonic()
             for each in list(self._links):
                 each.check(now)
@@ -307,9 +267,7 @@ class Cluster:
         if "ready" in line:
             await self._listen(line["ready"]["host"])
             log.info("cluster.reached", address=self.options.address, ray=line["ready"]["version"])
-            for place in list(self._places.values()):
-                if not place.taken.done():
-                    self._ask(place)
+            self.seats.ask_anew()
         elif "nodes" in line:
             self.nodes = tuple(msgspec.convert(line["nodes"], list[wishes.Node]))
         elif "ended" in line:
@@ -320,6 +278,4 @@ class Cluster:
         lost = self._lost.get(identity)
         if lost is not None and not lost.silent:
             self._bury(identity)
-        place = self._places.get(identity)
-        if place is not None and not place.taken.done():
-            place.refused(said or "its task ended before it began")
+        self.seats.ended(identity, said or "its task ended before it began")

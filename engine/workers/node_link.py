@@ -1,7 +1,7 @@
-"""The daemon's end of a link to a worker of a node (``guest.link`` is the protocol), for one place after the other.
+"""The daemon's end of a link to a worker of a node (``guest.link`` is the protocol), which serves one place at a time.
 
 What nodes send is outside data: whatever does not fit ends the link, and with it what it served. Who may come at all,
-and what becomes of an execution that is cut off, ``cluster`` decides.
+and whom they serve, ``seats`` decides; what becomes of an execution that is cut off, ``cluster``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import structlog
 from .. import ports
 from ..guest import link, node, parcels
 from . import remote_process
+from .seats import Seat, Seats
 
 log = structlog.get_logger()
 
@@ -49,42 +50,33 @@ class Place(Protocol):
     """What an execution asked for, as far as a link knows it."""
 
     execution: str
-    link: Link | None
-    taken: asyncio.Future[Link]
-
-    def refused(self, why: str) -> None:
-        """This node cannot serve it."""
-
-    def over(self) -> None:
-        """It was served."""
-
-    def cut_off(self, process: remote_process.RemoteProcess | None, heard: float, *, silent: bool) -> None:
-        """The link broke; ``heard`` is when the node was heard last. A ``silent`` one was given up."""
 
 
-class Places(Protocol):
+class Cluster(Protocol):
     """Who knows what was asked for (``cluster``)."""
 
     clock: ports.Clock
     lease_s: float
+    seats: Seats
 
-    def claim(self, token: str) -> Place | None:
-        """Return the place that a token is for, if it is good."""
+    def lost(self, seat: Seat, process: remote_process.RemoteProcess | None, heard: float, *, silent: bool) -> None:
+        """A link that served broke; ``heard`` is when the node was heard last. A ``silent`` one was given up."""
 
 
 class Link:
-    """The connection of one worker of a node, which serves one place after the other."""
+    """The connection of one worker of a node, which has one seat after the other."""
 
-    def __init__(self, places: Places, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, cluster: Cluster, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.seat: Seat | None = None
         self.place: Place | None = None
         self.hello: Hello | None = None
         self.process: remote_process.RemoteProcess | None = None
-        self._places = places
+        self._cluster = cluster
         self._reader = reader
         self._writer = writer
         self._folders: Mapping[str, Path] = {}
         self._begun: asyncio.Future[remote_process.RemoteProcess] | None = None
-        self._heard = places.clock.monotonic()
+        self._heard = cluster.clock.monotonic()
         self._buffer = bytearray()
 
     # -- what the place asks for ------------------------------------------------------------------------------------
@@ -103,10 +95,20 @@ class Link:
         if not self._writer.is_closing():
             self._writer.write(link.message(kind, content))
 
+    def pass_on(self, process: remote_process.RemoteProcess, kind: bytes, content: bytes = b"") -> None:
+        """Send a message to a process; nothing if it is not there any more."""
+        if process is self.process:
+            self.send(kind, content)
+
     def keep(self) -> None:
         """The process did well."""
         self.process = None
         self.send(link.KEEP)
+
+    def leave(self) -> None:
+        """Its seat is over; it may come for another."""
+        self.seat = None
+        self.send(link.LEAVE)
 
     def abandon(self, why: str, *, silent: bool = True) -> None:
         """End the link, and what it serves."""
@@ -142,7 +144,7 @@ class Link:
         chunk = await self._reader.read(_READ_BYTES)
         if not chunk:
             return False
-        self._heard = self._places.clock.monotonic()
+        self._heard = self._cluster.clock.monotonic()
         self._buffer += chunk
         for kind, content in link.split(self._buffer):
             if self.hello is None and kind != link.HELLO:
@@ -166,18 +168,15 @@ class Link:
 
     def _greet(self, hello: Hello) -> bool:
         """Whether its token is good."""
-        place = self._places.claim(hello.token)
-        if place is None or self.place is not None:
+        seat = self._cluster.seats.claim(hello.token)
+        if seat is None or self.seat is not None:
             log.warning("cluster.refused", node=hello.host[:100], reason="its token is not good, or not any more")
             return False
-        self.hello, self.place = hello, place
-        place.link = self
-        wrong = unlike_ours(hello)
-        if wrong:
-            self.place = place.link = None
-            place.refused(wrong)
+        if wrong := unlike_ours(hello):
+            self._cluster.seats.refused(seat.line, wrong)
             return False
-        place.taken.set_result(self)
+        self.hello, self.seat = hello, seat
+        self._cluster.seats.free(self)
         return True
 
     async def _deliver(self, digest: str) -> None:
@@ -188,7 +187,7 @@ class Link:
         try:
             while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
                 self.send(link.PARCEL, chunk)
-                self._heard = self._places.clock.monotonic()
+                self._heard = self._cluster.clock.monotonic()
                 await self._writer.drain()
         except OSError as error:
             raise link.Broken(f"{folder.name} cannot be read: {error}") from None
@@ -197,34 +196,36 @@ class Link:
     def _ready(self, said: remote_process.Ready) -> None:
         if self._begun is None or self._begun.done():
             raise link.Broken("it is ready for nothing")
-        self.process = remote_process.RemoteProcess(self, said, self._places.lease_s + 10)
+        self.process = remote_process.RemoteProcess(self, said, self._cluster.lease_s + 10)
         self._begun.set_result(self.process)
 
     def _over(self) -> None:
         """The place is served; another one may come."""
-        if self.place is not None:
-            self.place.over()
+        if self.place is None:
+            raise link.Broken("it served nobody")
         self.place = self.process = self._begun = None
         self._folders = {}
+        self._cluster.seats.free(self)
 
     def _lost(self, why: str, *, silent: bool) -> None:
         """What it served is cut off."""
-        place, process, begun = self.place, self.process, self._begun
-        self.place = self.process = self._begun = None
+        self._cluster.seats.gone(self)
+        seat, place, process, begun = self.seat, self.place, self.process, self._begun
+        self.seat = self.place = self.process = self._begun = None
         lost = remote_process.NodeLost(f"node {self.name} was lost: {why}")
         if begun is not None and not begun.done():
             begun.set_exception(lost)
             begun.exception()  # whoever waited may have left
         if process is not None:
             process.lose(lost)
-        if place is not None:
-            place.cut_off(process, self._heard, silent=silent)
+        if seat is not None and place is not None:
+            self._cluster.lost(seat, process, self._heard, silent=silent)
 
     def check(self, now: float) -> None:
         """Give the node up if it was silent for too long, else let it know of us."""
         if self.place is None or (self.process is not None and self.process.is_stopped):
             return
-        patience_s = self._places.lease_s if self.process is not None else _PREPARING_S
+        patience_s = self._cluster.lease_s if self.process is not None else _PREPARING_S
         if now - self._heard > patience_s:
             self.abandon(f"silent for {now - self._heard:.0f} s")
             self._writer.transport.abort()

@@ -4,9 +4,9 @@ Ray's library brings threads of its own and ends the process it is in when the r
 not be the daemon. Started as ``python -m …ray_driver <descriptor> <address>``; both sides speak lines of JSON:
 
     driver -> daemon   {"ready": {"host": …, "version": …}}  or  {"failed": "why"} and it leaves
-                       {"ended": ID, "error": "" | "why"}      a task is over, however
+                       {"ended": ID, "error": "" | "why"}      the task of a seat is over, however
                        {"nodes": [{"id", "host", "alive", "resources", "labels"}]}
-    daemon -> driver   {"place": ID, "options": {…}, "ticket": {…}}
+    daemon -> driver   {"seat": ID, "options": {…}, "ticket": {…}}
                        {"cancel": ID}                           kill its worker if it runs
                        {"nodes": true}
 
@@ -103,8 +103,8 @@ class Driver:
 
     def take(self, line: dict[str, Any]) -> None:
         """Do what one line of the daemon says."""
-        if "place" in line:
-            self._place(line["place"], line["options"], line["ticket"])
+        if "seat" in line:
+            self._place(line["seat"], line["options"], line["ticket"])
         elif "cancel" in line:
             reference = self._references.get(line["cancel"])
             if reference is not None:

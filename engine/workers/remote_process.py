@@ -44,8 +44,8 @@ class Exited(msgspec.Struct, frozen=True):
 class Sender(Protocol):
     """The link, as far as this needs it."""
 
-    def send(self, kind: bytes, content: bytes = b"") -> None:
-        """Send a message."""
+    def pass_on(self, process: RemoteProcess, kind: bytes, content: bytes = b"") -> None:
+        """Send a message to a process; nothing if it is not there any more."""
 
 
 class RemoteProcess:
@@ -117,7 +117,7 @@ class RemoteProcess:
     def send(self, frame: bytes) -> None:
         """Send a frame; silently nothing if the process is gone, which ``receive`` tells."""
         if self._closed is None:
-            self._link.send(link.CHANNEL, frame)
+            self._link.pass_on(self, link.CHANNEL, frame)
 
     async def receive(self) -> bytes:
         """Return the next frame it sent; raises ``EOFError`` when it is gone, with how in words."""
@@ -132,7 +132,7 @@ class RemoteProcess:
 
     def kill(self) -> None:
         """Kill it with all it started. ``exited`` tells when it is done."""
-        self._link.send(link.KILL)
+        self._link.pass_on(self, link.KILL)
 
     def dismiss(self) -> None:
         """It is not needed any more."""

@@ -23,9 +23,9 @@ class Node(msgspec.Struct, frozen=True):
     labels: dict[str, str] = {}
 
 
-def ray_options(wants: policy.Placement, cpu: float, execution: str) -> dict[str, Any]:
+def ray_options(wants: policy.Placement, cpu: float) -> dict[str, Any]:
     """Return the options of a Ray task."""
-    options: dict[str, Any] = {"name": f"headrace {execution}", "num_cpus": cpu if wants.cpu is None else wants.cpu}
+    options: dict[str, Any] = {"name": "headrace", "num_cpus": cpu if wants.cpu is None else wants.cpu}
     if wants.gpu:
         options["num_gpus"] = wants.gpu
     if wants.memory:

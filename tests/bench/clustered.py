@@ -111,13 +111,12 @@ async def _links(count: int) -> list[Row]:
     await places._listen("127.0.0.1")
     keeping = asyncio.create_task(places._keep_time())
     before_mb = _resident_mb()
-    asked = [cluster.Place(places, str(number), policy.ANYWHERE) for number in range(count)]
-    for number, place in enumerate(asked):
-        place.token = f"{number:064}"
-        places._tokens[place.token] = places._places[place.identity] = place
+    tokens: list[str] = []
+    places.seats._ask = lambda seat: tokens.append(seat.token) or True  # type: ignore[func-returns-value]
+    asked = [places.place(str(number), policy.ANYWHERE) for number in range(count)]
     assert places._address is not None
     crowd = multiprocessing.get_context("spawn").Process(
-        target=_crowd, args=(places._address, places._certificate, count), daemon=True
+        target=_crowd, args=(places._address, places._certificate, tokens), daemon=True
     )
     crowd.start()
     began = time.perf_counter()
@@ -154,21 +153,21 @@ def _resident_mb() -> float:
     return 0.0
 
 
-def _crowd(address: tuple[str, int], certificate: str, count: int) -> None:
+def _crowd(address: tuple[str, int], certificate: str, tokens: list[str]) -> None:
     """Be so many nodes, as far as the link shows it; in a process of its own."""
-    asyncio.run(_come(address, certificate, count))
+    asyncio.run(_come(address, certificate, tokens))
 
 
-async def _come(address: tuple[str, int], certificate: str, count: int) -> None:
+async def _come(address: tuple[str, int], certificate: str, tokens: list[str]) -> None:
     context = ssl.create_default_context(cadata=certificate)
     context.check_hostname = False
     about: dict[str, Any] = {"node": "n", "host": "h", "python": _python(), "platform": node.platform_name()}
     gate = asyncio.Semaphore(50)
 
-    async def one(number: int) -> None:
+    async def one(token: str) -> None:
         async with gate:
             reader, writer = await asyncio.open_connection(*address, ssl=context)
-            writer.write(link.message(link.HELLO, json.dumps({"token": f"{number:064}", **about}).encode()))
+            writer.write(link.message(link.HELLO, json.dumps({"token": token, **about}).encode()))
         buffer = bytearray()
         while chunk := await reader.read(65536):
             buffer += chunk
@@ -178,7 +177,7 @@ async def _come(address: tuple[str, int], certificate: str, count: int) -> None:
                 elif kind == link.PULSE:
                     writer.write(link.message(link.PULSE))
 
-    await asyncio.gather(*(one(number) for number in range(count)))
+    await asyncio.gather(*(one(token) for token in tokens))
 
 
 def _python() -> str:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.faults import outcomes, table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,7 +97,8 @@ def test_figures_survive_on_the_page_and_where_there_are_none_it_says_so():
     assert f"`{other}` | in the suite only | | |" in page
 
 
-def test_each_suite_leaves_what_it_came_to(tmp_path):
+@pytest.mark.parametrize("workers", [(), ("-p", "xdist.plugin", "-n", "2")], ids=["alone", "xdist"])
+def test_each_suite_leaves_what_it_came_to(tmp_path, workers):
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p tests.faults.outcomes -p no:cacheprovider\n")
     (tmp_path / "conftest.py").write_text("from tests.faults.conftest import *\n")
     (tmp_path / "test_suites.py").write_text(SUITES)
@@ -106,7 +109,7 @@ def test_each_suite_leaves_what_it_came_to(tmp_path):
         "SEED": "3",
         "SCALE": "2",
     }
-    subprocess.run([sys.executable, "-m", "pytest", "-q"], cwd=tmp_path, env=environment, capture_output=True)
+    subprocess.run([sys.executable, "-m", "pytest", "-q", *workers], cwd=tmp_path, env=environment, capture_output=True)
     (file,) = (tmp_path / outcomes.FOLDER).iterdir()
     with file.open("ab") as end:
         end.write(b'{"name": "cut o')

@@ -97,6 +97,30 @@ def test_cancelling_a_parent_cancels_the_children_it_waits_for_and_no_others(wor
     assert client.wait(free, 20)["status"] == "ENDED_SUCCESS"
 
 
+def test_those_that_shall_not_outlive_their_parent_are_asked_to_end_in_the_same_moment(workshop):
+    workshop.flow("sleeps", "def handler(system, this, inputs):\n    this.sleep(inputs['s'])\n")
+    workshop.flow(
+        "parent of dependents",
+        """
+        def handler(system, this):
+            for _ in range(2):
+                this.flow('sleeps', s=3600, wait=False, init={'orphan': False})
+            this.save(message='made')
+            this.sleep(3600)
+        """,
+    )
+    client = workshop.daemon.client
+    parent = client.run("parent of dependents")["id"]
+    until(lambda: client.execution(parent)["message"] == "made", "its children are there")
+    client.cancel(parent)
+    children = [child["id"] for child in client.executions(parent=parent)["items"]]
+    for one in (parent, *children):
+        assert client.wait(one, 20)["status"] == "ENDED_CANCELLED"
+    lines = [line for line in workshop.daemon.lines() if line["event"] == "cancel.requested"][-3:]
+    assert [line["execution"] for line in lines] == [parent, *sorted(children)]
+    assert [line.get("with_next", False) for line in lines] == [True, True, False]
+
+
 def test_a_running_task_is_stopped_by_cancel(workshop):
     workshop.flow(
         "asks",

@@ -72,6 +72,17 @@ def handler(system, this, inputs):
     while not system.setting('fpga may end').exists():
         this.sleep(0.05)
 """,
+    "gpu": """
+# /// script
+# [tool.headrace]
+# resources = {gpu = 1, cpu = 0.5}
+# ///
+def handler(system, this):
+    import os, time
+    this.set_output('devices', os.environ.get('CUDA_VISIBLE_DEVICES'))
+    while not system.setting('gpus may end').exists():
+        time.sleep(0.05)  # keeps its place, as a sleep of ``this`` would not
+""",
     "mars": """
 # /// script
 # [tool.headrace]
@@ -96,6 +107,17 @@ def handler(system, this):
 import alpha, sys
 def handler(system, this):
     return [alpha.VERSION, sys.prefix]
+""",
+    "vanish": """
+# /// script
+# [tool.headrace]
+# on_interrupt = "fail"
+# ///
+def handler(system, this, inputs):
+    import os, threading
+    threading.Timer(inputs['after'], os._exit, (3,)).start()
+    while True:
+        system.setting('nobody sets this').exists()
 """,
     "parent": """
 def handler(system, this, inputs):
@@ -184,7 +206,9 @@ class Site:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
-    made = RayCluster([{"num_cpus": 2, "labels": {"worker": "dmz"}}, {"num_cpus": 2, "resources": {"fpga": 1}}])
+    made = RayCluster(
+        [{"num_cpus": 2, "labels": {"worker": "dmz"}}, {"num_cpus": 2, "num_gpus": 2, "resources": {"fpga": 1}}]
+    )
     try:
         yield made
     finally:
@@ -244,6 +268,21 @@ def test_a_flow_goes_where_its_label_and_resources_are(site):
     assert site.ended(labelled)["status"] == site.ended(with_resource)["status"] == "ENDED_SUCCESS"
 
 
+def test_a_flow_sees_the_devices_that_ray_gave_it_and_no_others(site):
+    """Ray counts devices, whether there are any or not."""
+    executions = [site.start("gpu") for _ in range(2)]
+
+    def seen() -> list[str]:
+        found = [site.daemon.client.execution(one)["output_value"] or {} for one in executions]
+        return sorted(one["devices"] for one in found if "devices" in one)
+
+    until(lambda: len(seen()) == 2, "both run", 60)
+    assert seen() == ["0", "1"]
+    site.set("gpus may end")
+    for execution in executions:
+        assert site.ended(execution)["status"] == "ENDED_SUCCESS"
+
+
 def test_an_execution_without_a_place_says_why_and_can_be_cancelled(site):
     execution = site.start("mars")
 
@@ -278,6 +317,21 @@ def test_the_command_line_tells_what_runs_where(site):
     assert execution in shown and "worker=dmz" in shown and "1 fpga" in shown
     site.set("shown")
     site.ended(execution)
+
+
+def test_one_worker_serves_many_executions_and_those_that_fail_harm_no_other(site):
+    """A process may be gone while the daemon still speaks to it; what comes late for it is nobody else's."""
+    good = [site.start("where", n=number) for number in range(30)]
+    bad = [site.start("vanish", after=0.02 * number) for number in range(8)]
+    good += [site.start("where", n=number) for number in range(30)]
+    for number, execution in enumerate(good):
+        ended = site.ended(execution)
+        assert ended["status"] == "ENDED_SUCCESS" and ended["output_value"]["inputs"] == {"n": number % 30}
+        assert ended["attempt"] == 1
+    for execution in bad:
+        ended = site.ended(execution)
+        assert (ended["status"], ended["attempt"]) == ("ENDED_ERROR", 1), ended
+    assert "was lost" not in site.daemon.log.read_text()
 
 
 # -- what can be lost --------------------------------------------------------------------------------------------------

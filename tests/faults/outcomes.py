@@ -43,13 +43,13 @@ class _Recorder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._began = _now()
-        self._reports: list[pytest.TestReport] = []
+        self._reports: dict[str, list[pytest.TestReport]] = {}  # by test: workers of xdist report between each other
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self._reports.append(report)
+        self._reports.setdefault(report.nodeid, []).append(report)
         if report.when != "teardown":
             return
-        reports, self._reports = self._reports, []
+        reports = self._reports.pop(report.nodeid)
         if any(one.failed for one in reports) or not any(one.skipped for one in reports):
             self._write(_outcome(reports))
 

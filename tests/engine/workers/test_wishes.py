@@ -18,11 +18,11 @@ NODES = (
 
 def test_wishes_become_the_options_of_a_task():
     wants = policy.Placement(worker="gpu", cpu=2.0, gpu=1.0, memory=4096, resources={"fpga": 1.0})
-    assert wishes.ray_options(wants, 1.0, "E") == {
-        "name": "headrace E", "num_cpus": 2.0, "num_gpus": 1.0, "memory": 4096, "resources": {"fpga": 1.0},
+    assert wishes.ray_options(wants, 1.0) == {
+        "name": "headrace", "num_cpus": 2.0, "num_gpus": 1.0, "memory": 4096, "resources": {"fpga": 1.0},
         "label_selector": {"worker": "gpu"},
     }  # fmt: skip
-    assert wishes.ray_options(policy.ANYWHERE, 0.5, "E") == {"name": "headrace E", "num_cpus": 0.5}
+    assert wishes.ray_options(policy.ANYWHERE, 0.5) == {"name": "headrace", "num_cpus": 0.5}
 
 
 @pytest.mark.parametrize(

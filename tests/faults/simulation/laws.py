@@ -23,6 +23,9 @@ def check(lines: list[events.Recorded]) -> dict[str, model.Execution]:
             if isinstance(error, Broken):
                 raise
             raise Broken(f"{error!r} at {line.seq}: {line.event}") from error
+    for execution in book.to_cancel:
+        state = book.states[execution]
+        _want(state.status.ended or state.cancel_requested, f"{execution} goes on, and its parent was cancelled")
     return book.states
 
 
@@ -33,6 +36,7 @@ class _Book:
         self._made: set[tuple[str, int, int]] = set()  # children: parent, generation, call
         self._answered: set[tuple[str, int, int]] = set()  # calls: execution, generation, number
         self._keys: dict[str, str] = {}
+        self.to_cancel: set[str] = set()  # those whose parent was asked to end, and that shall not go on then
 
     def take(self, line: events.Recorded) -> None:
         match line.event:
@@ -62,6 +66,9 @@ class _Book:
         state = self.states[event.execution]
         _want(not state.status.ended, f"{state.id} has ended, and then: {event}")
         match event:
+            case events.CancelRequested():
+                children = (one for one in self.states.values() if one.parent == state.id and not one.orphan)
+                self.to_cancel.update(one.id for one in children if not one.status.ended)
             case events.CallEnded():
                 call = (state.id, state.generation, event.call)
                 _want(call not in self._answered, f"call {call} ended twice")

@@ -39,6 +39,12 @@ def _admit_whoever_comes(self: dispatcher.Dispatcher) -> None:
             self.supervise(subject, flow_run.FlowRun(subject, self._around), self._flow_slots)
 
 
+def _leave_dependents(self: influence.Influence, subject: live.Live, by: str) -> None:
+    subject.dependents.clear()
+    _CARRY_OUT_CANCEL(self, subject, by)
+
+
+_CARRY_OUT_CANCEL = influence.Influence.carry_out_cancel
 #: What is wrong: where, and what is there instead.
 MUTANTS: dict[str, tuple[object, str, Any]] = {
     "a request is acknowledged before it is durable": (journal.Journal, "submit", _acknowledge_at_once),
@@ -52,6 +58,7 @@ MUTANTS: dict[str, tuple[object, str, Any]] = {
     ),
     "any task is repeated": (takeover.Takeover, "_take_up_task", _repeat_any_task),
     "what was recorded together is taken apart": (segments, "goes_with_next", lambda line: False),
+    "who depends on one that is cancelled goes on": (influence.Influence, "carry_out_cancel", _leave_dependents),
     "one that runs is let in again": (dispatcher.Dispatcher, "_admit_flows", _admit_whoever_comes),
     "who begins anew keeps its locks": (influence.Influence, "give_back", lambda self, subject: None),
 }
