@@ -8,8 +8,6 @@ them must be where the operator allows.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import functools
 import logging
@@ -21,7 +19,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from ..engine import ports, values
-from . import blocking, extras, fence, host, scram
+from . import blocking, extras, fence, host, messages, scram
 from . import definition as definitions
 from .definition import invalid, missing
 from .host import about
@@ -79,13 +77,6 @@ class KafkaInputs(host.HostInputs, kw_only=True):
         """The port in force."""
         return self.port or PORT
 
-    @property
-    def message(self) -> bytes:
-        """The message to publish."""
-        if self.text is not None:
-            return self.text.encode()
-        return base64.b64decode(self.content, validate=True) if self.content is not None else values.encode(self.json)
-
 
 class KafkaOutput(msgspec.Struct, kw_only=True):
     """The output of KAFKA."""
@@ -102,10 +93,11 @@ def _check(inputs: KafkaInputs) -> None:
         raise missing(TASK, "password", "the password of 'username'")
     if not _TOPIC.fullmatch(inputs.topic) or inputs.topic in (".", ".."):
         raise invalid(TASK, "topic", "expected letters, digits, dots, - and _, 249 at most")
-    given = [name for name in ("text", "json", "content") if getattr(inputs, name) is not None]
     if inputs.command == "receive":
-        for name in [*given, *(one for one in ("message_key", "headers") if getattr(inputs, one) is not None)]:
-            raise invalid(TASK, name, "receive sends nothing")
+        messages.check_none(TASK, inputs)
+        for name in ("message_key", "headers"):
+            if getattr(inputs, name) is not None:
+                raise invalid(TASK, name, "receive sends nothing")
         for name in ("offsets", "partition"):
             if inputs.group is not None and getattr(inputs, name) is not None:
                 raise invalid(TASK, name, "the group decides that")
@@ -115,14 +107,7 @@ def _check(inputs: KafkaInputs) -> None:
     for name in ("group", "offsets", "wait"):
         if getattr(inputs, name) is not None:
             raise invalid(TASK, name, "publish takes nothing")
-    if not given:
-        raise missing(TASK, "text", "the message (or 'json' or 'content')")
-    if len(given) > 1:
-        raise invalid(TASK, given[1], f"there is a message already in '{given[0]}'; give one of them")
-    try:
-        _ = inputs.message
-    except binascii.Error:
-        raise invalid(TASK, "content", "expected base64") from None
+    messages.check_one(TASK, inputs)
 
 
 def _libraries() -> tuple[Any, Any, Any]:
@@ -204,7 +189,7 @@ class _Session:
                 raise host.Failed(f"the topic has no partition {inputs.partition}")
             told = await producer.send_and_wait(
                 inputs.topic,
-                inputs.message,
+                messages.payload(inputs),
                 key=None if inputs.message_key is None else inputs.message_key.encode(),
                 partition=inputs.partition,
                 headers=[(name, value.encode()) for name, value in (inputs.headers or {}).items()],
@@ -246,23 +231,16 @@ class _Session:
 
     async def _taken(self, consumer: Any, offsets: dict[int, int]) -> list[msgspec.Raw]:
         inputs, clock = self._inputs, asyncio.get_running_loop().time
-        found: list[msgspec.Raw] = []
-        total, end = 0, None if inputs.wait is None else clock() + inputs.wait
-        while len(found) < inputs.count:
+        taken, end = messages.Taken("take fewer at a time"), None if inputs.wait is None else clock() + inputs.wait
+        while (count := inputs.count - len(taken.kept)) > 0:
             left_s = 60.0 if end is None else end - clock()
             if left_s <= 0:
                 break
-            batches = await consumer.getmany(timeout_ms=int(left_s * 1000) + 1, max_records=inputs.count - len(found))
+            batches = await consumer.getmany(timeout_ms=int(left_s * 1000) + 1, max_records=count)
             for one in (record for records in batches.values() for record in records):
-                text = values.encode(_message(one), "a message")
-                total += len(text) + 1
-                if total > values.VALUE_BYTES_MAX:
-                    raise host.Failed(
-                        f"the messages are larger than {values.VALUE_BYTES_MAX >> 20} MiB: take fewer at a time"
-                    )
-                found.append(msgspec.Raw(text))
+                taken.add(_message(one))
                 offsets[one.partition] = one.offset + 1
-        return found
+        return taken.kept
 
     def _explained(self, error: Any, loop: fence.Loop) -> host.Failed:
         problems, inputs = self._problems, self._inputs
@@ -279,22 +257,13 @@ class _Session:
 
 def _message(one: Any) -> dict[str, Any]:
     return {
-        **_shown(one.value),
+        **({"text": None} if one.value is None else messages.shown(one.value)),
         "partition": one.partition,
         "offset": one.offset,
         "timestamp": one.timestamp,
         "message_key": None if one.key is None else one.key.decode("utf-8", "replace"),
         "headers": {name: (value or b"").decode("utf-8", "replace") for name, value in one.headers},
     }
-
-
-def _shown(value: bytes | None) -> dict[str, str | None]:
-    if value is None:
-        return {"text": None}
-    try:
-        return {"text": value.decode()}
-    except UnicodeDecodeError:
-        return {"content": base64.b64encode(value).decode()}
 
 
 async def _attempt(inputs: KafkaInputs, settings: definitions.Settings) -> KafkaOutput:
