@@ -48,18 +48,13 @@ class KafkaInputs(host.HostInputs, kw_only=True):
         Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None,
         about("Only this partition. Default: for publish as message_key says, for receive all."),
     ] = None
-    text: Annotated[str | None, about("For publish: the message as text.")] = None
-    json: Annotated[Any, about("For publish: a message that is sent as JSON.")] = None
-    content: Annotated[str | None, about("For publish: the message in base64.")] = None
+    text: messages.Text = None
+    json: messages.Json = None
+    content: messages.Content = None
     message_key: Annotated[str | None, about("For publish: messages with the same key stay in order.")] = None
     headers: Annotated[dict[str, str] | None, about("For publish: headers of the message.")] = None
-    count: Annotated[
-        int, msgspec.Meta(ge=1, le=10_000, description="For receive: how many messages to wait for. Default: 1.")
-    ] = 1
-    wait: Annotated[
-        Annotated[float, msgspec.Meta(gt=0)] | None,
-        about("For receive: seconds after which fewer messages will do. Default: as long as it takes."),
-    ] = None
+    count: messages.Count = 1
+    wait: messages.Wait = None
     group: Annotated[str | None, about("For receive: the group that goes on where it was, shared with others.")] = None
     acknowledge: Annotated[
         bool, about("For receive with group: the group is behind the messages then. Default: true.")
