@@ -134,6 +134,7 @@ class _Session:
                 return frame
             if frame.name != "Heartbeat":
                 raise host.Failed(_NOT_UNDERSTOOD)
+            await asyncio.sleep(0)  # many at once must not keep the daemon from all else
 
     async def enter(self, inputs: AmqpInputs, name: str) -> None:
         """Log in and open the channel."""

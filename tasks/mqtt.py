@@ -117,6 +117,7 @@ class _Session:
             body = await self._reader.readexactly(length)
             if kind != PINGRESP:
                 return kind, body
+            await asyncio.sleep(0)  # many at once must not keep the daemon from all else
 
     async def _length(self) -> int:
         length = 0
