@@ -20,6 +20,8 @@ from . import blocking, host
 from .egress import Egress
 
 T = TypeVar("T")
+#: So soon is cancelled again what did not end.
+_AGAIN_S = 0.1
 
 
 class Refused(OSError):
@@ -107,9 +109,13 @@ class Loop(asyncio.SelectorEventLoop):
             one.close()
 
 
-async def call(work: Callable[[Loop], Awaitable[T]], egress: Egress, *, bytes_max: int) -> T:
-    """Return what ``work`` returns on a loop of its own; raises what it raises, and ``host.Failed`` at the fence."""
-    running = _Running(work, egress, bytes_max)
+async def call(
+    work: Callable[[Loop], Awaitable[T]], egress: Egress, *, bytes_max: int, patience_s: float | None = None
+) -> T:
+    """Return what ``work`` returns on a loop of its own; raises what it raises, and ``host.Failed`` at the fence.
+
+    ``patience_s`` is how long a library that takes leave of its host when it is cancelled may take for that."""
+    running = _Running(work, egress, bytes_max, patience_s)
     result: T = await blocking.alone(running.run, on_cancel=running.cancel)
     return result
 
@@ -117,8 +123,11 @@ async def call(work: Callable[[Loop], Awaitable[T]], egress: Egress, *, bytes_ma
 class _Running:
     """The work in its thread."""
 
-    def __init__(self, work: Callable[[Loop], Awaitable[Any]], egress: Egress, bytes_max: int) -> None:
+    def __init__(
+        self, work: Callable[[Loop], Awaitable[Any]], egress: Egress, bytes_max: int, patience_s: float | None
+    ) -> None:
         self.loop: Loop | None = None
+        self._patience_s = patience_s
         self._work, self._make = work, functools.partial(Loop, egress, bytes_max)
         self._task: asyncio.Task[Any] | None = None
         self._lock = threading.Lock()
@@ -162,8 +171,20 @@ class _Running:
     def _stop(self) -> None:
         assert self.loop is not None, "it runs on it"
         assert self._task is not None, "it came with the loop"
-        self.loop.cut()
+        if self._patience_s is None:
+            self.loop.cut()
+        else:
+            self.loop.call_later(self._patience_s, self._insist)
         self._task.cancel()
+
+    def _insist(self) -> None:
+        """Cancel it until it has ended: a library may answer each time by waiting for its host once more."""
+        assert self.loop is not None, "it runs on it"
+        assert self._task is not None, "it came with the loop"
+        self.loop.cut()
+        if not self._task.done():
+            self._task.cancel()
+            self.loop.call_later(_AGAIN_S, self._insist)
 
 
 def explained(error: Exception, loop: Loop, inputs: host.LoginInputs, port: int) -> host.Failed | None:

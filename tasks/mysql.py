@@ -7,13 +7,10 @@ that was checked, whatever the server asks for; it cannot have files of this hos
 
 from __future__ import annotations
 
-import functools
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from . import blocking, extras, host, rows, sql
 from . import definition as definitions
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
 
 TASK = "MYSQL"
 PORT = 3306
-SCHEMES = ("mysql", "mariadb")
 #: How long the second connection may take that ends the first.
 _KILL_S = 5.0
 _NO_SUCH_THREAD = 1094
@@ -49,35 +45,20 @@ class _Refused:
         raise host.Failed("the server wants the password in clear text: that takes use_tls=True")
 
 
-class _Work:
-    """One statement on one connection, in a thread."""
-
-    def __init__(self, inputs: MysqlInputs, context: ports.TaskContext, line: host.Line) -> None:
-        self._inputs = inputs
-        self._context = context
-        self._line = line
-        self._asked = sql.statement(inputs)
-        self._port = inputs.port or PORT
-        self._address = line.socket.getpeername()
+class _Work(sql.Work[MysqlInputs]):
+    """Through PyMySQL."""
 
     def run(self) -> sql.SqlOutput:
         library: Any = _library()
-        try:
+        with self._understood(library.Error, OSError):
+            address = self._line.socket.getpeername()[:2]
             connection = self._open(library, self._line.socket, None)
             self._line.entered = True
             try:
                 return self._performed(library, connection)
             finally:
                 if self._line.was_cut:
-                    self._kill(library, connection)
-        except library.Error as error:
-            if self._line.too_late:
-                raise host.explained(TimeoutError(), self._inputs, self._port) from None
-            raise self._explained(error) from None
-        except host.GARBAGE as error:
-            if self._line.too_late:
-                raise host.explained(TimeoutError(), self._inputs, self._port) from None
-            raise host.Failed(f"what the server says is not understood: {host.quoted(str(error))}") from None
+                    self._kill(library, connection, address)
 
     def _open(self, library: Any, connected: socket.socket, read_timeout: float | None) -> pymysql.Connection[Any]:
         inputs = self._inputs
@@ -103,9 +84,9 @@ class _Work:
         connection.connect(connected)
         return connection
 
-    def _kill(self, library: Any, connection: Any) -> None:
+    def _kill(self, library: Any, connection: Any, address: tuple[str, int]) -> None:
         try:
-            with socket.create_connection(self._address[:2], _KILL_S) as second:
+            with socket.create_connection(address, _KILL_S) as second:
                 cursor: Any = self._open(library, second, _KILL_S).cursor()
                 cursor.execute("KILL CONNECTION %s", [connection.thread_id()])
         except (library.Error, OSError, host.Failed, *host.GARBAGE) as error:
@@ -117,10 +98,10 @@ class _Work:
         cursor: Any = connection.cursor()
         if asked.mode == "executemany":
             connection.begin()
-            count = cursor.executemany(asked.text, [_adapted(one) for one in asked.args])
+            count = cursor.executemany(asked.text, [sql.filled(asked.text, one, dict) for one in asked.args])
             connection.commit()
             return sql.SqlOutput(row_count=count or 0)
-        cursor.execute(asked.text, _adapted(asked.args) or None)
+        cursor.execute(asked.text, sql.filled(asked.text, asked.args, dict))
         if asked.wants_rows:
             return self._fetched(cursor)
         count = cursor.rowcount
@@ -142,8 +123,8 @@ class _Work:
             self._line.cut()
             cursor._result.unbuffered_active = False
 
-    def _explained(self, error: pymysql.Error) -> host.Failed:
-        cause = getattr(error, "original_exception", None)
+    def _explained(self, error: pymysql.Error | OSError) -> host.Failed:
+        cause = getattr(error, "original_exception", error)
         if isinstance(cause, OSError):
             return host.explained(cause, self._inputs, self._port)
         code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
@@ -166,36 +147,20 @@ def _library() -> Any:
     return library
 
 
-def _adapted(args: Any) -> list[Any]:
-    """Objects go as JSON; a list is a list of values, as after IN."""
-    return [msgspec.json.encode(one).decode() if isinstance(one, dict) else one for one in args]
-
-
 async def _attempt(inputs: MysqlInputs, context: ports.TaskContext, settings: definitions.Settings) -> sql.SqlOutput:
     await blocking.call(_library)
     port = inputs.port or PORT
     async with host.line(inputs, port, settings.egress) as line:
-        return await line.used(_Work(inputs, context, line).run, inputs.connect_timeout)
+        return await line.used(_Work(inputs, context, line, port).run, inputs.connect_timeout)
 
 
-async def _run(settings: definitions.Settings, given: MysqlInputs, context: ports.TaskContext) -> sql.SqlOutput:
-    inputs = sql.resolved(given, SCHEMES)
-    attempt = functools.partial(_attempt, inputs, context, settings)
-    return await sql.performed(attempt, inputs, PORT, context, settings)
-
-
-def definition(settings: definitions.Settings) -> definitions.TaskDefinition[MysqlInputs]:
-    """Return the task type MYSQL."""
-    return definitions.TaskDefinition(
-        name=TASK,
-        summary="Execute statements in MySQL or MariaDB",
-        description="One statement, its rows as JSON. Placeholders are %s.",
-        inputs=MysqlInputs,
-        output=sql.SqlOutput,
-        run=functools.partial(_run, settings),
-        idempotent=lambda inputs: inputs.read_only,
-        check=lambda inputs: sql.check(TASK, inputs, SCHEMES),
-        aliases=("SQLMY",),
-        secret_inputs=frozenset({"dsn"}),
-        input_aliases=sql.ALIASES,
-    )
+definition = sql.Product(
+    task=TASK,
+    name="MySQL or MariaDB",
+    placeholders="%s.",
+    inputs=MysqlInputs,
+    port=PORT,
+    schemes=("mysql", "mariadb"),
+    attempt=_attempt,
+    aliases=("SQLMY",),
+).definition

@@ -1,15 +1,18 @@
 """What all SQL types share: the inputs, and which of them is the statement. What becomes of rows is in ``rows``.
 
 Exactly one of ``fetch``, ``fetchrow``, ``fetchval``, ``execute``, ``executemany`` and ``script`` holds the statement
-and says which of its rows are wanted.
+and says which of its rows are wanted. A type that talks to a server is a ``Product``: its own is how one attempt goes,
+and what the errors of its library mean.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import urllib.parse
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -20,9 +23,6 @@ from .definition import invalid, missing
 from .host import about
 
 STATEMENTS = ("fetch", "fetchrow", "fetchval", "execute", "executemany", "script")
-ALIASES = host.ALIASES
-
-
 Fetch = Annotated[str | None, about("A statement; the result is a list of its rows.")]
 FetchRow = Annotated[str | None, about("A statement; the result is its first row, or null.")]
 FetchVal = Annotated[str | None, about("A statement; the result is the first column of its first row.")]
@@ -140,21 +140,6 @@ def check_statement(task: str, inputs: HasStatement) -> None:
             raise invalid(task, "dst", "expected headrace:<path> with a name that ends with .csv, .jsonl or .ndjson")
 
 
-def check(task: str, inputs: SqlInputs, schemes: Sequence[str]) -> None:
-    """Raise ``InputRefused`` for inputs that reach no database or do not make one statement."""
-    check_statement(task, inputs)
-    if inputs.dsn is None and not inputs.hostname:
-        raise missing(task, "hostname", "the host of the database (or 'dsn')")
-    if inputs.dsn is not None:
-        for name in ("hostname", "port", "username", "password", "database"):
-            if getattr(inputs, name):
-                raise invalid(task, name, "'dsn' says it already; give one of them")
-        if _parsed(inputs.dsn, schemes) is None:
-            expected = f"{schemes[0]}://username:password@hostname:port/database"
-            raise invalid(task, "dsn", f"expected {expected}, where only sslmode may follow; escape with %")
-    host.check(task, resolved(inputs, schemes))
-
-
 def resolved(inputs: I, schemes: Sequence[str]) -> I:
     """Return the inputs with what ``dsn`` says in their proper places."""
     if inputs.dsn is None:
@@ -162,16 +147,114 @@ def resolved(inputs: I, schemes: Sequence[str]) -> I:
     return msgspec.structs.replace(inputs, dsn=None, **(_parsed(inputs.dsn, schemes) or {}))
 
 
-async def performed(
-    attempt: Callable[[], Awaitable[SqlOutput]],
-    inputs: SqlInputs,
-    port: int,
-    context: ports.TaskContext,
-    settings: definitions.Settings,
-) -> SqlOutput:
-    """Return what ``attempt`` returns, as ``host.performed`` does; what only reads may be repeated."""
-    shown = f"{statement(inputs).mode} on {inputs.hostname}:{inputs.port or port}"
-    return await host.performed(shown, attempt, inputs, context, settings, repeatable=inputs.read_only)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Product(Generic[I]):
+    """A database that is a server, and its task type."""
+
+    task: str
+    name: str
+    placeholders: str
+    inputs: type[I]
+    port: int
+    schemes: Sequence[str]
+    #: Performs the statement on a connection of its own; raises ``host.Failed``.
+    attempt: Callable[[I, ports.TaskContext, definitions.Settings], Awaitable[SqlOutput]]
+    #: Raises ``InputRefused`` for what this product cannot do. Nothing stands in ``dsn`` any more.
+    cannot: Callable[[I], None] = lambda inputs: None
+    aliases: tuple[str, ...] = ()
+    input_aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def definition(self, settings: definitions.Settings) -> definitions.TaskDefinition[I]:
+        """Return the task type."""
+        return definitions.TaskDefinition(
+            name=self.task,
+            summary=f"Execute statements in {self.name}",
+            description=f"One statement, its rows as JSON. Placeholders are {self.placeholders}",
+            inputs=self.inputs,
+            output=SqlOutput,
+            run=functools.partial(self._run, settings),
+            idempotent=lambda inputs: inputs.read_only,
+            check=self._check,
+            aliases=self.aliases,
+            secret_inputs=frozenset({"dsn"}),
+            input_aliases={**host.ALIASES, **self.input_aliases},
+        )
+
+    async def _run(self, settings: definitions.Settings, given: I, context: ports.TaskContext) -> SqlOutput:
+        inputs = resolved(given, self.schemes)
+        shown = f"{statement(inputs).mode} on {inputs.hostname}:{inputs.port or self.port}"
+        attempt = functools.partial(self.attempt, inputs, context, settings)
+        return await host.performed(shown, attempt, inputs, context, settings, repeatable=inputs.read_only)
+
+    def _check(self, inputs: I) -> None:
+        """Raise ``InputRefused`` for inputs that reach no database or do not make one statement."""
+        check_statement(self.task, inputs)
+        if inputs.dsn is None and not inputs.hostname:
+            raise missing(self.task, "hostname", "the host of the database (or 'dsn')")
+        if inputs.dsn is not None:
+            for name in ("hostname", "port", "username", "password", "database"):
+                if getattr(inputs, name):
+                    raise invalid(self.task, name, "'dsn' says it already; give one of them")
+            if _parsed(inputs.dsn, self.schemes) is None:
+                expected = f"{self.schemes[0]}://username:password@hostname:port/database"
+                raise invalid(self.task, "dsn", f"expected {expected}, where only sslmode may follow; escape with %")
+        host.check(self.task, resolved(inputs, self.schemes))
+        self.cannot(resolved(inputs, self.schemes))
+
+
+@contextlib.contextmanager
+def understood(*raised: type[Exception], explained: Callable[[Any], host.Failed]) -> Iterator[None]:
+    """Raise ``host.Failed`` for what a library raises in the block: its own errors, and what it trips over."""
+    try:
+        yield
+    except raised as error:
+        raise explained(error) from None
+    except host.GARBAGE as error:
+        raise host.Failed(f"what the server says is not understood: {host.quoted(str(error))}") from None
+
+
+class Work(Generic[I]):
+    """One statement on one connection, in a thread, for libraries that block. A subclass says how."""
+
+    def __init__(self, inputs: I, context: ports.TaskContext, line: host.Line, port: int) -> None:
+        self._inputs = inputs
+        self._context = context
+        self._line = line
+        self._port = port
+        self._asked = statement(inputs)
+
+    def _explained(self, error: Any) -> host.Failed:
+        """Return what an error of the library means."""
+        raise NotImplementedError
+
+    @contextlib.contextmanager
+    def _understood(self, *raised: type[Exception]) -> Iterator[None]:
+        """The same as ``understood``, where all may have gone wrong because the connection was cut in time."""
+        try:
+            with understood(*raised, explained=self._explained):
+                yield
+        except host.Failed:
+            if not self._line.too_late:
+                raise
+            raise host.explained(TimeoutError(), self._inputs, self._port) from None
+
+
+def adapted(args: Any, kinds: type | tuple[type, ...] = (dict, list)) -> list[Any]:
+    """Return the values of placeholders, with those of these kinds as JSON text."""
+    return [msgspec.json.encode(one).decode() if isinstance(one, kinds) else one for one in args]
+
+
+def filled(text: str, args: Any, kinds: type | tuple[type, ...] = (dict, list)) -> tuple[Any, ...] | None:
+    """Return the values for a text with ``%s``, or None without any: then a % is just that.
+
+    Raises ``host.Failed`` unless there are as many as places: the library would not say what is wrong."""
+    if not args:
+        return None
+    try:
+        text % tuple("x" for _ in args)
+    except (TypeError, ValueError) as error:
+        raise host.Failed(f"the statement and its args do not go together: {error} (a % is written %%)") from None
+    return tuple(adapted(args, kinds))
 
 
 def _parsed(dsn: str, schemes: Sequence[str]) -> dict[str, Any] | None:

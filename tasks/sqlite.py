@@ -14,8 +14,6 @@ import sqlite3
 import weakref
 from typing import Annotated
 
-import msgspec
-
 from ..engine import errors, ports
 from . import blocking, host, rows, sql, stored_files
 from . import definition as definitions
@@ -126,10 +124,10 @@ class _Work:
             return sql.SqlOutput()
         if asked.mode == "executemany":
             connection.execute("BEGIN")
-            count = connection.executemany(asked.text, [_adapted(one) for one in asked.args]).rowcount
+            count = connection.executemany(asked.text, [sql.adapted(one) for one in asked.args]).rowcount
             connection.execute("COMMIT")
             return sql.SqlOutput(row_count=count)
-        cursor = connection.execute(asked.text, _adapted(asked.args))
+        cursor = connection.execute(asked.text, sql.adapted(asked.args))
         if not asked.wants_rows:
             return sql.SqlOutput(row_count=cursor.rowcount if cursor.rowcount >= 0 else None)
         columns = [column[0] for column in cursor.description or ()]
@@ -141,12 +139,6 @@ def _unlogged(content: bytes) -> bytes:
     """A database that was used with a write-ahead log says so in its header; one in memory has none."""
     wal = content.startswith(_MAGIC) and content[18:20] == b"\2\2"
     return content[:18] + b"\1\1" + content[20:] if wal else content
-
-
-def _adapted(args: object) -> list[object]:
-    """Objects and lists go as JSON, which SQLite's functions understand."""
-    assert isinstance(args, list), "it was checked"
-    return [msgspec.json.encode(one).decode() if isinstance(one, dict | list) else one for one in args]
 
 
 def _authorized(action: int, first: str | None, second: str | None, *_: str | None) -> int:

@@ -1,29 +1,35 @@
 """SQLMSSQL: statements for Microsoft SQL Server, through pytds in a thread.
 
 Placeholders are ``%s``. Cancelled, the connection is cut, which the server answers by rolling back. It was never tried
-with the real product, of which there is no package: what is tested is what happens around it.
+with the real product, of which there is no package: tests have a double that speaks its protocol.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import ipaddress
+import logging
 import socket
 import ssl
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 
-from ..engine import ports
+from ..engine import errors, ports
 from . import blocking, extras, host, rows, sql, tls
 from . import definition as definitions
 from .definition import invalid
 
 TASK = "SQLMSSQL"
 PORT = 1433
-SCHEMES = ("mssql",)
 #: The library tries to log in again on the same broken connection, and sleeps in between: for as long as this.
-_NO_PAUSE_S = 0.001
+_NO_SECOND_TRY_S = 0.0
+#: So many hosts are asked, where each sends us to the next.
+_HOSTS_MAX = 3
+#: What the protocol has room for.
+_NAME_CHARACTERS_MAX = 128
 #: Errors that pass: deadlocks, time-outs of locks, and a database that comes up or is moved.
 _PASSING = frozenset({1205, 1222, 4060, 10928, 10929, 40197, 40501, 40613, 49918})
 
@@ -32,12 +38,14 @@ class SqlmssqlInputs(sql.SqlInputs):
     """The inputs of SQLMSSQL."""
 
 
-def _check(inputs: SqlmssqlInputs) -> None:
-    sql.check(TASK, inputs, SCHEMES)
+def _cannot(inputs: SqlmssqlInputs) -> None:
     if inputs.client_cert is not None:
         raise invalid(TASK, "client_cert", "SQL Server knows no certificates of clients")
-    if not sql.resolved(inputs, SCHEMES).verify_ssl:
+    if not inputs.verify_ssl:
         raise invalid(TASK, "verify_ssl", "the library always checks the certificate: give 'cacert'")
+    for name in ("hostname", "username", "password", "database"):
+        if len((getattr(inputs, name) or "").encode("utf-16le")) > 2 * _NAME_CHARACTERS_MAX:
+            raise invalid(TASK, name, f"SQL Server takes at most {_NAME_CHARACTERS_MAX} characters")
 
 
 class _Patient:
@@ -53,35 +61,26 @@ class _Patient:
         """Do nothing."""
 
 
-class _Work:
-    """One statement on one connection, in a thread."""
+class _Elsewhere(Exception):
+    """The server sends us to another one, as Azure's do."""
 
-    def __init__(self, inputs: SqlmssqlInputs, context: ports.TaskContext, line: host.Line) -> None:
-        self._inputs = inputs
-        self._context = context
-        self._line = line
-        self._asked = sql.statement(inputs)
-        self._port = inputs.port or PORT
+    def __init__(self, hostname: str, port: int) -> None:
+        super().__init__(hostname)
+        self.hostname, self.port = hostname, port
+
+
+class _Work(sql.Work[SqlmssqlInputs]):
+    """Through pytds."""
 
     def run(self) -> sql.SqlOutput:
         library, broken = _library()
-        try:
-            with contextlib.ExitStack() as files, contextlib.closing(self._open(library, files)) as connection:
-                self._line.entered = True
-                return self._performed(connection)
-        except library.Error as error:
-            raise self._late() or _explained(error) from None
-        except OSError as error:
-            # That time is up is what the library says of every login that failed, and why stands behind it.
-            if isinstance(error.__cause__, library.Error):
-                raise self._late() or _explained(error.__cause__) from None
-            raise self._late() or host.explained(_cause(error), self._inputs, self._port) from None
-        except (*host.GARBAGE, broken) as error:
-            words = f"what the server says is not understood: {host.quoted(str(error))}"
-            raise self._late() or host.Failed(words) from None
-
-    def _late(self) -> host.Failed | None:
-        return host.explained(TimeoutError(), self._inputs, self._port) if self._line.too_late else None
+        with (
+            self._understood(library.Error, OSError, broken),
+            contextlib.ExitStack() as files,
+            contextlib.closing(self._open(library, files)) as connection,
+        ):
+            self._line.entered = True
+            return self._performed(connection)
 
     def _open(self, library: Any, files: contextlib.ExitStack) -> Any:
         inputs = self._inputs
@@ -91,13 +90,13 @@ class _Work:
             if inputs.cacert is not None:
                 authorities = files.enter_context(tls.as_file(inputs.cacert))
         return library.connect(
-            dsn=inputs.hostname,
+            dsn=inputs.hostname.strip("[]"),
             port=self._port,
             sock=_Patient(self._line.socket),
             user=inputs.username or "",
             password=inputs.password or "",
             database=inputs.database or "",
-            login_timeout=_NO_PAUSE_S,
+            login_timeout=_NO_SECOND_TRY_S,
             appname=f"headrace {self._context.execution_id}",
             autocommit=False,
             cafile=authorities,
@@ -106,12 +105,12 @@ class _Work:
     def _performed(self, connection: Any) -> sql.SqlOutput:
         asked, cursor = self._asked, connection.cursor()
         if asked.mode == "executemany":
-            for args in asked.args:
-                cursor.execute(asked.text, tuple(_adapted(args)))
-            output = sql.SqlOutput(row_count=len(asked.args))
+            output = sql.SqlOutput(row_count=sum(_executed(cursor, asked.text, args) or 0 for args in asked.args))
+        elif asked.wants_rows:
+            cursor.execute(asked.text, sql.filled(asked.text, asked.args))
+            output = self._fetched(cursor)
         else:
-            cursor.execute(asked.text, tuple(_adapted(asked.args)))
-            output = self._fetched(cursor) if asked.wants_rows else _counted(cursor)
+            output = sql.SqlOutput(row_count=_executed(cursor, asked.text, asked.args))
         if self._inputs.read_only:  # the server has no other way to refuse changes for a while
             connection.rollback()
         else:
@@ -119,64 +118,110 @@ class _Work:
         return output
 
     def _fetched(self, cursor: Any) -> sql.SqlOutput:
+        while not cursor.description and cursor.nextset():
+            pass  # an INSERT, say, before the SELECT of what it made
         columns = [column[0] for column in cursor.description or ()]
-        found = iter(cursor.fetchone, None) if columns else ()
+        found: Iterator[Any] = iter(cursor.fetchone, None) if columns else iter(())
         return rows.gathered(self._inputs, self._context, columns, found)
 
+    def _explained(self, error: Any) -> host.Failed:
+        library, broken = _library()
+        if isinstance(error, broken):
+            return self._insecure(error)
+        if isinstance(error, OSError):
+            # That time is up is what the library says of every login that failed, and why stands behind it.
+            if isinstance(error.__cause__, library.Error):
+                return self._explained(error.__cause__)
+            cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+            return host.explained(cause, self._inputs, self._port)
+        code = getattr(error, "number", None) or getattr(error, "msg_no", 0) or 0
+        said = host.quoted(str(error.args[0]) if error.args else "") or type(error).__name__
+        passing = code in _PASSING or isinstance(error, library.ClosedConnectionError)
+        return host.Failed(f"{said} ({code})" if code else said, passing=passing)
 
-def _counted(cursor: Any) -> sql.SqlOutput:
-    count = cursor.rowcount
-    while cursor.nextset():
-        count = cursor.rowcount
-    return sql.SqlOutput(row_count=count if isinstance(count, int) and count >= 0 else None)
+    def _insecure(self, error: Exception) -> host.Failed:
+        """An error of OpenSSL has a list of library, function and reason."""
+        where = f"{self._inputs.hostname}:{self._port}"
+        reasons = [str(one[-1]) for one in error.args[0]] if error.args and isinstance(error.args[0], list) else []
+        said = host.quoted(", ".join(reasons)) or type(error).__name__
+        if "certificate verify failed" in reasons:
+            return host.Failed(f"the certificate of {where} is not trusted")
+        return host.Failed(f"the TLS connection to {where} failed: {said}")
+
+
+def _executed(cursor: Any, text: str, args: Any) -> int | None:
+    """Execute a statement, or several, to its end, and return the last number of rows that was told."""
+    cursor.execute(text, sql.filled(text, args))
+    count, more = cursor.rowcount, True
+    while more:
+        more = cursor.nextset()
+        count = cursor.rowcount if cursor.rowcount >= 0 else count
+    return count if count >= 0 else None
 
 
 def _library() -> tuple[Any, type[Exception]]:
-    """Return pytds, and what its library for TLS raises."""
-    library = extras.require("pytds", extra="mssql", task=TASK)
+    """Return pytds, and what its library for TLS raises. It is silenced, and two of its functions are replaced."""
+    library: Any = extras.require("pytds", extra="mssql", task=TASK)
     broken: type[Exception] = extras.require("OpenSSL.SSL", extra="mssql", task=TASK).Error
+    logging.getLogger("pytds").setLevel(logging.CRITICAL)  # its lines quote statements
+    if not isinstance(library._connect, functools.partial):
+        library._connect = functools.partial(_connected, library._connect)
+        library.tls.validate_host = functools.partial(
+            _is_of, extras.require("cryptography.x509", extra="mssql", task=TASK)
+        )
     return library, broken
 
 
-def _adapted(args: Any) -> list[Any]:
-    """Objects and lists go as JSON, which OPENJSON understands."""
-    return [msgspec.json.encode(one).decode() if isinstance(one, dict | list) else one for one in args]
+def _connected(connect: Callable[..., Any], **given: Any) -> Any:
+    """Connect over what is connected alone: to where a server sends us the library would connect by itself."""
+    if given["sock"] is None:
+        raise _Elsewhere(given["host"], given["port"])
+    return connect(**given)
 
 
-def _cause(error: OSError) -> OSError:
-    return error.__cause__ if isinstance(error.__cause__, OSError) else error
-
-
-def _explained(error: Any) -> host.Failed:
-    code = getattr(error, "number", None) or getattr(error, "msg_no", 0) or 0
-    said = host.quoted(str(error)) or type(error).__name__
-    return host.Failed(f"{said} ({code})" if code else said, passing=code in _PASSING)
+def _is_of(x509: Any, cert: Any, name: bytes) -> bool:
+    """Whether a certificate that is trusted is of this host. The library's own look at it knows no addresses."""
+    wanted = name.decode("ascii").lower()
+    trusted = cert.to_cryptography()
+    try:
+        names = trusted.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:  # as of those that SQL Server makes for itself
+        subject = trusted.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+        return wanted in [str(one.value).lower() for one in subject]
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(wanted) in names.get_values_for_type(x509.IPAddress)
+    of_any = f"*.{wanted.partition('.')[2]}"
+    return bool({wanted, of_any} & {one.lower() for one in names.get_values_for_type(x509.DNSName)})
 
 
 async def _attempt(inputs: SqlmssqlInputs, context: ports.TaskContext, settings: definitions.Settings) -> sql.SqlOutput:
     await blocking.call(_library)
-    async with host.line(inputs, inputs.port or PORT, settings.egress) as line:
-        return await line.used(_Work(inputs, context, line).run, inputs.connect_timeout)
+    for _ in range(_HOSTS_MAX):
+        port = inputs.port or PORT
+        try:
+            async with host.line(inputs, port, settings.egress) as line:
+                return await line.used(_Work(inputs, context, line, port).run, inputs.connect_timeout)
+        except _Elsewhere as there:
+            inputs = msgspec.structs.replace(inputs, hostname=there.hostname, port=there.port)
+            _check_place(inputs)
+    raise host.Failed(f"the server sends us on again and again, at last to {inputs.hostname}:{inputs.port}")
 
 
-async def _run(settings: definitions.Settings, given: SqlmssqlInputs, context: ports.TaskContext) -> sql.SqlOutput:
-    inputs = sql.resolved(given, SCHEMES)
-    attempt = functools.partial(_attempt, inputs, context, settings)
-    return await sql.performed(attempt, inputs, PORT, context, settings)
+def _check_place(inputs: SqlmssqlInputs) -> None:
+    try:
+        host.check_hostname(TASK, inputs)
+    except errors.InputRefused:
+        raise host.Failed("the server sends us to a host whose name is none") from None
 
 
-def definition(settings: definitions.Settings) -> definitions.TaskDefinition[SqlmssqlInputs]:
-    """Return the task type SQLMSSQL."""
-    return definitions.TaskDefinition(
-        name=TASK,
-        summary="Execute statements in Microsoft SQL Server",
-        description="One statement, its rows as JSON. Placeholders are %s.",
-        inputs=SqlmssqlInputs,
-        output=sql.SqlOutput,
-        run=functools.partial(_run, settings),
-        idempotent=lambda inputs: inputs.read_only,
-        check=_check,
-        aliases=("MSSQL",),
-        secret_inputs=frozenset({"dsn"}),
-        input_aliases=sql.ALIASES,
-    )
+definition = sql.Product(
+    task=TASK,
+    name="Microsoft SQL Server",
+    placeholders="%s.",
+    inputs=SqlmssqlInputs,
+    port=PORT,
+    schemes=("mssql",),
+    attempt=_attempt,
+    cannot=_cannot,
+    aliases=("MSSQL",),
+).definition

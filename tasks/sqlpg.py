@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import ssl
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 TASK = "SQLPG"
 PORT = 5432
-SCHEMES = ("postgresql", "postgres")
 #: How many notices of the server are written into the log.
 _NOTICES_MAX = 100
 #: Where no file can be: without a name libpq would look into the home directory.
@@ -52,11 +50,9 @@ class _Session:
 
     async def attempt(self) -> sql.SqlOutput:
         library: Any = await blocking.call(_library)
-        try:
+        with sql.understood(library.Error, explained=_explained):
             async with self._connected(library) as connection:
                 return await self._performed(library, connection)
-        except library.Error as error:
-            raise _explained(error) from None
 
     @contextlib.asynccontextmanager
     async def _connected(self, library: Any) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
@@ -191,24 +187,17 @@ def _explained(error: psycopg.Error) -> host.Failed:
     return host.Failed(host.quoted(words), passing=code.startswith(_PASSING))
 
 
-async def _run(settings: definitions.Settings, given: SqlpgInputs, context: ports.TaskContext) -> sql.SqlOutput:
-    inputs = sql.resolved(given, SCHEMES)
-    session = _Session(inputs, context, settings)
-    return await sql.performed(session.attempt, inputs, PORT, context, settings)
+async def _attempt(inputs: SqlpgInputs, context: ports.TaskContext, settings: definitions.Settings) -> sql.SqlOutput:
+    return await _Session(inputs, context, settings).attempt()
 
 
-def definition(settings: definitions.Settings) -> definitions.TaskDefinition[SqlpgInputs]:
-    """Return the task type SQLPG."""
-    return definitions.TaskDefinition(
-        name=TASK,
-        summary="Execute statements in PostgreSQL",
-        description="One statement, its rows as JSON. Placeholders are $1, $2, …",
-        inputs=SqlpgInputs,
-        output=sql.SqlOutput,
-        run=functools.partial(_run, settings),
-        idempotent=lambda inputs: inputs.read_only,
-        check=lambda inputs: sql.check(TASK, inputs, SCHEMES),
-        aliases=("POSTGRES", "SQLPS"),
-        secret_inputs=frozenset({"dsn"}),
-        input_aliases=sql.ALIASES,
-    )
+definition = sql.Product(
+    task=TASK,
+    name="PostgreSQL",
+    placeholders="$1, $2, …",
+    inputs=SqlpgInputs,
+    port=PORT,
+    schemes=("postgresql", "postgres"),
+    attempt=_attempt,
+    aliases=("POSTGRES", "SQLPS"),
+).definition

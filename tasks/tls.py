@@ -79,13 +79,19 @@ def _chain_problem(error: ssl.SSLError | ValueError) -> str:
 
 
 class _Pinned(ssl.SSLContext):
+    """It checks for this name whatever a library asks for, which may turn the check off to have one of its own."""
+
     expected_name = ""
 
     def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
-        return super().wrap_bio(*arguments, **{**named, "server_hostname": self.expected_name})
+        return super().wrap_bio(*arguments, **{**named, "server_hostname": self._insisted()})
 
     def wrap_socket(self, *arguments: Any, **named: Any) -> ssl.SSLSocket:
-        return super().wrap_socket(*arguments, **{**named, "server_hostname": self.expected_name})
+        return super().wrap_socket(*arguments, **{**named, "server_hostname": self._insisted()})
+
+    def _insisted(self) -> str:
+        self.check_hostname = self.verify_mode is not ssl.CERT_NONE
+        return self.expected_name
 
 
 def _pinned(expected_name: str) -> ssl.SSLContext:

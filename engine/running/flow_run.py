@@ -49,6 +49,7 @@ class Surroundings:
     waiting: dict[FlowRun, None]  # those that sit in a wait with their process, the longest first
     waiting_max: int
     system: dict[str, str]  # workspace, environment
+    is_crowded: bool = False  # others have no room: who waits gives its process back at once
 
 
 class FlowRun:
@@ -279,12 +280,11 @@ class FlowRun:
         return late
 
     def _patience_s(self, call: model.PendingCall) -> float:
-        """Return how long the process is kept while it waits: not at all where it is known to take long."""
+        """Return how long the process is kept while it waits: not at all where that takes long or others want it."""
         after = self._around.hibernate_after_s
         alone = not (call.return_when or call.message or call.kind in waits.LOCKS)
-        if alone and call.until is not None and call.until - self._around.clock.time() > after:
-            return 0.0
-        return after
+        is_long = alone and call.until is not None and call.until - self._around.clock.time() > after
+        return 0.0 if is_long or self._around.is_crowded else after
 
     def hibernate(self) -> None:
         """Give the process back if the handler sits in a wait and can be replayed in good time."""

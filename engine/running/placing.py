@@ -142,5 +142,6 @@ class Placing:
         while not self._stopping:
             await asyncio.sleep(_SAYS_WHY_S)
             late = sum(self._is_late(where, place) for _, place in self._places.values())
+            self._around.is_crowded = late > 0
             for run in list(self._around.waiting)[:late]:
                 run.hibernate()

@@ -62,7 +62,8 @@ def secret_of(row: Row, beginning: str) -> str:
 def spelled(secret: str) -> set[bytes]:
     """The secret as it might stand somewhere."""
     plain = secret.encode()
-    forms = {plain, plain.hex().encode()} | {urllib.parse.quote(secret, safe=safe).encode() for safe in ("/", "")}
+    forms = {plain, plain.hex().encode(), secret.encode("utf-16le")}
+    forms |= {urllib.parse.quote(secret, safe=safe).encode() for safe in ("/", "")}
     for offset in range(3):
         for encoded in (base64.b64encode, base64.urlsafe_b64encode):
             forms.add(encoded(b"x" * offset + plain)[4:-4])

@@ -26,16 +26,17 @@ from tests.support.ray_cluster import RayCluster
 pytest.importorskip("ray")
 
 _KILLS = 12
-_CALLERS = 3
+_CALLERS = 6
 #: How often each is lost, of a hundred times.
 _VICTIMS = {"worker": 52, "flow process": 18, "sleeper": 6, "raylet": 9, "daemon": 12, "head": 3}
 
 
 class Load:
-    """Callers that have a few executions under way at any time, and remember what was acknowledged."""
+    """Callers that each have one execution under way, and remember what was acknowledged and what has ended."""
 
     def __init__(self, site: Site) -> None:
         self.acknowledged: list[str] = []
+        self.ended: list[str] = []
         self._site = site
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._call, args=(number,)) for number in range(_CALLERS)]
@@ -58,7 +59,15 @@ class Load:
                 who = f"caller {number} turn {turn}"
                 execution = self._site.start("count", times=4, who=who, pause=0.2)
                 self.acknowledged.append(execution)
-                self._site.daemon.client.wait(execution, 10)
+                self._await(execution)
+            self._over.wait(0.1)
+
+    def _await(self, execution: str) -> None:
+        while not self._over.is_set():
+            with contextlib.suppress(Exception):  # the same
+                if self._site.daemon.client.wait(execution, 10)["status"].startswith("ENDED_"):
+                    self.ended.append(execution)
+                    return
             self._over.wait(0.1)
 
 
@@ -81,12 +90,15 @@ def test_everything_that_can_be_lost_under_load(site: Site, suite: Suite) -> Non
     with Load(site) as load:
         until(lambda: load.acknowledged, "the load has begun", 60)
         for _ in suite.times(_KILLS):
-            time.sleep(suite.random.uniform(0.1, 1.0))
-            victim = suite.random.choices(list(_VICTIMS), list(_VICTIMS.values()))[0]
-            lost[victim] += _lose(victim, site, suite, sleepers)
+            victim = ""
+            while not victim:
+                time.sleep(suite.random.uniform(0.1, 1.0))
+                (drawn,) = suite.random.choices(list(_VICTIMS), list(_VICTIMS.values()))
+                victim = drawn if _lose(drawn, site, suite, sleepers) else ""
+            lost[victim] += 1
             if victim in ("daemon", "head", "raylet"):
-                before = len(load.acknowledged)
-                until(lambda: len(load.acknowledged) > before, f"work goes on after the {victim}", 120)  # noqa: B023
+                before = len(load.ended)
+                until(lambda: len(load.ended) > before, f"work goes on after the {victim}", 300)  # noqa: B023
         _wake(sleepers)
     print(f"\nlost: {dict(lost)}, {len(load.acknowledged)} acknowledged")
     until(lambda: _ended(site, load), "all are over", 300)
@@ -109,12 +121,12 @@ def test_everything_that_can_be_lost_under_load(site: Site, suite: Suite) -> Non
         assert [name for name, times in named.items() if times > 1] == []
 
 
-def _lose(victim: str, site: Site, suite: Suite, sleepers: list[int]) -> int:
-    """Lose one of that kind, if there is one; returns how many."""
+def _lose(victim: str, site: Site, suite: Suite, sleepers: list[int]) -> bool:
+    """Lose one of that kind; False if there is none."""
     if victim == "daemon":
         site.daemon.kill()
         site.daemon.start()
-        return 1
+        return True
     if victim == "head":
         pids = [site.cluster.state()["head"]]
     elif victim == "raylet":
@@ -124,17 +136,18 @@ def _lose(victim: str, site: Site, suite: Suite, sleepers: list[int]) -> int:
     else:
         pids = [pid for pid in site.cluster.workers() if pid not in sleepers]
     if not pids:
-        return 0
+        return False
     pid = suite.random.choice(pids)
-    with contextlib.suppress(ProcessLookupError):
+    try:
         os.kill(pid, signal.SIGSTOP if victim == "sleeper" else signal.SIGKILL)
-        if victim == "sleeper":
-            sleepers.append(pid)
-            timer = threading.Timer(LEASE_S * 2, _wake, [[pid]])
-            timer.daemon = True
-            timer.start()
-        return 1
-    return 0
+    except ProcessLookupError:
+        return False
+    if victim == "sleeper":
+        sleepers.append(pid)
+        timer = threading.Timer(LEASE_S * 2, _wake, [[pid]])
+        timer.daemon = True
+        timer.start()
+    return True
 
 
 def _wake(pids: list[int]) -> None:

@@ -20,6 +20,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
+from tests.support import oracle_server, tds_double
+from tests.support.certificates import Certificates
+
 PASSWORD = "pass-word-of-the-tests"
 
 
@@ -196,6 +199,29 @@ def mariadb(certificates: pathlib.Path) -> Iterator[Service]:
         with started(arguments, ready, base / "log"):
             run(*ask, f"CREATE DATABASE app; CREATE USER app IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON app.* TO app")
             yield Service(port, base, "app")
+
+
+@contextlib.contextmanager
+def sql_server(certificates: pathlib.Path) -> Iterator[Service]:
+    """What speaks the protocol of SQL Server, with a user ``app`` and a database of that name."""
+    with folder() as base:
+        trust = Certificates(certificates).server_context()
+        double = tds_double.Server(base / "data", password=PASSWORD, tls=trust)
+        with tds_double.served(double):
+            yield Service(double.port, base, "app")
+
+
+@contextlib.contextmanager
+def oracle(certificates: pathlib.Path) -> Iterator[Service]:
+    """What speaks the protocol of Oracle, with a user ``app``."""
+    with folder() as base, contextlib.ExitStack() as stack:
+        plain = oracle_server.Server(base / "data", password=PASSWORD)
+        through_tls = dataclasses.replace(
+            plain, database=base / "more", tls=Certificates(certificates).server_context(), running=[]
+        )
+        for one in (plain, through_tls):
+            stack.enter_context(oracle_server.served(one))
+        yield Service(plain.port, base, "app", through_tls.port)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tests.support import tds_double
 from tests.support.holding import Place
 
 LOGIN = {"hostname": "127.0.0.1", "port": "{port}", "username": "u", "password": "{secret}"}
@@ -38,6 +39,8 @@ cat <&3
 SHELL = ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/{port}; cat <&3"]
 FTP = [b"220 hello\r\n", b"331 and the password?\r\n"]
 SMTP = [b"220 hello ESMTP\r\n", b"250-hello\r\n250 AUTH PLAIN\r\n"]
+TDS = [b"", *tds_double.opening()]
+ARGS = {"args": ["{secret}"], "protect_inputs": ["args"]}
 #: Statements that take longer than any test waits, but can be stopped.
 ENDLESS_SQL = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i), ? FROM n"
 ENDLESS_TEMPLATE = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}{{ key }}"
@@ -131,8 +134,8 @@ ROWS = (
     Row("SQLITE", False, {"fetchval": ENDLESS_SQL, "args": ["{secret}"], "protect_inputs": ["args"],
                           "database": "headrace:x"}, connects=False),
     Row("SQLITE", True, {"fetchval": ENDLESS_SQL, "args": ["{secret}"], "protect_inputs": ["args"]}, connects=False),
-    Row("SQLMSSQL", False, {**LOGIN, "execute": "DELETE FROM x"}),
-    Row("SQLMSSQL", True, {**LOGIN, "fetch": "SELECT 1", "read_only": True}),
+    Row("SQLMSSQL", False, {**LOGIN, "execute": "DELETE FROM x WHERE y = %s", **ARGS}, tells=True, says=TDS),
+    Row("SQLMSSQL", True, {**LOGIN, "fetch": "SELECT %s", **ARGS, "read_only": True}, tells=True, says=TDS),
     Row("SQLORACLE", False, {**LOGIN, "database": "x", "execute": "DELETE FROM x"}),
     Row("SQLORACLE", True, {**LOGIN, "database": "x", "fetch": "SELECT 1 FROM dual", "read_only": True}),
     Row("SQLPG", False, {**LOGIN, "execute": "DELETE FROM x"}),
