@@ -133,7 +133,8 @@ sbom: $(TOOLS)/installed  ## what a release holds, as CycloneDX
 audit: $(TOOLS)/installed  ## known holes in what a release holds; fails too where nobody can be asked
 	$(UVX) pip-audit --strict --disable-pip --require-hashes --requirement release/requirements.txt
 
-release: $(TOOLS)/installed audit sbom deb  ## all of a release; the wheel is built twice and must be the same
+release: $(TOOLS)/installed audit sbom  ## all of a release; wheel and package are built twice and must be the same
+	$(TOOLS)/bin/python release/deb.py --twice dist
 	$(TOOLS)/bin/python release/wheel.py --twice dist
 	cd dist && sha256sum *.whl *.deb *.cdx.json > SHA256SUMS
 

@@ -171,6 +171,7 @@ class Parts:
     pruner: pruning.Pruner
     tellers: list[commit_statuses.Teller]
     schedules: schedules.Schedules
+    pool: processes.Processes
     remote: cluster.Cluster | None
 
     async def aclose(self) -> None:
@@ -246,7 +247,7 @@ def _assemble(
         teller.start(found.published)
         lines.subscribe(teller.take)
     return Parts(
-        source, synchroniser, tasks, work, stream.Hub(lines), vaults, figures, pruner, tellers, ticking, remote
+        source, synchroniser, tasks, work, stream.Hub(lines), vaults, figures, pruner, tellers, ticking, pool, remote
     )
 
 
@@ -291,7 +292,7 @@ async def serve(
     ):
         care.start(group)
         watch_disk = group.create_task(_raise_when_done(lines.failed), name="journal")
-        pool = processes.Processes(SystemClock(), idle_max=settings.run_max_running)
+        pool = processes.Processes(SystemClock(), idle_max=settings.run_max_running, subtree=surroundings.cgroup())
         await pool.start()
         watch_pool = group.create_task(_raise_when_done(pool.failed), name="fork server")
         parts = _assemble(settings, lines, archive, found, pool, remote, on.cast, figures)
@@ -436,7 +437,7 @@ def _front(
     past = flow_history.FlowHistory(flows, synchroniser, writing)
     return [
         *vitals.table(),
-        *service.Service(turn, loudness, upkeep, vitals.reasons, notices, lambda: work.running, since).table(),
+        *service.Service(turn, loudness, upkeep, vitals, notices, work, parts.pool.subtree, since).table(),
         *interface.table(),
         *again.table(),
         *bulk.Bulk(work, archive, flows, subjects, again).table(),

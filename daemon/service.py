@@ -14,8 +14,9 @@ from aiohttp import web
 
 from .. import __version__
 from ..engine import errors
-from ..engine.running import maintaining
-from . import answers, operations, reloading, routes, shapes, verbosity
+from ..engine.guest import cgroups
+from ..engine.running import dispatcher, maintaining
+from . import answers, health, operations, reloading, routes, shapes, templates, verbosity
 
 _BODY_BYTES_MAX = 16 * 1024
 _REASON_CHARACTERS_MAX = 500
@@ -35,24 +36,26 @@ class MaintenanceRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 class Service:
-    """The handlers. ``reasons`` and ``notices`` are those of ``/readyz``."""
+    """The handlers. What ``vitals`` has against work, and the ``notices``, are those of ``/readyz``."""
 
     def __init__(
         self,
         turn: reloading.Reloading,
         loudness: verbosity.Verbosity,
         upkeep: maintaining.Maintaining,
-        reasons: Callable[[], list[str]],
+        vitals: health.Health,
         notices: Callable[[], list[str]],
-        running: Callable[[], int],
+        work: dispatcher.Dispatcher,
+        subtree: cgroups.Subtree,
         since: str,
     ) -> None:
         self._reloading = turn
         self._verbosity = loudness
         self._maintaining = upkeep
-        self._reasons = reasons
+        self._vitals = vitals
         self._notices = notices
-        self._running = running
+        self._work = work
+        self._subtree = subtree
         self._since = since
 
     def table(self) -> list[routes.Route]:
@@ -71,7 +74,11 @@ class Service:
             ("PUT", upkeep, "admin", self.begin, "take what is asked for, and let nothing new begin", begun),
             ("DELETE", upkeep, "admin", self.end, "let begin what waited", shown),
         ]
-        return [routes.Route(*row[:5], tells=row[5]) for row in rows]
+        summary = "begin or end maintenance from the overview"
+        return [
+            *(routes.Route(*row[:5], tells=row[5]) for row in rows),
+            routes.Route("POST", "/maintenance", "admin", self.switch, summary, page=True),
+        ]
 
     async def show(self, request: web.Request) -> web.Response:
         """Everything there is to say in short."""
@@ -98,9 +105,7 @@ class Service:
     async def begin(self, request: web.Request) -> web.Response:
         """On the answer it is durable, over restarts."""
         asked = answers.decoded(await answers.json_of(request, _BODY_BYTES_MAX), MaintenanceRequest)
-        if len(asked.reason) > _REASON_CHARACTERS_MAX:
-            raise errors.InvalidRequest(f"a reason has {_REASON_CHARACTERS_MAX} characters at most")
-        await self._maintaining.begin(asked.reason, request[routes.PRINCIPAL].name)
+        await self._begin(request, asked.reason)
         return answers.json_answer(self._shown())
 
     async def end(self, request: web.Request) -> web.Response:
@@ -108,8 +113,23 @@ class Service:
         await self._maintaining.end(request[routes.PRINCIPAL].name)
         return answers.json_answer(self._shown())
 
+    async def switch(self, request: web.Request) -> web.Response:
+        """As its button says; then the overview again."""
+        form = await answers.form_of(request)
+        if form.get("switch") == "off":
+            await self._maintaining.end(request[routes.PRINCIPAL].name)
+        else:
+            await self._begin(request, form.get("reason", "").strip())
+        return templates.redirect("/")
+
+    async def _begin(self, request: web.Request, reason: str) -> None:
+        if len(reason) > _REASON_CHARACTERS_MAX:
+            raise errors.InvalidRequest(f"a reason has {_REASON_CHARACTERS_MAX} characters at most")
+        await self._maintaining.begin(reason, request[routes.PRINCIPAL].name)
+
     def _shown(self) -> dict[str, Any]:
-        upkeep, reasons = self._maintaining.state, self._reasons()
+        upkeep, reasons = self._maintaining.state, self._vitals.reasons()
+        cells = self._subtree
         told = {"since": upkeep.since, "reason": upkeep.reason, "by": upkeep.by, "waiting": self._maintaining.waiting}
         return {
             "status": "not ready" if reasons else "ready",
@@ -117,7 +137,8 @@ class Service:
             "since": self._since,
             "reasons": reasons,
             "notices": self._notices(),
-            "running": self._running(),
+            "running": self._work.running,
+            "cgroups": {"path": cells.path, "controllers": cells.controllers, "reason": cells.reason},
             "maintenance": told if upkeep.since else None,
             "log": {"level": self._verbosity.level, "until": self._verbosity.until},
             "reload": self._reloading.last,

@@ -402,6 +402,14 @@ class Reload(msgspec.Struct, frozen=True, kw_only=True):
         return f"settings that count after a restart: {', '.join(self.restart)}" if self.restart else ""
 
 
+class Cgroups(msgspec.Struct, kw_only=True):
+    """Where flow processes have a cgroup each and of what they have shares there, or the ``reason`` why they do not."""
+
+    path: str
+    controllers: list[str]
+    reason: str
+
+
 class Service(msgspec.Struct, kw_only=True):
     """How the daemon is: since when it runs, how many slots are taken, and how the last reload went."""
 
@@ -411,6 +419,7 @@ class Service(msgspec.Struct, kw_only=True):
     reasons: list[str]
     notices: list[str]
     running: int
+    cgroups: Cgroups
     maintenance: Maintenance | None
     log: LogLevel
     reload: Reload | None

@@ -10,7 +10,10 @@ import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import structlog
+
 from ..engine import errors, ports, traces
+from ..engine.guest import cgroups
 from ..engine.running import dispatcher, pruning
 from ..engine.running import placing as running_placing
 from ..engine.workers import cluster as workers_cluster
@@ -31,6 +34,8 @@ from . import (
     verbosity,
 )
 from . import tracing as said_of_traces
+
+log = structlog.get_logger()
 
 _WAITING = "spans that have ended and are not sent"
 
@@ -67,6 +72,16 @@ def of_tasks(settings: config.Configuration) -> definition.Settings:
         local=settings.tasks_local or local.Local(),
         folders=folders.of_daemon(settings.state_directory),
     )
+
+
+def cgroup() -> cgroups.Subtree:
+    """Take the part of the tree of cgroups that the service manager gave this service, if it did."""
+    found = cgroups.claim()
+    if found.path:
+        log.info("cgroup.taken", path=found.path, controllers=found.controllers)
+    else:
+        log.info("cgroup.not_granted", reason=found.reason)
+    return found
 
 
 @contextlib.asynccontextmanager

@@ -4,7 +4,7 @@ The environment belongs to Debian's own python3 of the minor version it is built
 What is in it says ``requirements.txt``, with hashes. Units, manual page and completion are what the installed
 ``headrace`` itself prints, so there is no second copy to keep. Modules are compiled here, so that installing is
 unpacking, fetches nothing, and a removal leaves nothing. The same commit, tools and Python give the same bytes.
-``debian/`` holds the scripts that dpkg runs. Run by `make deb`.
+``debian/`` holds the scripts that dpkg runs. Run by `make deb` and, as ``--twice``, by `make release`.
 """
 
 from __future__ import annotations
@@ -186,6 +186,29 @@ def _control_files(root: Path, control: str) -> None:
     )
 
 
+def difference(one: Path, other: Path) -> str:
+    """Return in what two packages differ; empty if they are the same bytes."""
+    if one.read_bytes() == other.read_bytes():
+        return ""
+    with tempfile.TemporaryDirectory(prefix="headrace-deb-") as folder:
+        held = []
+        for number, package in enumerate((one, other)):
+            root = Path(folder, str(number))
+            subprocess.run(["dpkg-deb", "--raw-extract", str(package), str(root)], check=True)
+            held.append({path.relative_to(root): _looks(path) for path in root.rglob("*")})
+        left, right = held
+        if names := sorted(str(name) for name in left.keys() | right.keys() if left.get(name) != right.get(name)):
+            return ", ".join(names[:20])
+    return "order or compression"
+
+
+def _looks(path: Path) -> tuple[int, int, bytes]:
+    """Return mode, time and content of a file, of a link where it leads."""
+    status = path.lstat()
+    content = str(path.readlink()).encode() if path.is_symlink() else b"" if path.is_dir() else path.read_bytes()
+    return status.st_mode, int(status.st_mtime), content
+
+
 def _made_at() -> int:
     return int(os.environ["SOURCE_DATE_EPOCH"])
 
@@ -213,18 +236,29 @@ def _said(*command: str, cwd: Path | None = None) -> str:
 
 
 def main() -> None:
-    """Build the wheel, then the package around it."""
+    """Build the wheel, then the package around it; with ``--twice`` build in two ways and compare."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("into", type=Path, help="the folder for the package")
     parser.add_argument("--commit", default="HEAD", help="what to build (HEAD)")
     parser.add_argument("--version", default="", help="the package's version, if not the wheel's with -1")
     parser.add_argument("--quick", action="store_true", help="pack it less tightly")
+    parser.add_argument("--twice", action="store_true", help="build again elsewhere and compare the bytes")
     given = parser.parse_args()
     os.umask(0o022)
     os.environ["SOURCE_DATE_EPOCH"] = str(wheel.commit_time(wheel.ROOT, given.commit))
-    made = wheel.build(wheel.ROOT, given.into, given.commit)
-    with wheel.exported(wheel.ROOT, given.commit) as tree:
-        print(build(made.resolve(), tree, given.into, given.version, quick=given.quick))
+
+    def built(into: Path) -> Path:
+        made = wheel.build(wheel.ROOT, into, given.commit)
+        with wheel.exported(wheel.ROOT, given.commit) as tree:
+            return build(made.resolve(), tree, into, given.version, quick=given.quick)
+
+    package = built(given.into)
+    if given.twice:
+        os.environ.update(TZ="Pacific/Apia", LC_ALL="C", PYTHONHASHSEED="7")
+        with tempfile.TemporaryDirectory() as folder:
+            if found := difference(package, built(Path(folder) / "elsewhere")):
+                raise SystemExit(f"{package.name} is not reproducible: two builds differ in {found}")
+    print(package)
 
 
 if __name__ == "__main__":

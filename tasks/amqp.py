@@ -42,19 +42,14 @@ class AmqpInputs(host.HostInputs):
     exchange: Annotated[str, about("For publish: the exchange. Default: the one that knows queues by name.")] = ""
     routing_key: Annotated[str | None, about("For publish: what the exchange decides by. Default: queue.")] = None
     declare: Annotated[bool, about("Make the durable queue if there is none. Default: false.")] = False
-    text: Annotated[str | None, about("For publish: the message as text.")] = None
-    json: Annotated[Any, about("For publish: a message that is sent as JSON.")] = None
-    content: Annotated[str | None, about("For publish: the message in base64.")] = None
+    text: messages.Text = None
+    json: messages.Json = None
+    content: messages.Content = None
     content_type: Annotated[str | None, about("For publish: what the message is. Default: from what was given.")] = None
     headers: Annotated[dict[str, Any] | None, about("For publish: headers of the message.")] = None
     persistent: Annotated[bool, about("For publish: the broker keeps it on disk. Default: true.")] = True
-    count: Annotated[
-        int, msgspec.Meta(ge=1, le=10_000, description="For receive: how many messages to wait for. Default: 1.")
-    ] = 1
-    wait: Annotated[
-        Annotated[float, msgspec.Meta(gt=0)] | None,
-        about("For receive: seconds after which fewer messages will do. Default: as long as it takes."),
-    ] = None
+    count: messages.Count = 1
+    wait: messages.Wait = None
     acknowledge: Annotated[bool, about("For receive: the messages leave the queue. Default: true.")] = True
 
     @property
@@ -139,6 +134,7 @@ class _Session:
                 return frame
             if frame.name != "Heartbeat":
                 raise host.Failed(_NOT_UNDERSTOOD)
+            await asyncio.sleep(0)  # many at once must not keep the daemon from all else
 
     async def enter(self, inputs: AmqpInputs, name: str) -> None:
         """Log in and open the channel."""

@@ -23,6 +23,8 @@ from .egress import Egress
 
 #: A pack larger than this is cut off.
 PACK_BYTES_MAX = 1024 * 1024 * 1024
+#: What git may keep in memory: it takes an answer whole, however large.
+MEMORY_BYTES_MAX = 2 * 1024**3
 #: One git command may take this long, whatever the timeout of the task.
 COMMAND_TIMEOUT_S = 1800.0
 _STDERR_BYTES_MAX = 64 * 1024
@@ -244,8 +246,8 @@ def known_hosts() -> pathlib.Path:
 
 async def _git(repository: Repository, arguments: list[str]) -> tuple[int, str]:
     """Run git to its end and return its status and what it complained about; cancelled, kill all of it."""
-    # What git starts to write the pack inherits the bound, which shells count in pieces of 512 bytes.
-    bounded = f'ulimit -f {PACK_BYTES_MAX // 512}; exec git "$@"'
+    # What git starts to write the pack inherits the bounds, which shells count in pieces of 512 bytes and in KiB.
+    bounded = f'ulimit -f {PACK_BYTES_MAX // 512}; ulimit -d {MEMORY_BYTES_MAX // 1024}; exec git "$@"'
     try:
         async with asyncio.timeout(COMMAND_TIMEOUT_S):
             ended = await process.run(
@@ -279,5 +281,6 @@ _MEANINGS = (
     (re.compile("Authentication failed"), "the server refused the username and password"),
     (re.compile("could not read Username|could not read Password"), "the server asks for a username and a password"),
     (re.compile("Permission denied \\("), "the server refused the key"),
+    (re.compile("[Oo]ut of memory"), "the server says more than git has memory for"),
     (re.compile("File too large|died of signal 25"), f"there is more than {PACK_BYTES_MAX // 1024**2} MiB to fetch"),
 )

@@ -23,14 +23,16 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from ..engine import ports
-from . import blocking, host, stored_files, tls
 from . import definition as definitions
+from . import host, stored_files, tls
 
 TASK = "IMAP"
 #: TLS from the first byte (RFC 8314).
 TLS_PORT = 993
 #: What a server may say in one task.
 SAID_BYTES_MAX = 256 * 1024 * 1024
+#: What a line takes in memory beside what it says; a server may say as many as it likes, as short as it likes.
+_LINE_BYTES = 200
 #: A message larger than this is listed without its content.
 MESSAGE_BYTES_MAX = 32 * 1024 * 1024
 UIDS_MAX = 10_000
@@ -172,7 +174,7 @@ class _Client(imaplib.IMAP4):
 
     def readline(self) -> bytes:
         said = super().readline()
-        self._count(len(said))
+        self._count(len(said) + _LINE_BYTES)
         return said
 
     def _count(self, size: int) -> None:
@@ -204,6 +206,7 @@ class _Visit:
         except imaplib.IMAP4.error as error:
             words = f"the server refused the password of {inputs.username}: {host.quoted(_said(error))}"
             raise host.Failed(words) from None
+        self._line.entered = True
         client.sock.settimeout(_ANSWER_S)
         try:
             output = self._performed(client)
@@ -437,20 +440,27 @@ def _files(parsed: email.message.Message) -> Iterator[email.message.Message]:
 
 async def _attempt(settings: definitions.Settings, inputs: ImapInputs, context: ports.TaskContext) -> ImapOutput:
     port = inputs.port or TLS_PORT
-    where = f"{inputs.hostname}:{port}"
     async with host.line(inputs, port, settings.egress) as line:
         try:
-            return await blocking.alone(_Visit(inputs, context, line, port), on_cancel=line.cut)
-        except imaplib.IMAP4.abort as error:
-            raise host.Failed(f"{where} broke off: {host.quoted(_said(error))}", passing=True) from None
-        except imaplib.IMAP4.error as error:
-            raise host.Failed(f"what {where} says cannot be used: {host.quoted(_said(error))}") from None
-        except OSError as error:
-            raise host.explained(error, inputs, port) from None
-        except _TooMuch:
-            raise host.Failed(f"{where} says more than {SAID_BYTES_MAX >> 20} MiB: ask for fewer messages") from None
-        except host.GARBAGE as error:
-            raise host.Failed(f"what {where} says cannot be used: {host.quoted(str(error))}") from None
+            return await line.used(_Visit(inputs, context, line, port), inputs.connect_timeout)
+        except (imaplib.IMAP4.error, OSError, _TooMuch, *host.GARBAGE) as error:
+            if line.too_late:
+                raise host.explained(TimeoutError(), inputs, port) from None
+            raise _explained(error, inputs, port) from None
+
+
+def _explained(error: Exception, inputs: ImapInputs, port: int) -> host.Failed:
+    where = f"{inputs.hostname}:{port}"
+    match error:
+        case imaplib.IMAP4.abort():
+            return host.Failed(f"{where} broke off: {host.quoted(_said(error))}", passing=True)
+        case imaplib.IMAP4.error():
+            return host.Failed(f"what {where} says cannot be used: {host.quoted(_said(error))}")
+        case OSError():
+            return host.explained(error, inputs, port)
+        case _TooMuch():
+            return host.Failed(f"{where} says more than {SAID_BYTES_MAX >> 20} MiB: ask for fewer messages")
+    return host.Failed(f"what {where} says cannot be used: {host.quoted(str(error))}")
 
 
 def _is_repeatable(inputs: ImapInputs) -> bool:

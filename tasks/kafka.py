@@ -8,8 +8,6 @@ them must be where the operator allows.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import functools
 import logging
@@ -21,7 +19,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from ..engine import ports, values
-from . import blocking, extras, fence, host
+from . import blocking, extras, fence, host, messages, scram
 from . import definition as definitions
 from .definition import invalid, missing
 from .host import about
@@ -50,18 +48,13 @@ class KafkaInputs(host.HostInputs, kw_only=True):
         Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None,
         about("Only this partition. Default: for publish as message_key says, for receive all."),
     ] = None
-    text: Annotated[str | None, about("For publish: the message as text.")] = None
-    json: Annotated[Any, about("For publish: a message that is sent as JSON.")] = None
-    content: Annotated[str | None, about("For publish: the message in base64.")] = None
+    text: messages.Text = None
+    json: messages.Json = None
+    content: messages.Content = None
     message_key: Annotated[str | None, about("For publish: messages with the same key stay in order.")] = None
     headers: Annotated[dict[str, str] | None, about("For publish: headers of the message.")] = None
-    count: Annotated[
-        int, msgspec.Meta(ge=1, le=10_000, description="For receive: how many messages to wait for. Default: 1.")
-    ] = 1
-    wait: Annotated[
-        Annotated[float, msgspec.Meta(gt=0)] | None,
-        about("For receive: seconds after which fewer messages will do. Default: as long as it takes."),
-    ] = None
+    count: messages.Count = 1
+    wait: messages.Wait = None
     group: Annotated[str | None, about("For receive: the group that goes on where it was, shared with others.")] = None
     acknowledge: Annotated[
         bool, about("For receive with group: the group is behind the messages then. Default: true.")
@@ -79,13 +72,6 @@ class KafkaInputs(host.HostInputs, kw_only=True):
         """The port in force."""
         return self.port or PORT
 
-    @property
-    def message(self) -> bytes:
-        """The message to publish."""
-        if self.text is not None:
-            return self.text.encode()
-        return base64.b64decode(self.content, validate=True) if self.content is not None else values.encode(self.json)
-
 
 class KafkaOutput(msgspec.Struct, kw_only=True):
     """The output of KAFKA."""
@@ -102,10 +88,11 @@ def _check(inputs: KafkaInputs) -> None:
         raise missing(TASK, "password", "the password of 'username'")
     if not _TOPIC.fullmatch(inputs.topic) or inputs.topic in (".", ".."):
         raise invalid(TASK, "topic", "expected letters, digits, dots, - and _, 249 at most")
-    given = [name for name in ("text", "json", "content") if getattr(inputs, name) is not None]
     if inputs.command == "receive":
-        for name in [*given, *(one for one in ("message_key", "headers") if getattr(inputs, one) is not None)]:
-            raise invalid(TASK, name, "receive sends nothing")
+        messages.check_none(TASK, inputs)
+        for name in ("message_key", "headers"):
+            if getattr(inputs, name) is not None:
+                raise invalid(TASK, name, "receive sends nothing")
         for name in ("offsets", "partition"):
             if inputs.group is not None and getattr(inputs, name) is not None:
                 raise invalid(TASK, name, "the group decides that")
@@ -115,14 +102,7 @@ def _check(inputs: KafkaInputs) -> None:
     for name in ("group", "offsets", "wait"):
         if getattr(inputs, name) is not None:
             raise invalid(TASK, name, "publish takes nothing")
-    if not given:
-        raise missing(TASK, "text", "the message (or 'json' or 'content')")
-    if len(given) > 1:
-        raise invalid(TASK, given[1], f"there is a message already in '{given[0]}'; give one of them")
-    try:
-        _ = inputs.message
-    except binascii.Error:
-        raise invalid(TASK, "content", "expected base64") from None
+    messages.check_one(TASK, inputs)
 
 
 def _libraries() -> tuple[Any, Any, Any]:
@@ -130,7 +110,20 @@ def _libraries() -> tuple[Any, Any, Any]:
     library, connections, problems = (
         extras.require(name, extra="kafka", task=TASK) for name in ("aiokafka", "aiokafka.conn", "aiokafka.errors")
     )
+    _guard(connections)
     return library, connections, problems
+
+
+@functools.cache
+def _guard(connections: Any) -> None:
+    """Have the library refuse what no broker should ask for; once."""
+
+    class Careful(connections.ScramAuthenticator):  # type: ignore[misc]
+        def create_salted_password(self, salt: bytes, iterations: int) -> None:
+            scram.check(iterations)
+            super().create_salted_password(salt, iterations)
+
+    connections.ScramAuthenticator = Careful
 
 
 class _Session:
@@ -191,7 +184,7 @@ class _Session:
                 raise host.Failed(f"the topic has no partition {inputs.partition}")
             told = await producer.send_and_wait(
                 inputs.topic,
-                inputs.message,
+                messages.payload(inputs),
                 key=None if inputs.message_key is None else inputs.message_key.encode(),
                 partition=inputs.partition,
                 headers=[(name, value.encode()) for name, value in (inputs.headers or {}).items()],
@@ -233,23 +226,16 @@ class _Session:
 
     async def _taken(self, consumer: Any, offsets: dict[int, int]) -> list[msgspec.Raw]:
         inputs, clock = self._inputs, asyncio.get_running_loop().time
-        found: list[msgspec.Raw] = []
-        total, end = 0, None if inputs.wait is None else clock() + inputs.wait
-        while len(found) < inputs.count:
+        taken, end = messages.Taken("take fewer at a time"), None if inputs.wait is None else clock() + inputs.wait
+        while (count := inputs.count - len(taken.kept)) > 0:
             left_s = 60.0 if end is None else end - clock()
             if left_s <= 0:
                 break
-            batches = await consumer.getmany(timeout_ms=int(left_s * 1000) + 1, max_records=inputs.count - len(found))
+            batches = await consumer.getmany(timeout_ms=int(left_s * 1000) + 1, max_records=count)
             for one in (record for records in batches.values() for record in records):
-                text = values.encode(_message(one), "a message")
-                total += len(text) + 1
-                if total > values.VALUE_BYTES_MAX:
-                    raise host.Failed(
-                        f"the messages are larger than {values.VALUE_BYTES_MAX >> 20} MiB: take fewer at a time"
-                    )
-                found.append(msgspec.Raw(text))
+                taken.add(_message(one))
                 offsets[one.partition] = one.offset + 1
-        return found
+        return taken.kept
 
     def _explained(self, error: Any, loop: fence.Loop) -> host.Failed:
         problems, inputs = self._problems, self._inputs
@@ -266,22 +252,13 @@ class _Session:
 
 def _message(one: Any) -> dict[str, Any]:
     return {
-        **_shown(one.value),
+        **({"text": None} if one.value is None else messages.shown(one.value)),
         "partition": one.partition,
         "offset": one.offset,
         "timestamp": one.timestamp,
         "message_key": None if one.key is None else one.key.decode("utf-8", "replace"),
         "headers": {name: (value or b"").decode("utf-8", "replace") for name, value in one.headers},
     }
-
-
-def _shown(value: bytes | None) -> dict[str, str | None]:
-    if value is None:
-        return {"text": None}
-    try:
-        return {"text": value.decode()}
-    except UnicodeDecodeError:
-        return {"content": base64.b64encode(value).decode()}
 
 
 async def _attempt(inputs: KafkaInputs, settings: definitions.Settings) -> KafkaOutput:

@@ -1,16 +1,27 @@
-"""Messages as the types that talk to brokers send and take them: one of three inputs, text or base64, within bounds."""
+"""Messages as the types that talk to brokers send and take them: their inputs, text or base64, within bounds."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 
 from ..engine import values
 from . import host
 from .definition import invalid, missing
+
+Text = Annotated[str | None, host.about("For publish: the message as text.")]
+Json = Annotated[Any, host.about("For publish: a message that is sent as JSON.")]
+Content = Annotated[str | None, host.about("For publish: the message in base64.")]
+Count = Annotated[
+    int, msgspec.Meta(ge=1, le=10_000, description="For receive: how many messages to wait for. Default: 1.")
+]
+Wait = Annotated[
+    Annotated[float, msgspec.Meta(gt=0)] | None,
+    host.about("For receive: seconds after which fewer messages will do. Default: as long as it takes."),
+]
 
 
 class HasMessage(Protocol):

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from ..engine import ports, values
-from . import blocking, extras, fence, host, rows, sql, tls
+from . import blocking, extras, fence, host, rows, scram, sql, tls
 from . import definition as definitions
 from .definition import invalid, missing
 from .host import about
@@ -42,6 +42,10 @@ class MongoInputs(host.HostInputs, kw_only=True):
     """The inputs of MONGO."""
 
     port: Annotated[host.Port | None, about("Default: 27017.")] = None
+    mechanism: Annotated[
+        Literal["SCRAM", "MONGODB-X509"],
+        about("How we log in: SCRAM with username and password, MONGODB-X509 with client_cert. Default: SCRAM."),
+    ] = "SCRAM"
     auth_source: Annotated[str, about("The database that knows the user. Default: admin.")] = "admin"
     replica_set: Annotated[
         str | None, about("The replica set whose primary is to be found, through any member. Default: just this host.")
@@ -90,7 +94,12 @@ class MongoOutput(msgspec.Struct, kw_only=True):
 
 def _check(inputs: MongoInputs) -> None:
     host.check(TASK, inputs)
-    if inputs.username is not None and inputs.password is None:
+    if inputs.mechanism == "MONGODB-X509":
+        if inputs.client_cert is None:
+            raise missing(TASK, "client_cert", "the certificate that 'mechanism' logs in with")
+        if inputs.password is not None:
+            raise invalid(TASK, "password", "the certificate takes its place with 'mechanism'")
+    elif inputs.username is not None and inputs.password is None:
         raise missing(TASK, "password", "the password of 'username'")
     if not inputs.database or any(character in '/\\. "$\0' for character in inputs.database):
         raise invalid(TASK, "database", "expected the name of a database")
@@ -133,7 +142,9 @@ class _Session:
         """Return the client, which reads certificates from files when it is made."""
         inputs, wait_ms = self._inputs, int(self._inputs.connect_timeout * 1000)
         options: dict[str, Any] = {}
-        if inputs.username is not None:
+        if inputs.mechanism == "MONGODB-X509":
+            options |= {"authMechanism": inputs.mechanism, "username": inputs.username}
+        elif inputs.username is not None:
             options |= {"username": inputs.username, "password": inputs.password, "authSource": inputs.auth_source}
         if inputs.replica_set is not None:
             options["replicaSet"] = inputs.replica_set
@@ -211,7 +222,8 @@ class _Session:
         if isinstance(error, problems.OperationFailure):
             said = host.quoted(str((error.details or {}).get("errmsg") or error))
             if error.code == _AUTHENTICATION_FAILED:
-                return host.Failed(f"{where} refused the password of {inputs.username}: {said}")
+                shown = "the certificate" if inputs.password is None else f"the password of {inputs.username}"
+                return host.Failed(f"{where} refused {shown}: {said}")
             return host.Failed(f"{said} ({error.code})", passing=error.has_error_label("RetryableWriteError"))
         if isinstance(error, problems.ServerSelectionTimeoutError):
             if inputs.replica_set is None:
@@ -231,7 +243,22 @@ def _raw(value: Any) -> msgspec.Raw:
 
 def _libraries() -> list[Any]:
     names = ("pymongo", "pymongo.errors", "bson.json_util", "bson.errors")
+    _guard(extras.require("pymongo.asynchronous.auth", extra="mongo", task=TASK))
     return [extras.require(name, extra="mongo", task=TASK) for name in names]
+
+
+@functools.cache
+def _guard(logins: Any) -> None:
+    """Have the library refuse what no server should ask for; once."""
+    parse = logins._parse_scram_response
+
+    def careful(response: bytes) -> dict[bytes, bytes]:
+        told: dict[bytes, bytes] = parse(response)
+        if b"i" in told:
+            scram.check(int(told[b"i"]))
+        return told
+
+    logins._parse_scram_response = careful
 
 
 async def _attempt(inputs: MongoInputs, settings: definitions.Settings) -> MongoOutput:

@@ -44,18 +44,13 @@ class MqttInputs(host.HostInputs, kw_only=True):
     port: Annotated[host.Port | None, about("Default: 1883, with use_tls 8883.")] = None
     command: Annotated[Literal["publish", "receive"], about("What to do. Default: publish.")] = "publish"
     topic: Annotated[str, about("The topic; for receive with + and # for any.")]
-    text: Annotated[str | None, about("For publish: the message as text.")] = None
-    json: Annotated[Any, about("For publish: a message that is sent as JSON.")] = None
-    content: Annotated[str | None, about("For publish: the message in base64.")] = None
+    text: messages.Text = None
+    json: messages.Json = None
+    content: messages.Content = None
     qos: Annotated[Literal[0, 1, 2], about("0 at most once, 1 at least once, 2 exactly once. Default: 1.")] = 1
     retain: Annotated[bool, about("For publish: the broker keeps it for those who come later. Default: false.")] = False
-    count: Annotated[
-        int, msgspec.Meta(ge=1, le=10_000, description="For receive: how many messages to wait for. Default: 1.")
-    ] = 1
-    wait: Annotated[
-        Annotated[float, msgspec.Meta(gt=0)] | None,
-        about("For receive: seconds after which fewer messages will do. Default: as long as it takes."),
-    ] = None
+    count: messages.Count = 1
+    wait: messages.Wait = None
     client_id: Annotated[
         str | None, about("How the broker shall know us. Default: one made of the execution's id.")
     ] = None
@@ -122,6 +117,7 @@ class _Session:
             body = await self._reader.readexactly(length)
             if kind != PINGRESP:
                 return kind, body
+            await asyncio.sleep(0)  # many at once must not keep the daemon from all else
 
     async def _length(self) -> int:
         length = 0

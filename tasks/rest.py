@@ -37,6 +37,8 @@ BODY_BYTES_MAX = 64 * 1024 * 1024
 EXCERPT_BYTES_MAX = 1024 * 1024
 #: What a file may take: an endless answer must not fill the disk.
 FILE_BYTES_MAX = 8 * 1024 * 1024 * 1024
+#: How often a host may say something before its answer; most never do.
+_PRELUDES_MAX = 20
 _QUOTED_CHARACTERS = 200
 #: Shorter than the 5 s after which many servers drop an idle connection: a POST must not meet a dying one.
 _KEEP_ALIVE_S = 4.0
@@ -74,6 +76,27 @@ class _Resolver(aiohttp.ThreadedResolver):
         return found
 
 
+class _Answer(aiohttp.ClientResponse):
+    """An answer that comes to the point: hosts may say "go on" (100 to 199) before it, but not for ever."""
+
+    async def start(self, connection: Any) -> aiohttp.ClientResponse:
+        protocol, left = connection.protocol, _PRELUDES_MAX + 1
+        read = protocol.read
+
+        async def bounded() -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise aiohttp.http.HttpProcessingError(code=100, message="it says to go on, and never answers")
+            return await read()
+
+        protocol.read = bounded
+        try:
+            return await super().start(connection)
+        finally:
+            del protocol.read  # that of its class counts again
+
+
 class Connections:
     """One session, with its pool of connections, for each event loop."""
 
@@ -97,6 +120,7 @@ class Connections:
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": "headrace"},
+                response_class=_Answer,
                 trust_env=False,
                 auto_decompress=self._decompress,
             )

@@ -50,14 +50,20 @@ def is_inside(path: str) -> bool:
 
 
 async def bring_in(context: ports.TaskContext, folder: pathlib.Path, copies: Sequence[Copied]) -> None:
-    """Copy from the store; raises ``TaskFailed`` for a file that is not there."""
+    """Copy from the store; raises ``TaskFailed`` for a file that is not there, ``host.Failed`` for a path that cannot
+    be."""
     for one in copies:
-        await blocking.call(_write, folder / one.dst, await stored_files.read(context, one.src))
+        await blocking.call(write, folder, one.dst, await stored_files.read(context, one.src))
 
 
-def _write(target: pathlib.Path, content: bytes) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(content)
+def write(folder: pathlib.Path, name: str, content: bytes) -> None:
+    """Write a file, and what folders it needs; raises ``host.Failed``, as for one below another file."""
+    target = folder / name
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+    except OSError as error:
+        raise host.Failed(f"cannot put the file '{name}' there: {error.strerror}") from None
 
 
 async def take_out(context: ports.TaskContext, folder: pathlib.Path, copies: Sequence[Copied]) -> None:

@@ -112,6 +112,7 @@ def _daemon(client: Client) -> Iterator[symptoms.Finding]:
         yield symptoms.Finding(level="bad", about="daemon", text=error.message, hint=error.hint)
         return
     try:
+        yield symptoms.containment(client.status()["cgroups"])
         yield from _source(client)
         yield from symptoms.flow_locks(client)
     except errors.HeadraceError as error:

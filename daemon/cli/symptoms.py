@@ -137,6 +137,16 @@ def index(folder: Path, report: recovery.Report) -> Finding:
     return Finding(level="good", about="index", text=f"it knows {reached:,} records")
 
 
+def containment(cgroups: dict[str, Any]) -> Finding:
+    """Tell whether flow processes have cgroups; without them they are ended and limited by other means."""
+    if cgroups["path"]:
+        shares = " and ".join(cgroups["controllers"]) or "nothing"
+        text = f"a cgroup for each, with a share of {shares}"
+    else:
+        text = f"no cgroups of their own: {cgroups['reason']}"
+    return Finding(level="good", about="flow processes", text=text)
+
+
 def flow_locks(client: Any) -> Iterator[Finding]:
     """See whether a lock outlived the execution that took it (`setting.acquire`): perhaps nobody will give it back."""
     for lock in client.locks():

@@ -24,7 +24,6 @@ PrivateDevices=yes
 PrivateUsers=yes
 ProtectProc=invisible
 ProtectClock=yes
-ProtectControlGroups=yes
 ProtectHostname=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
@@ -56,6 +55,7 @@ RestartSec=5
 RestartPreventExitStatus=2
 KillMode=mixed
 TimeoutStopSec=90
+Delegate=memory pids
 {hardened}
 [Install]
 WantedBy={target}

@@ -3,13 +3,14 @@
 It is exec'd by the daemon, so it holds none of the daemon's sockets, locks, threads or journal; its hash seed is fixed,
 so sets and dicts iterate the same way when a flow is run again. It runs no flow code itself.
 
-    daemon -> server   {"spawn": N, "limits": {…}} with three descriptors: channel, stdout, stderr
+    daemon -> server   {"spawn": N, "limits": {…}, "cell": C} with three descriptors: channel, stdout, stderr
     server -> daemon   {"spawned": N, "pid": P} with one descriptor: a pidfd of the child
-                       {"exited": N, "status": S, "orphans": K}
+                       {"exited": N, "status": S, "orphans": K, "memory": W}
 
 Nothing outlives its execution. A flow process leads its own session and collects its orphans (it is a subreaper). When
 it ends, what it left behind comes to this server: first its process group is killed while its zombie still holds the
-number, then every child nobody knows. When the daemon dies, end-of-file on the control socket kills everything.
+number, then everybody in its cgroup, if it has one (``cell``), then every child nobody knows. When the daemon dies,
+end-of-file on the control socket kills everything.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import socket
 import sys
 from typing import Any, NoReturn
 
-from . import frames, run, streams
+from . import cgroups, frames, run, streams
 
 MESSAGE_BYTES_MAX = 64 * 1024
 _PR_SET_PDEATHSIG = 1
@@ -73,6 +74,7 @@ class ForkServer:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._flows: dict[int, int] = {}  # pid -> number given by the daemon
+        self._cells: dict[int, str] = {}  # of those that have a cgroup of their own
         self._wakeup, writer = socket.socketpair()
         self._wakeup.setblocking(False)
         writer.setblocking(False)
@@ -114,7 +116,7 @@ class ForkServer:
             return False
         request = json.loads(message)
         try:
-            self._spawn(request["spawn"], request["limits"], descriptors)
+            self._spawn(request["spawn"], request["limits"], request.get("cell", ""), descriptors)
         except OSError as error:  # no more processes or memory: the daemon must know, and nothing else is lost
             self._tell({"exited": request["spawn"], "status": -1, "orphans": 0, "error": str(error)})
         finally:
@@ -122,12 +124,14 @@ class ForkServer:
                 os.close(descriptor)
         return True
 
-    def _spawn(self, number: int, limits: dict[str, int], descriptors: list[int]) -> None:
+    def _spawn(self, number: int, limits: dict[str, int], cell: str, descriptors: list[int]) -> None:
         server = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _become_flow_process(server, limits, descriptors)
+            _become_flow_process(server, limits, cell, descriptors)
         self._flows[pid] = number
+        if cell:
+            self._cells[pid] = cell
         pidfd = os.pidfd_open(pid)
         try:
             self._tell({"spawned": number, "pid": pid}, pidfd)
@@ -152,9 +156,13 @@ class ForkServer:
             # The zombie still holds the number of its group, so this cannot hit a stranger.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
+            why = ""
+            if cell := self._cells.pop(pid, ""):
+                why = cgroups.why_killed(cell)
+                cgroups.clear([cell])
             _, status = os.waitpid(pid, 0)
             del self._flows[pid]
-            self._tell({"exited": number, "status": status, "orphans": self._kill_strangers()})
+            self._tell({"exited": number, "status": status, "orphans": self._kill_strangers(), "memory": why})
             if block:
                 return
 
@@ -174,7 +182,7 @@ class ForkServer:
             socket.send_fds(self._control, [json.dumps(message).encode()], list(descriptors))
 
 
-def _become_flow_process(server: int, limits: dict[str, int], descriptors: list[int]) -> NoReturn:
+def _become_flow_process(server: int, limits: dict[str, int], cell: str, descriptors: list[int]) -> NoReturn:
     """Turn the forked child into a flow process and never return."""
     status = 1
     try:
@@ -183,6 +191,8 @@ def _become_flow_process(server: int, limits: dict[str, int], descriptors: list[
         if os.getppid() != server:  # it died before the line above: nobody would ever kill this process
             os._exit(1)
         become_subreaper()
+        if cell:
+            cgroups.enter(cell, limits.get("tasks", 0))
         connection = _take_descriptors(descriptors)
         _set_limits(limits)
         os.umask(0o077)
@@ -191,7 +201,7 @@ def _become_flow_process(server: int, limits: dict[str, int], descriptors: list[
             signal.signal(number, signal.SIG_DFL)
         channel = frames.BlockingFrames(connection)
         streams.install(channel)
-        run.FlowProcess(channel).serve()
+        run.FlowProcess(channel, cell=cell).serve()
         status = 0
     except frames.ChannelClosed:
         status = 0

@@ -20,7 +20,7 @@ import traceback
 import types
 from typing import Any
 
-from . import channel, exceptions, flow_api, frames, imports, logs, running, streams
+from . import cgroups, channel, exceptions, flow_api, frames, imports, logs, running, streams
 
 _GUEST_FOLDER = os.path.dirname(os.path.abspath(__file__))
 _MODULE_NAME = "__flow__"
@@ -55,8 +55,11 @@ def rehearse(times: int = 10) -> None:
 class FlowProcess:
     """The state of this process: what it serves and what it looked like when it was fresh."""
 
-    def __init__(self, connection: frames.BlockingFrames, way: channel.Channel | None = None) -> None:
+    def __init__(
+        self, connection: frames.BlockingFrames, way: channel.Channel | None = None, *, cell: str = ""
+    ) -> None:
         self._connection = connection
+        self._cell = cell
         self._channel = way or channel.Channel(connection)
         self._logs = logs.Logs(self._channel)
         self._snapshot = ""
@@ -79,7 +82,7 @@ class FlowProcess:
             if not self._snapshot:
                 imports.serve_snapshot(frame["snapshot"])
                 self.stand_on(frame["snapshot"])
-                _limit_memory(frame.get("max_memory", 0))
+                _limit_memory(frame.get("max_memory", 0), self._cell)
             self.run(frame)
 
     def _before_child(self) -> None:
@@ -243,11 +246,14 @@ def _environment() -> dict[bytes, bytes]:
     return kept
 
 
-def _limit_memory(bytes_: int) -> None:
+def _limit_memory(bytes_: int, cell: str) -> None:
     """Let an allocation beyond so many bytes fail, here and in each process started here: a ``MemoryError``.
 
-    ``RLIMIT_DATA`` counts what a process has for itself alone, not the libraries it shares with all others."""
+    ``RLIMIT_DATA`` counts what a process has for itself alone, not the libraries it shares with all others. With a
+    cgroup all of them together have no more either."""
     if bytes_:
+        if cell:
+            cgroups.limit_memory(cell, bytes_)
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         bytes_ = bytes_ if hard == resource.RLIM_INFINITY else min(bytes_, hard)
         resource.setrlimit(resource.RLIMIT_DATA, (bytes_, bytes_))

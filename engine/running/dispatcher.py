@@ -220,15 +220,9 @@ class Dispatcher:
             task.cancel()  # timers, and on a full disk ends that cannot be recorded: the next start takes them up
 
     def _busy(self, until: float) -> set[asyncio.Task[None]]:
-        """Those that may end within the grace time: they run, or wait for something that does, or not for long."""
-        busy = set()
-        for execution, run in self._runs.items():
-            subject = self.ledger.find(execution)
-            calls_ = subject.state.pending.values() if subject is not None else ()
-            soon = (call.return_when or (call.until is not None and call.until <= until) for call in calls_)
-            if subject is not None and (subject.state.status is Status.RUNNING or any(soon)):
-                busy.add(run)
-        return busy
+        """Those that may end within the grace time."""
+        going = waits.going(self.ledger, until, asking=lambda task: task not in self._task_slots)
+        return {run for execution, run in self._runs.items() if execution in going}
 
     @property
     def refusals(self) -> list[str]:

@@ -258,7 +258,8 @@ class FlowRun:
 
         rest.hold.add_done_callback(over)
         self._waited_for = call
-        timer = self._loop.call_later(self._patience_s(call), self.hibernate)
+        patience_s = waits.patience_s(call, self._around.hibernate_after_s, self._around.clock.time())
+        timer = self._loop.call_later(0.0 if self._around.is_crowded else patience_s, self.hibernate)
         assert self._process is not None
         self._process.exited.add_done_callback(self._notice_death)
         self._around.waiting[self] = None
@@ -278,13 +279,6 @@ class FlowRun:
             if self.live.rest is None:
                 rest.disarm()
         return late
-
-    def _patience_s(self, call: model.PendingCall) -> float:
-        """Return how long the process is kept while it waits: not at all where that takes long or others want it."""
-        after = self._around.hibernate_after_s
-        alone = not (call.return_when or call.message or call.kind in waits.LOCKS)
-        is_long = alone and call.until is not None and call.until - self._around.clock.time() > after
-        return 0.0 if is_long or self._around.is_crowded else after
 
     def hibernate(self) -> None:
         """Give the process back if the handler sits in a wait and can be replayed in good time."""
@@ -487,6 +481,9 @@ class FlowRun:
                 return self._end(Status.ENDED_ERROR, text, reason="timeout")
             case "interrupted":
                 self.interrupted = "the daemon stopped"
+            case _ if self._process is not None and self._process.overdrawn:
+                text = f"killed: used more than {self.state.terms.max_memory / 2**20:g} MiB of memory"
+                return self._end(Status.ENDED_ERROR, text, reason="memory")
             case _:
                 self.interrupted = how
         return None

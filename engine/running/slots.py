@@ -26,6 +26,9 @@ class Slots:
         """Whether one who has not begun may enter now."""
         return len(self._holders) < self.limit and not self._returning
 
+    def __contains__(self, execution: str) -> bool:
+        return execution in self._holders
+
     @property
     def held(self) -> int:
         """How many slots are taken."""

@@ -157,10 +157,45 @@ def needed(ledger: live.Ledger, state: model.Execution) -> Iterable[str]:
     for call in state.pending.values():
         if not (call.waits and call.return_when) or call.until is not None:
             continue
-        unfinished = [
-            child
-            for child in call.children
-            if (subject := ledger.find(child)) is not None and not subject.state.status.ended
-        ]
+        unfinished = [child for child in call.children if _unfinished(ledger, child)]
         if len(unfinished) == 1 or call.return_when in (ReturnWhen.ALL_ENDED, ReturnWhen.ALL_SUCCEEDED):
             yield from unfinished
+
+
+def _unfinished(ledger: live.Ledger, execution: str) -> bool:
+    subject = ledger.find(execution)
+    return subject is not None and not subject.state.status.ended
+
+
+def patience_s(call: model.PendingCall, after_s: float, now_s: float) -> float:
+    """Return how long a process is kept while its handler waits: ``after_s``, and not at all where it is known to take
+    longer than that."""
+    alone = not (call.return_when or call.message or call.kind in LOCKS)
+    return 0.0 if alone and call.until is not None and call.until - now_s > after_s else after_s
+
+
+def going(ledger: live.Ledger, until: float, *, asking: Callable[[str], bool]) -> set[str]:
+    """Return the executions that may get further by ``until`` although nothing new begins: they run, wait for no longer
+    than that, or for others of which that is true. People are not waited for; ``asking`` says it of a task."""
+    found: dict[str, bool] = {}
+
+    def goes(execution: str) -> bool:
+        if execution not in found:
+            found[execution] = False  # in a circle nobody gets further
+            subject = ledger.find(execution)
+            found[execution] = subject is not None and moves(subject.state)
+        return found[execution]
+
+    def moves(state: model.Execution) -> bool:
+        if state.status is lifecycle.Status.RUNNING:
+            return state.type != "TASK" or not asking(state.id)
+        return state.status is lifecycle.Status.WAITING and any(map(over, state.pending.values()))
+
+    def over(call: model.PendingCall) -> bool:
+        if call.until is not None and call.until <= until:
+            return True
+        left = [child for child in call.children if _unfinished(ledger, child)]
+        enough = all if call.return_when == ReturnWhen.ALL_ENDED else any
+        return bool(call.return_when) and (not left or enough(map(goes, left)))
+
+    return {subject.state.id for subject in ledger if goes(subject.state.id)}

@@ -36,6 +36,7 @@ class FlowProcess:
         self.exited: asyncio.Future[int] = loop.create_future()
         self.pid = 0
         self.python = ""  # of the environment it belongs to
+        self.overdrawn = False  # it was killed because it took more memory than it may have
         self.idle_since = 0.0
         self._loop = loop
         self._channel = channel
@@ -62,8 +63,9 @@ class FlowProcess:
         if self._kill_wanted:
             self.kill()
 
-    def gone(self, status: int) -> None:
-        """The child is dead and buried: ``status`` as from ``waitpid``."""
+    def gone(self, status: int, memory: str = "") -> None:
+        """The child is dead and buried: ``status`` as from ``waitpid``, ``memory`` as of ``cgroups.why_killed``."""
+        self.overdrawn = memory == "limit"
         if not self.exited.done():
             self.exited.set_result(status)
         if self._pidfd >= 0:
@@ -71,7 +73,8 @@ class FlowProcess:
             self._pidfd = -1
         while self._read_channel():
             pass  # its last words, sent before it died
-        self._close(f"the flow process {how_it_died(status)}")
+        how = "was killed: no memory was left" if memory == "machine" else how_it_died(status)
+        self._close(f"the flow process {how}")
 
     # -- what supervision uses --------------------------------------------------------------------------------------
 

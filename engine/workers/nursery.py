@@ -20,7 +20,7 @@ from pathlib import Path
 
 import structlog
 
-from ..guest import fork_server
+from ..guest import cgroups, fork_server
 from . import flow_process
 
 log = structlog.get_logger()
@@ -31,11 +31,12 @@ _STOP_S = 10.0
 class Nursery:
     """The fork server of one interpreter; ``python`` is empty for the daemon's own."""
 
-    def __init__(self, python: str, limits: dict[str, int], numbers: Iterator[int]) -> None:
+    def __init__(self, python: str, limits: dict[str, int], numbers: Iterator[int], subtree: cgroups.Subtree) -> None:
         self.python = python
         self.idle_since: float | None = None  # kept by whoever looks after it
         self._limits = limits
         self._numbers = numbers
+        self._subtree = subtree
         self._living: dict[int, flow_process.FlowProcess] = {}
         self._unsent: deque[tuple[bytes, list[int]]] = deque()
         self._server: asyncio.subprocess.Process | None = None
@@ -58,7 +59,8 @@ class Nursery:
         process.python = self.python
         number = next(self._numbers)
         self._living[number] = process
-        message = json.dumps({"spawn": number, "limits": self._limits}).encode()
+        cell = self._subtree.cell(number)
+        message = json.dumps({"spawn": number, "limits": self._limits, "cell": cell}).encode()
         self._unsent.append((message, [theirs.detach(), out[1], err[1]]))
         self._send_requests()
         return process
@@ -128,7 +130,7 @@ class Nursery:
             return
         process = self._living.pop(news["exited"], None)
         if process is not None:
-            process.gone(news["status"])
+            process.gone(news["status"], news.get("memory", ""))
         if news["orphans"]:
             log.info("orphans.killed", count=news["orphans"])
 
@@ -140,7 +142,9 @@ class Nursery:
         self._lose_control()
         waiting = len(self._unsent)
         unborn = list(self._living)[len(self._living) - waiting :] if waiting else []
-        for number in [n for n in self._living if n not in unborn]:
+        lost = [number for number in self._living if number not in unborn]
+        await asyncio.to_thread(cgroups.clear, map(self._subtree.cell, lost))
+        for number in lost:
             self._living.pop(number).gone(signal.SIGKILL)
         return status
 

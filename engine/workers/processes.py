@@ -21,7 +21,7 @@ from pathlib import Path
 import structlog
 
 from .. import errors, ports
-from ..guest import fork_server
+from ..guest import cgroups, fork_server
 from . import flow_process, nursery
 
 log = structlog.get_logger()
@@ -38,15 +38,22 @@ class Processes:
     """Makes, keeps and ends flow processes."""
 
     def __init__(
-        self, clock: ports.Clock, *, idle_max: int, idle_s: float = 60.0, limits: dict[str, int] | None = None
+        self,
+        clock: ports.Clock,
+        *,
+        idle_max: int,
+        idle_s: float = 60.0,
+        limits: dict[str, int] | None = None,
+        subtree: cgroups.Subtree | None = None,
     ) -> None:
         self.failed: asyncio.Future[errors.HeadraceError] = asyncio.get_running_loop().create_future()
         self._clock = clock
         self.idle_max = idle_max
         self._idle_s = idle_s
-        self._limits = limits or {}
+        self.subtree = subtree or cgroups.Subtree()
+        self._limits = {**(limits or {}), "tasks": self.subtree.tasks_max}
         self._numbers = itertools.count(1)
-        self._main = nursery.Nursery("", self._limits, self._numbers)
+        self._main = nursery.Nursery("", self._limits, self._numbers, self.subtree)
         self._others: dict[str, nursery.Nursery] = {}  # by interpreter
         self._keepers: dict[nursery.Nursery, asyncio.Task[None]] = {}  # of the others, those that leave included
         self._idle: dict[tuple[Kind, str], deque[flow_process.FlowProcess]] = {}
@@ -117,7 +124,7 @@ class Processes:
         if not python:
             return self._main
         if python not in self._others:
-            made = self._others[python] = nursery.Nursery(python, self._limits, self._numbers)
+            made = self._others[python] = nursery.Nursery(python, self._limits, self._numbers, self.subtree)
             self._keepers[made] = asyncio.create_task(self._keep(made), name=f"fork server of {python}")
         return self._others[python]
 

@@ -51,6 +51,9 @@ class Sender(Protocol):
 class RemoteProcess:
     """A process that runs one execution on a node."""
 
+    #: Memory there is limited for each process alone: none is killed for what all of them take.
+    overdrawn = False
+
     def __init__(self, sender: Sender, ready: Ready, burial_s: float) -> None:
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.pid = ready.pid

@@ -95,6 +95,20 @@ def test_a_form_asks_for_the_inputs_a_flow_declares_and_tells_what_is_wrong_with
     tab.wrong = [one for one in tab.wrong if "422" not in one]
 
 
+def test_maintenance_is_begun_with_a_reason_and_ended_on_the_overview(tab, place):
+    page = tab.page
+    page.goto("/")
+    page.get_by_text("Maintenance", exact=True).click()
+    page.get_by_label("Why").fill("a new <disk>")
+    page.get_by_role("button", name="Begin maintenance").click()
+    expect(page.locator(".callout.warn")).to_contain_text("Nothing new begins. maintenance: a new <disk>")
+    assert place.daemon.client.status()["maintenance"]["reason"] == "a new <disk>"
+    expect(page.get_by_role("button", name="Begin maintenance")).to_have_count(0)
+    page.get_by_role("button", name="End maintenance").click()
+    expect(page.locator(".callout.warn")).to_have_count(0)
+    assert place.daemon.client.status()["maintenance"] is None
+
+
 def test_a_running_execution_is_followed_without_loading_the_page_again(tab):
     page = tab.page
     page.goto("/flows/talks")

@@ -1,5 +1,6 @@
 """Stops, starts, and that nobody is left behind."""
 
+import concurrent.futures
 import json
 import os
 import shutil
@@ -29,6 +30,7 @@ def daemon(tmp_path, make_daemon):
     flows.mkdir()
     (flows / "sleeps.py").write_text(SLEEPS)
     (flows / "spins.py").write_text(SPINS)
+    (flows / "hook.py").write_text("# /// script\n# [tool.headrace]\n# webhook = true\n# ///\n" + SPINS)
     daemon = make_daemon(flows)
     daemon.environment["HEADRACE_RUN__STOP_GRACE"] = "1s"
     return daemon
@@ -49,6 +51,30 @@ def test_a_graceful_stop_lets_running_executions_end(daemon):
     assert [end["status"] for end in ends] == ["ENDED_SUCCESS"]
 
 
+def test_a_stop_waits_for_nobody_who_waits_for_a_person_however_many_lie_between(daemon, tmp_path):
+    form = {"properties": {"response": {"element": "string"}}}
+    for name, does in {
+        "asks": f"return this.message('Deploy?', body={form}).get('response')",
+        "questions": "return this.task('INPUT', request='Deploy?').get('output_value')",
+        "both": "this.wait_for(*[this.flow(name, wait=False) for name in ('asks', 'questions', 'sleeps')])",
+        "above": "return this.flow('both').get('id')",
+    }.items():
+        (tmp_path / "flows" / f"{name}.py").write_text(f"def handler(system, this):\n    {does}\n")
+    daemon.environment["HEADRACE_RUN__STOP_GRACE"] = "1h"
+    daemon.start()
+    above = daemon.client.run("above")["id"]
+    asked = until(lambda: len(found := daemon.client.messages(pending=True)) == 2 and found, "both ask")
+    until(
+        lambda: [one["status"] for one in daemon.client.executions(flow="sleeps")["items"]] == ["ENDED_SUCCESS"],
+        "slept",
+    )
+    assert daemon.stop() == 0
+    daemon.start()
+    for message in asked:
+        daemon.client.answer(message["id"], {"response": "yes"})
+    assert daemon.client.wait(above, 20)["status"] == "ENDED_SUCCESS"
+
+
 def finished(daemon, execution):
     """Let a flow that spins go on to its end, and return that."""
     daemon.client.keep("settings", "stop", {"value": True})
@@ -59,9 +85,21 @@ def test_a_stop_interrupts_what_outlasts_its_grace_and_it_goes_on_after_the_next
     daemon.start()
     execution = daemon.client.run("spins")["id"]
     begun(daemon, execution)
-    began = time.monotonic()
-    assert daemon.stop() == 0
-    assert time.monotonic() - began < 10
+    bearer = {"Authorization": f"Bearer {daemon.token()}"}
+    asked = [("POST", "/api/v1/flows/spins/run?wait=600"), ("GET", f"/api/v1/executions/{execution}?wait=600")]
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        waiting = [
+            *(pool.submit(daemon.raw, *one, headers=bearer) for one in asked),
+            pool.submit(daemon.raw, "POST", "/webhook/hook?wait=600", {}),
+        ]
+        until(lambda: len(daemon.client.executions(status="RUNNING")["items"]) == 3, "all of them run")
+        began = time.monotonic()
+        assert daemon.stop() == 0
+        assert time.monotonic() - began < 10
+        (run, ran, headers), (shown, again, _), (hook, hooked, _) = [one.result() for one in waiting]
+    assert (run, shown, hook) == (202, 200, 202)
+    assert headers["Location"] == f"/api/v1/executions/{ran['id']}"
+    assert again["id"] == execution and hooked.keys() == {"id", "status"}
     assert daemon.record(execution)[-1]["event"] == "execution.interrupted"
     assert daemon.record(execution)[-1]["reason"] == "interrupted: the daemon stopped"
     daemon.start()

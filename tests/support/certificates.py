@@ -25,7 +25,8 @@ class Certificates:
 
 
 def make(folder: pathlib.Path) -> Certificates:
-    """Write ca, server and client ``.crt`` and ``.key`` (and ``locked.key``, encrypted) into ``folder``."""
+    """Write ca, server and client ``.crt`` and ``.key`` (and ``locked.key``, encrypted) into ``folder``, and
+    ``stranger``, whom no authority knows."""
     config = folder / "extensions.cnf"
     config.write_text(
         "[ca]\nbasicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\nsubjectKeyIdentifier=hash\n"
@@ -43,5 +44,7 @@ def make(folder: pathlib.Path) -> Certificates:
         signed = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "30"]
         extended = ["-extfile", config.name, "-extensions", name]
         openssl("x509", "-req", "-in", f"{name}.csr", *signed, *extended, "-out", f"{name}.crt")
+    own = ["-subj", "/CN=client", "-days", "30", "-keyout", "stranger.key", "-out", "stranger.crt"]
+    openssl("req", "-x509", *key, *own)
     openssl("ec", "-in", "client.key", "-aes256", "-passout", "pass:locked", "-out", "locked.key")
     return Certificates(folder)

@@ -72,6 +72,7 @@ def table(tmp_path: Any) -> list[routes.Route]:
     parts: Any = types.SimpleNamespace(
         work=nothing,
         synchroniser=types.SimpleNamespace(flows=None, authoring=None),
+        pool=types.SimpleNamespace(subtree=None),
         tasks=None,
         hub=None,
         pruner=None,

@@ -422,13 +422,15 @@ import sys, threading
 from pymongo import MongoClient
 from secantus import SecantusDBServer
 folder, password, *ports = sys.argv[1:]
-tls = {"tls_cert_file": f"{folder}/server.crt", "tls_key_file": f"{folder}/server.key"}
+tls = {name: f"{folder}/{file}" for name, file in (
+    ("tls_cert_file", "server.crt"), ("tls_key_file", "server.key"), ("tls_ca_file", "ca.crt"))}
 for name, port, more in (("plain", ports[0], {}), ("tls", ports[1], tls)):
     own = {"storage_path": f"{folder}/{name}", "cache_size": "64M"}
     with SecantusDBServer(**own) as open_to_all:
         with MongoClient(open_to_all.uri) as client:
             roles = [{"role": "readWrite", "db": "shop"}]
             client.admin.command("createUser", "app", pwd=password, roles=roles)
+            client["$external"].command("createUser", "CN=client", mechanisms=["MONGODB-X509"], roles=roles)
     SecantusDBServer(port=int(port), require_auth=True, **own, **more).start()
 threading.Event().wait()
 """

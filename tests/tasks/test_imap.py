@@ -11,6 +11,7 @@ import pytest
 from headrace.engine import errors
 from headrace.tasks import imap
 from tests.support import mailboxes, services
+from tests.tasks.test_hosts import host
 
 
 @pytest.fixture(scope="module")
@@ -248,3 +249,26 @@ def test_what_may_be_repeated(tasks):
         more = '"flags":["x"],"to_folder":"y"'
         given = f'{{"hostname":"x","username":"u","password":"p","command":"{command}","uids":[1],{more}}}'
         assert tasks.prepare("IMAP", given.encode()).idempotent is repeatable
+
+
+@pytest.mark.parametrize(("pause_s", "words"), [(0.05, "within 0.3 s"), (0, "says more than 1 MiB")])
+async def test_a_server_that_talks_instead_of_letting_us_in_is_left(call, monkeypatch, pause_s, words):
+    monkeypatch.setattr(imap, "SAID_BYTES_MAX", 1 << 20)
+
+    async def talk(reader, writer):
+        writer.write(b"* OK ready\r\n")
+        while not writer.is_closing():
+            writer.write(b"* 1 EXISTS\r\n" * (1 if pause_s else 10_000))
+            await writer.drain()
+            await asyncio.sleep(pause_s)
+
+    async with host(talk) as talker:
+        own = {
+            "hostname": "127.0.0.1",
+            "port": talker.port,
+            "use_tls": False,
+            "connect_timeout": 0.3 if pause_s else 30,
+        }
+        with pytest.raises(errors.TaskFailed, match=words):
+            await call("IMAP", **own, username="u", password="p", retry_backoff=False)
+        await talker.left_alone()

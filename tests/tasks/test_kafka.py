@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import pathlib
 import uuid
@@ -110,6 +111,41 @@ async def test_a_login_is_needed_and_a_wrong_one_not_shown(run, failure, context
         assert "closed the connection: it may expect TLS or a login" in said
         said = await failure("publish", **own, text="x", mechanism="SCRAM-SHA-256")
         assert "UnsupportedSaslMechanismError" in said
+
+
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-512"])
+async def test_the_password_is_proved_and_not_sent_by_scram(run, failure, context, broker, topic, mechanism):
+    own = {"topic": topic, "username": "app", "password": PASSWORD, "mechanism": mechanism}
+    async with kafka_front.front(broker, mechanism=mechanism) as before:
+        own["port"] = before.port
+        await run("publish", **own, text="x")
+        assert len((await run("receive", **own))["messages"]) == 1
+        said = await failure("publish", **{**own, "password": "not-the-password"}, text="x")
+        assert f"127.0.0.1:{before.port} refused the password of app: " in said
+        assert "not-the-password" not in said + context.text
+        assert "UnsupportedSaslMechanismError" in await failure("publish", **{**own, "mechanism": "PLAIN"}, text="x")
+
+
+class _Impostor(kafka_front.Front):
+    """Lets in whoever comes, without knowing the password."""
+
+    def _proof(self, proof: str) -> str:
+        return "v=" + base64.b64encode(bytes(32)).decode()
+
+
+async def test_a_broker_that_does_not_know_the_password_is_not_believed(failure, broker, topic):
+    own = {"topic": topic, "username": "app", "password": PASSWORD, "mechanism": "SCRAM-SHA-256", "text": "x"}
+    async with kafka_front.front(broker, kind=_Impostor, mechanism="SCRAM-SHA-256") as before:
+        said = await failure("publish", **own, port=before.port)
+        assert said.endswith(f"what 127.0.0.1:{before.port} says cannot be used: Server sent wrong signature!")
+
+
+@pytest.mark.parametrize("iterations", [1, 2**31 - 1])
+async def test_a_broker_cannot_have_the_password_hashed_for_hours_or_hardly(failure, broker, topic, iterations):
+    own = {"topic": topic, "username": "app", "password": PASSWORD, "mechanism": "SCRAM-SHA-512", "text": "x"}
+    async with kafka_front.front(broker, mechanism="SCRAM-SHA-512", iterations=iterations) as before:
+        said = await failure("publish", **own, port=before.port)
+        assert said.endswith(f"hashed {iterations:,} times, where 4,096 to 1,000,000 are fine")
 
 
 async def test_tls_is_checked_for_its_name(run, failure, broker, certs, topic):

@@ -127,6 +127,20 @@ async def test_tls_is_checked_for_its_name(run, failure, certs, server):
     assert "within 0.5 s" in await failure("find", **own, connect_timeout=0.5)
 
 
+async def test_a_certificate_logs_in_instead_of_a_password(run, failure, certs, server):
+    pair = {"client_cert": certs.text("client.crt"), "client_key": certs.text("client.key")}
+    own = {"port": server.tls_port, "mechanism": "MONGODB-X509", "username": None, "password": None}
+    own["cacert"] = certs.text("ca.crt")
+    await run("insert", **own, **pair, documents=[{"_id": 1}])
+    assert (await run("find", **{**own, "username": "CN=client"}, **pair))["documents"] == [{"_id": 1}]
+    said = await failure("find", **{**own, "username": "CN=other"}, **pair)
+    assert f"127.0.0.1:{server.tls_port} refused the certificate: " in said
+    other = {"client_cert": certs.text("server.crt"), "client_key": certs.text("server.key")}
+    assert f"127.0.0.1:{server.tls_port} refused the certificate: " in await failure("find", **own, **other)
+    stranger = {"client_cert": certs.text("stranger.crt"), "client_key": certs.text("stranger.key")}
+    assert await failure("find", **own, **stranger, connect_timeout=2)
+
+
 async def test_the_primary_of_a_replica_set_is_found(run, failure):
     await run("insert", documents=[{"_id": 1}], replica_set="secantus")
     said = await failure("find", replica_set="other", connect_timeout=0.5)
@@ -148,6 +162,40 @@ class _Member:
             said = bson.encode({"ok": 1, "maxWireVersion": 21, "minWireVersion": 0, "helloOk": True, **self._hello})
             head = struct.pack("<iiii", 16 + 5 + len(said), 1, number, 2013)
             writer.write(head + bytes(5) + said)
+
+
+class _Greedy(_Member):
+    """Wants the password hashed so often, as soon as somebody logs in."""
+
+    def __init__(self, iterations: int) -> None:
+        super().__init__(isWritablePrimary=True)
+        self._iterations = iterations
+
+    async def __call__(self, reader, writer) -> None:
+        while True:
+            length, number, _, _ = struct.unpack("<iiii", await reader.readexactly(16))
+            asked = await reader.readexactly(length - 16)
+            told = {"ok": 1, "maxWireVersion": 21, "minWireVersion": 0, "helloOk": True, "isWritablePrimary": True}
+            if found := re.search(rb"[nr]=u,r=([A-Za-z0-9+/=]+)", asked):
+                first = b"r=%sx,s=c2FsdHNhbHQ=,i=%d" % (found[1], self._iterations)
+                begun = {"conversationId": 1, "done": False, "payload": first, "ok": 1}
+                told |= begun | {"speculativeAuthenticate": begun, "saslSupportedMechs": ["SCRAM-SHA-256"]}
+            said = bson.encode(told)
+            if asked[4:8] == bytes(4) and b"$cmd" in asked[:64]:  # the first word of all is in the oldest form
+                head = struct.pack("<iiiiiqii", 36 + len(said), 1, number, 1, 8, 0, 0, 1)
+            else:
+                head = struct.pack("<iiii", 16 + 5 + len(said), 1, number, 2013) + bytes(5)
+            writer.write(head + said)
+
+
+@pytest.mark.parametrize("iterations", [1, 2**31 - 1])
+async def test_a_server_cannot_have_the_password_hashed_for_hours_or_hardly(call, iterations):
+    async with host(_Greedy(iterations)) as greedy:
+        own = {"hostname": "127.0.0.1", "port": greedy.port, "database": "d", "collection": "c", "retry_backoff": False}
+        with pytest.raises(errors.TaskFailed) as raised:
+            await call("MONGO", **own, username="u", password=PASSWORD, connect_timeout=5)
+        assert raised.value.message.endswith(f"hashed {iterations:,} times, where 4,096 to 1,000,000 are fine")
+        await greedy.left_alone()
 
 
 class _NotThere(egress.Egress):
@@ -210,12 +258,26 @@ def test_what_may_be_repeated(tasks):
         ({"command": "update"}, "needs the input 'update': the command update needs it"),
         ({"command": "aggregate"}, "needs the input 'pipeline': the command aggregate needs it"),
         ({"command": "command"}, "needs the input 'run': the command command needs it"),
+        (
+            {"mechanism": "MONGODB-X509"},
+            "needs the input 'client_cert': the certificate that 'mechanism' logs in with",
+        ),
         ({"limit": -1}, "cannot use the input 'limit': expected a whole number >= 0"),
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_inputs_that_cannot_be_used(tasks, inputs, message):
     own = {"hostname": "x", "database": "d", "collection": "c"}
     with pytest.raises(errors.InputRefused) as refused:
         tasks.prepare("MONGO", json.dumps({**own, **inputs}).encode())
     assert refused.value.message == f"MONGO {message}"
+
+
+def test_a_certificate_takes_the_place_of_a_password(tasks, certs):
+    own = {"hostname": "x", "database": "d", "collection": "c", "mechanism": "MONGODB-X509", "username": "u"}
+    pair = {"client_cert": certs.text("client.crt"), "client_key": certs.text("client.key"), "password": "p"}
+    with pytest.raises(errors.InputRefused) as refused:
+        tasks.prepare("MONGO", json.dumps({**own, **pair}).encode())
+    assert refused.value.message == (
+        "MONGO cannot use the input 'password': the certificate takes its place with 'mechanism'"
+    )

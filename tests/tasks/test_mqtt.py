@@ -10,7 +10,7 @@ import pytest
 
 from headrace.engine import errors
 from headrace.tasks import mqtt as mqtt_task
-from headrace.tasks.mqtt import CONNACK, PUBLISH, SUBACK, packet
+from headrace.tasks.mqtt import CONNACK, PINGRESP, PUBLISH, SUBACK, packet
 from tests.support import services
 from tests.support.services import Service
 from tests.tasks.test_hosts import host
@@ -130,6 +130,28 @@ async def test_a_broker_that_says_what_it_likes(call, answer, words):
     async with host(behaviour) as strange:
         given = {"hostname": "127.0.0.1", "port": strange.port, "command": "receive", "topic": "x"}
         assert words in await _failure(call("MQTT", **given, retry_backoff=False, connect_timeout=2))
+
+
+async def test_a_broker_that_chatters_does_not_keep_others_from_their_turn(call):
+    async def chatter(reader, writer):
+        writer.write(WELCOME + packet(PINGRESP) * 20_000)
+        writer.write_eof()
+        await reader.read()
+
+    turns = 0
+
+    async def other():
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async with host(chatter) as strange:
+        work = asyncio.create_task(other())
+        given = {"hostname": "127.0.0.1", "port": strange.port, "command": "receive", "topic": "x"}
+        assert "closed the connection" in await _failure(call("MQTT", **given, retry_backoff=False))
+        work.cancel()
+    assert turns > 20_000
 
 
 @pytest.mark.parametrize(

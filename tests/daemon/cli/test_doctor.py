@@ -37,7 +37,7 @@ def test_all_is_well_with_a_daemon_that_works(daemon, capsys):
     assert status == 0
     assert found.pop("clock")["text"] in ("it is in front of the records", "nothing synchronises it")
     assert {about: one["level"] for about, one in found.items()} == dict.fromkeys(
-        ["git", "state directory", "disk", "records", "index", "daemon", "source", "flows"], "good"
+        ["git", "state directory", "disk", "records", "index", "daemon", "flow processes", "source", "flows"], "good"
     )
     assert main.main(["doctor", "--state", str(daemon.state)]) == 0
     assert "good    flows: 1, none is broken\n" in capsys.readouterr().out
