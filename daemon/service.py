@@ -116,10 +116,13 @@ class Service:
     async def switch(self, request: web.Request) -> web.Response:
         """As its button says; then the overview again."""
         form = await answers.form_of(request)
-        if form.get("switch") == "off":
-            await self._maintaining.end(request[routes.PRINCIPAL].name)
-        else:
-            await self._begin(request, form.get("reason", "").strip())
+        match form.get("switch"):
+            case "on":
+                await self._begin(request, form.get("reason", "").strip())
+            case "off":
+                await self._maintaining.end(request[routes.PRINCIPAL].name)
+            case _:
+                raise errors.InvalidRequest("switch must be on or off")
         return templates.redirect("/")
 
     async def _begin(self, request: web.Request, reason: str) -> None:

@@ -156,7 +156,8 @@ class Engine:
             try:
                 yield asyncio.StreamWriter(transport, protocol, None, asyncio.get_running_loop())
             finally:
-                transport.abort()  # what nobody has read by now, nobody will
+                if (left := connection.transport) is not None:  # else the engine has closed it
+                    left.abort()  # what nobody has read by now, nobody will
                 response.close()
 
 

@@ -220,6 +220,7 @@ class Process:
     """See ``flow_process.FlowProcess``."""
 
     burial_s = 10.0
+    overdrawn = False
 
     def __init__(self, ways: Ways, watching: Watching, pid: int) -> None:
         self._loop = asyncio.get_running_loop()
