@@ -101,7 +101,7 @@ def test_maintenance_is_begun_with_a_reason_and_ended_on_the_overview(tab, place
     page.get_by_text("Maintenance", exact=True).click()
     page.get_by_label("Why").fill("a new <disk>")
     page.get_by_role("button", name="Begin maintenance").click()
-    expect(page.locator(".callout.warn")).to_contain_text("Nothing new begins. maintenance: a new <disk>")
+    expect(page.locator(".callout.warn")).to_contain_text("Nothing new begins. Maintenance: a new <disk>")
     assert place.daemon.client.status()["maintenance"]["reason"] == "a new <disk>"
     expect(page.get_by_role("button", name="Begin maintenance")).to_have_count(0)
     page.get_by_role("button", name="End maintenance").click()
