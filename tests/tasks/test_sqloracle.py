@@ -79,10 +79,10 @@ async def listener(says: bytes):
     """Give the port of one that answers everybody alike."""
 
     async def answer(reader, writer):
-        await reader.read(65536)
+        await reader.read(1)
         writer.write(says)
-        await writer.drain()
-        writer.close()
+        await reader.read()  # until the client closes: if we closed with a part of its packets unread, a reset would
+        writer.close()  # overtake what we say
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as listening:
         yield listening.sockets[0].getsockname()[1]
