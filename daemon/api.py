@@ -258,7 +258,6 @@ def flow_view(flow: model.Flow) -> dict[str, Any]:
         "commit": flow.commit,
         "runnable": flow.runnable,
         "broken": flow.broken,
-        "warnings": flow.warnings,
         "webhook": None if hook is None else {"name": hook.name, "auth": hook.auth, "methods": hook.methods},
         "description": flow.metadata.description,
         "timeout_s": flow.metadata.timeout_s,

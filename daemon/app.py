@@ -201,6 +201,7 @@ def _assemble(
         publications=Publications(lines),
         commits_in_use=lambda: work.commits_in_use(),
         clock=SystemClock(),
+        has_cluster=remote is not None,
         packages=settings.run_environments,
     )
     flows, folder = synchroniser.flows, settings.state_directory

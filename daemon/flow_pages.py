@@ -309,7 +309,6 @@ class FlowPages:
         elif not verdict.handler:
             what = "there is no function `handler` at the top: this is a module, not a flow"
             problems.append({"line": 1, "message": what, "severity": "warning"})
-        problems += [{"line": 1, "message": text, "severity": "warning"} for text in verdict.warnings]
         return answers.json_answer({"problems": problems})
 
     async def words(self, request: web.Request) -> web.Response:

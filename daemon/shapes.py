@@ -131,7 +131,6 @@ class Flow(msgspec.Struct, kw_only=True):
     commit: str
     runnable: bool
     broken: model.Broken | None
-    warnings: list[str]
     webhook: FlowWebhook | None
     description: str
     timeout_s: float | None
@@ -154,7 +153,6 @@ class FlowWithScript(msgspec.Struct, kw_only=True):
     path: str | msgspec.UnsetType = msgspec.UNSET
     runnable: bool | msgspec.UnsetType = msgspec.UNSET
     broken: model.Broken | msgspec.UnsetType | None = msgspec.UNSET
-    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
     webhook: FlowWebhook | msgspec.UnsetType | None = msgspec.UNSET
     description: str | msgspec.UnsetType = msgspec.UNSET
     timeout_s: float | msgspec.UnsetType | None = msgspec.UNSET

@@ -415,7 +415,6 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     blob: str  # git's sha of the file's content
     metadata: Metadata = Metadata()
     broken: Broken | None = None
-    warnings: tuple[str, ...] = ()
     venv: str = ""  # the environment of packages it runs in; empty: the daemon's own
     runnable: bool = True  # False: no good version was ever seen
     source: str = ""  # prefix of the source it comes from, where there are several

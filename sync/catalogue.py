@@ -194,7 +194,6 @@ def _next(old: model.Flow | None, entry: tree.Entry, commit: Commit) -> model.Fl
             commit=commit.sha,
             blob=entry.blob,
             metadata=verdict.metadata,
-            warnings=verdict.warnings,
             venv=verdict.venv,
         )
     if not verdict.reason:

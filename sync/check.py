@@ -48,7 +48,6 @@ class Verdict:
     handler: bool = False
     meant_as_flow: bool = False
     metadata: model.Metadata = _NOTHING_SAID
-    warnings: tuple[str, ...] = ()
     reason: str = ""
     line: int = 0
     key: str = ""
@@ -93,7 +92,7 @@ def _verdict(found: Findings) -> Verdict:
     if not found.block:
         return Verdict(handler=True, meant_as_flow=True)
     try:
-        block = metadata.parse(found.block, first_line=found.block_line, flow_name=flow_name(found.path))
+        said = metadata.parse(found.block, first_line=found.block_line, flow_name=flow_name(found.path))
     except metadata.MetadataInvalid as error:
         return Verdict(True, True, reason=error.message, line=error.line, key=error.key)
-    return Verdict(True, True, block.metadata, block.warnings)
+    return Verdict(True, True, said)

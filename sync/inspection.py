@@ -52,8 +52,6 @@ def inspect(directory: Path, scratch: Path, clock: ports.Clock) -> Inspection:
         for one in broken
     ]
     findings += _missing(manifest.catalogue, directory)
-    for flow in manifest.catalogue.flows.values():
-        findings += [Finding(severity="warning", file=flow.path, reason=text) for text in flow.warnings]
     findings += [Finding(severity="warning", file=path, reason=text) for path, text in manifest.warnings.items()]
     flows = tuple(sorted(flow.name for flow in manifest.catalogue.flows.values()))
     return Inspection(flows, tuple(sorted(findings, key=lambda one: (one.file, one.line, one.severity))))

@@ -1,14 +1,12 @@
-"""The inline-metadata block of a flow: what it may say, and what of that this version acts on. Pure.
+"""The inline-metadata block of a flow: what it may say. Pure.
 
 Owns: the table of keys with their types, and the form of a webhook; schedules, limits and the like are read by
 ``policies``. Refuses: unknown keys, wrong types and secrets written out, each with its line and key, because a setting
-that is silently ignored is worse than none. Keys of the flow contract that this version does not act on are checked
-all the same and give a warning. Called by ``check`` with the block that ``compile_flows`` found.
+that is silently ignored is worse than none. Called by ``check`` with the block that ``compile_flows`` found.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 import re
 import tomllib
@@ -31,15 +29,7 @@ class MetadataInvalid(errors.HeadraceError):
         self.key = key
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Block:
-    """A flow's metadata as read, with what is said but not acted on."""
-
-    metadata: model.Metadata
-    warnings: tuple[str, ...] = ()
-
-
-def parse(block: str, *, first_line: int, flow_name: str) -> Block:
+def parse(block: str, *, first_line: int, flow_name: str) -> model.Metadata:
     """Return what ``block`` says; raises ``MetadataInvalid``. ``first_line`` is the number of its first line."""
     try:
         table = tomllib.loads(block)
@@ -68,30 +58,28 @@ def parse(block: str, *, first_line: int, flow_name: str) -> Block:
     except shapes.Wrong as wrong:
         whole = ".".join(filter(None, (key, wrong.key)))
         raise MetadataInvalid(f"{whole} {wrong.message}", line=first_line + _offset(block, whole), key=whole) from None
-    return _block(values, gathered, flow_name, said.get("dependencies"))
+    return _metadata(values, gathered, flow_name, said.get("dependencies"))
 
 
-def _block(
+def _metadata(
     values: Mapping[str, Any], gathered: policy.Policies, flow_name: str, dependencies: tuple[str, ...] | None
-) -> Block:
+) -> model.Metadata:
     hook: model.Webhook | None = values.get("webhook")
     if hook is not None and not hook.name:
         hook = model.Webhook(name=flow_name, auth=hook.auth, secret=hook.secret, methods=hook.methods)
     retention: Mapping[str, Any] = values.get("retention", {})
-    return Block(
-        model.Metadata(
-            description=values.get("description", ""),
-            timeout_s=values.get("timeout"),
-            reuse=values.get("reuse", True),
-            webhook=hook,
-            on_interrupt=values.get("on_interrupt", ""),
-            strict_replay=values.get("strict_replay", False),
-            retention_s=retention.get("keep"),
-            retention_count=retention.get("count", 0),
-            policies=gathered,
-            dependencies=dependencies,
-            input_schema=values.get("input_schema", ""),
-        ),
+    return model.Metadata(
+        description=values.get("description", ""),
+        timeout_s=values.get("timeout"),
+        reuse=values.get("reuse", True),
+        webhook=hook,
+        on_interrupt=values.get("on_interrupt", ""),
+        strict_replay=values.get("strict_replay", False),
+        retention_s=retention.get("keep"),
+        retention_count=retention.get("count", 0),
+        policies=gathered,
+        dependencies=dependencies,
+        input_schema=values.get("input_schema", ""),
     )
 
 

@@ -48,6 +48,7 @@ class Sources:
         publications: ports.Publications,
         commits_in_use: ports.CommitsInUse,
         clock: ports.Clock,
+        has_cluster: bool,
         packages: environments.Packages | None = None,
     ) -> None:
         self._environments = environments.Environments(state / "envs", packages or environments.Packages(), clock)
@@ -62,7 +63,8 @@ class Sources:
             )
             for source in checked(sources)
         }
-        self.flows = union.Union({prefix: one.flows for prefix, one in self._loops.items()})
+        parts = {prefix: one.flows for prefix, one in self._loops.items()}
+        self.flows = union.Union(parts, has_cluster=has_cluster)
         self.authoring = Authoring(self._loops)
 
     async def start(self, published: Mapping[str, events.CommitPublished]) -> None:
@@ -148,10 +150,12 @@ class Sources:
         """Return one status for all: what is worst, and whose it is."""
         fields = msgspec.structs.asdict(each[0])
         if len(each) == 1:
-            return SyncStatus(**(fields | {"warnings": self.flows.missing | each[0].warnings}))
+            warnings = union.joined([*self.flows.warnings.items(), *each[0].warnings.items()])
+            return SyncStatus(**(fields | {"warnings": warnings}))
         worst = max(each, key=lambda one: _STATES.index(one.state))
         of = f"{worst.source}: " if worst.error else ""
         current = self.flows.current()
+        told = [(union.prefixed(one.prefix, path), text) for one in each for path, text in one.warnings.items()]
         broken = [(union.path_of(flow), flow.broken) for flow in current.flows.values() if flow.broken]
         fields |= {
             "state": worst.state,
@@ -163,8 +167,7 @@ class Sources:
             "flows": len(current.flows),
             "broken": tuple(msgspec.structs.replace(mark, file=path) for path, mark in broken),
             "problems": current.problems,
-            "warnings": self.flows.missing
-            | {union.prefixed(one.prefix, path): text for one in each for path, text in one.warnings.items()},
+            "warnings": union.joined([*self.flows.warnings.items(), *told]),
         }
         return SyncStatus(**fields, sources=tuple(each))
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from ..engine import errors, model
+from ..engine import errors, model, policy
 from .manifests import Published
 
 #: Declared records that name a flow of their own source.
@@ -38,11 +38,13 @@ def unprefixed(prefix: str, name: str) -> str | None:
 class Union:
     """What all sources have published; see ``ports.Flows``."""
 
-    def __init__(self, parts: Mapping[str, Published]) -> None:
-        """``parts`` is prefix → what that source publishes, in the order in which they come first."""
+    def __init__(self, parts: Mapping[str, Published], *, has_cluster: bool) -> None:
+        """``parts`` is prefix → what that source publishes, in the order in which they come first. ``has_cluster``:
+        flows may run elsewhere than on this machine."""
         self._parts = parts
+        self._has_cluster = has_cluster
         self._current = model.Catalogue()
-        self.missing: dict[str, str] = {}  # path → what the file names that is not there
+        self.warnings: dict[str, str] = {}  # path → what the file asks for and does not get
         self.watchers: list[Callable[[], None]] = []  # told when another catalogue is published
         for part in parts.values():
             part.watchers.append(self._renew)
@@ -78,7 +80,8 @@ class Union:
 
     def _renew(self) -> None:
         self._current = merged({prefix: part.current() for prefix, part in self._parts.items()})
-        self.missing = {one.path: f"{one.key}: {one.reason}" for one in missing(self._current)}
+        found = [*missing(self._current), *([] if self._has_cluster else misplaced(self._current))]
+        self.warnings = joined((one.path, f"{one.key}: {one.reason}") for one in found)
         for told in self.watchers:
             told()
 
@@ -124,15 +127,15 @@ def merged(parts: Mapping[str, model.Catalogue]) -> model.Catalogue:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Missing:
-    """A flow that the file at ``path`` names with ``key``, and that is not there."""
+class Unmet:
+    """What the file at ``path`` asks for with ``key`` and does not get."""
 
     path: str
     key: str
     reason: str
 
 
-def missing(known: model.Catalogue) -> Iterator[Missing]:
+def missing(known: model.Catalogue) -> Iterator[Unmet]:
     """Return the flows that others are to run and that are not there: told, sent for, or declared to be run."""
     named = [
         (flow, path_of(flow), key, target)
@@ -149,11 +152,28 @@ def missing(known: model.Catalogue) -> Iterator[Missing]:
                 yield from _missed(known, one.path, "flow_name", msgspec.json.decode(one.fields["flow_name"]))
 
 
-def _missed(known: model.Catalogue, path: str, key: str, target: str) -> Iterator[Missing]:
+def _missed(known: model.Catalogue, path: str, key: str, target: str) -> Iterator[Unmet]:
     try:
         known.find(target)
     except errors.NotFound as error:
-        yield Missing(path, key, error.message)
+        yield Unmet(path, key, error.message)
+
+
+def misplaced(known: model.Catalogue) -> Iterator[Unmet]:
+    """Return the flows that want a place on a cluster; for where there is none."""
+    for flow in known.flows.values():
+        wants = flow.metadata.policies.placement
+        if wants != policy.ANYWHERE and wants.worker != policy.LOCAL:
+            key = "worker" if wants.worker else "resources"
+            yield Unmet(path_of(flow), key, "there is no cluster here, so it runs on this machine")
+
+
+def joined(warnings: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return path → text of warnings, all of one path in one text."""
+    texts: dict[str, list[str]] = {}
+    for path, text in warnings:
+        texts.setdefault(path, []).append(text)
+    return {path: "; ".join(found) for path, found in texts.items()}
 
 
 def path_of(flow: model.Flow) -> str:

@@ -118,7 +118,7 @@ def _show_plans(plans: list[JSON]) -> None:
             render.line(f"  {_MARKS[change['change']]} {change['change']:<8} ", (name, "bold"), kind)
         for each in [*plan["broken"], *plan["problems"]]:
             render.line((each["file"], "bold"), ": ", *reason_of(each))
-        show_warnings(plan["warnings"])
+        _show_warnings(plan["warnings"])
 
 
 def _show_sync(state: JSON) -> None:
@@ -145,15 +145,14 @@ def _show_sync(state: JSON) -> None:
         render.heading("Broken")
     for each in [*state["broken"], *state.get("problems", [])]:
         render.line((each.get("name") or each["file"], "bold"), ": ", *reason_of(each))
-    show_warnings(state["warnings"])
+    _show_warnings(state["warnings"])
 
 
-def show_warnings(warnings: list[str] | dict[str, str]) -> None:
-    """Write warnings: of one flow as a list, of a whole commit by file."""
+def _show_warnings(warnings: dict[str, str]) -> None:
     if warnings:
         render.heading("Warnings")
-    for warning in warnings:
-        render.line((f"{warning}: {warnings[warning]}" if isinstance(warnings, dict) else warning, "yellow"))
+    for path, text in warnings.items():
+        render.line((f"{path}: {text}", "yellow"))
 
 
 @click.command()

@@ -50,7 +50,6 @@ def show(client: Client, name: str, *, commit: str, as_json: bool) -> None:
     if found["broken"]:
         render.heading("Broken")
         render.line(*catalogue.reason_of(found["broken"]))
-    catalogue.show_warnings(found["warnings"])
     render.line()
     render.code(found["script"], "python")
 

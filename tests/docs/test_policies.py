@@ -18,7 +18,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL
 def test_every_block_is_metadata_that_is_acted_on(block):
     text, line, problem = compile_flows.find_block(block)
     found = metadata.parse(text, first_line=line, flow_name="f")
-    assert not problem and found.warnings == () and found.metadata.policies != policy.Policies()
+    assert not problem and found.policies != policy.Policies()
 
 
 def cells(header):

@@ -266,6 +266,7 @@ def test_a_flow_goes_where_its_label_and_resources_are(site):
     site.set("dmz may end")
     site.set("fpga may end")
     assert site.ended(labelled)["status"] == site.ended(with_resource)["status"] == "ENDED_SUCCESS"
+    assert site.daemon.client.sync_state()["warnings"] == {}
 
 
 def test_a_flow_sees_the_devices_that_ray_gave_it_and_no_others(site):

@@ -140,6 +140,20 @@ def test_changes_go_to_the_source_that_the_name_says(world):
         daemon.client.flow("team/deep/made")
 
 
+def test_a_flow_that_asks_for_a_cluster_runs_here_and_its_author_is_told(world):
+    daemon, _, _ = world
+    block = '# /// script\n# [tool.headrace]\n# worker = "dmz"\n# on_failure = "nobody"\n# ///'
+    daemon.client.save_flow("team/far", block + LEAF, message="Run it in the DMZ")
+    told = "there is no flow 'nobody'", "worker: there is no cluster here, so it runs on this machine"
+    assert daemon.run("team/far")["output_value"] == "team"
+    assert all(text in daemon.client.sync_state()["warnings"]["team/far.py"] for text in told)
+    assert all(text in cli(daemon, "sync", "--status").stdout for text in told)
+    page = Browser(daemon.url).logged_in(daemon.token()).get("/sync")
+    assert f"team/far.py</code> on_failure: there is no flow &#39;nobody&#39;; {told[1]}" in page
+    daemon.client.delete_flow("team/far")
+    until(lambda: daemon.client.sync_state()["warnings"] == {}, "they are gone with it")
+
+
 def test_all_of_it_is_there_after_a_restart_without_the_repositories(world):
     daemon, main, team = world
     daemon.stop()

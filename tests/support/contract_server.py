@@ -21,7 +21,7 @@ ENDED = ("ENDED_SUCCESS", "ENDED_ERROR", "ENDED_CANCELLED")
 def flow(name, **fields):
     return {
         "id": f"id-{name}", "name": name, "path": f"{name}.py", "commit": COMMIT, "runnable": True, "broken": None,
-        "warnings": [], "webhook": None, "description": "", "timeout_s": None,
+        "webhook": None, "description": "", "timeout_s": None,
         "dependencies": None, "venv": "", **fields,
     }  # fmt: skip
 
@@ -32,7 +32,7 @@ def syntax_error(file):
 
 FLOWS = [
     flow("hello", description="Says hello", webhook={"name": "hello", "auth": "key", "methods": ["POST"]}),
-    flow("reports/daily", description="Sums up the day", timeout_s=60.0, warnings=["unknown key `cron`"]),
+    flow("reports/daily", description="Sums up the day", timeout_s=60.0),
     flow("broken", description="Always fails"),
     flow("slow", commit="0f0f0f0f0f", broken=syntax_error("slow.py")),
     flow("bad", runnable=False, commit="", broken=syntax_error("bad.py")),

@@ -403,6 +403,7 @@ async def test_several_sources_share_environments_and_none_takes_away_what_anoth
         publications=daemon,
         commits_in_use=daemon.commits_in_use,
         clock=daemon.clock,
+        has_cluster=False,
         packages=packages,
     )
     await both.start({})

@@ -8,13 +8,13 @@ from headrace.engine import model, policy
 from headrace.sync import compile_flows, metadata
 
 
-def parse(text: str) -> metadata.Block:
+def parse(text: str) -> model.Metadata:
     block, line, problem = compile_flows.find_block(text)
     assert not problem
     return metadata.parse(block, first_line=line, flow_name="sub/flow")
 
 
-def settings(lines: str) -> metadata.Block:
+def settings(lines: str) -> model.Metadata:
     """Parse a block whose ``[tool.headrace]`` holds ``lines``; the first of them is line 5 of the file."""
     body = "\n".join(f"# {line}" for line in lines.splitlines())
     return parse(f"'''A flow.'''\n\n# /// script\n# [tool.headrace]\n{body}\n# ///\n")
@@ -29,7 +29,7 @@ def webhook(**fields: object) -> model.Webhook:
     [('"2h"', 7200), ('"90s"', 90), ('"30 m"', 1800), ('"1h 30m"', 5400), ("45", 45), ("0.5", 0.5), ('"250ms"', 0.25)],
 )
 def test_durations(value, seconds):
-    assert settings(f"timeout = {value}").metadata.timeout_s == pytest.approx(seconds)
+    assert settings(f"timeout = {value}").timeout_s == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("value", ['"soon"', "true", "-1", "0", "inf", '"0s"', "nan", '"2 parsecs"', "[]"])
@@ -52,7 +52,7 @@ def test_what_is_no_duration_is_refused(value):
     ],
 )
 def test_webhooks(value, hook):
-    assert settings(f"webhook = {value}").metadata.webhook == hook
+    assert settings(f"webhook = {value}").webhook == hook
 
 
 @pytest.mark.parametrize(
@@ -85,11 +85,11 @@ def test_a_secret_that_was_written_out_is_not_repeated():
 
 
 def test_a_flow_says_where_on_a_cluster_it_runs_and_what_it_needs_there():
-    said = settings('worker = "dmz"\nresources = {cpu = 2, gpu = 0.5, memory = "4G", fpga = 1}').metadata.policies
+    said = settings('worker = "dmz"\nresources = {cpu = 2, gpu = 0.5, memory = "4G", fpga = 1}').policies
     assert said.placement == policy.Placement(
         worker="dmz", cpu=2.0, gpu=0.5, memory=4 * 1024**3, resources={"fpga": 1.0}
     )
-    assert settings('description = "d"').metadata.policies.placement == policy.ANYWHERE
+    assert settings('description = "d"').policies.placement == policy.ANYWHERE
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_place_that_cannot_be_meant_is_refused(line, problem):
 
 
 def schedules(lines: str) -> list[policy.Schedule]:
-    return list(settings(lines).metadata.policies.schedules)
+    return list(settings(lines).policies.schedules)
 
 
 def test_a_flow_may_have_a_schedule_or_several_and_says_once_what_is_the_same_for_all():
@@ -137,8 +137,7 @@ def test_policies_are_read_in_their_one_form():
         'retry = {attempts = 5, backoff = "1m", factor = 3, max = "1h", jitter = 0.5, on = ["OSError", "timeout"]}\n'
         'on_failure = "ops"\non_success = "log"\npriority = -5\nmax_memory = "1.5G"\ntags = ["a", "b", "a"]'
     )
-    assert said.warnings == ()
-    assert said.metadata.policies == policy.Policies(
+    assert said.policies == policy.Policies(
         concurrency=policy.Concurrency(limit=2, key="inputs.customer.id", when_full="reject"),
         retry=policy.Retry(attempts=5, delay_s=60.0, factor=3.0, max_s=3600.0, jitter=0.5, on=("OSError", "timeout")),
         on_failure="ops",
@@ -147,20 +146,20 @@ def test_policies_are_read_in_their_one_form():
         max_memory=3 << 29,
         tags=("a", "b"),
     )
-    assert settings("max_memory = 67108864").metadata.policies.max_memory == 64 << 20
+    assert settings("max_memory = 67108864").policies.max_memory == 64 << 20
 
 
 @pytest.mark.parametrize("what", ["resume", "restart", "fail"])
 def test_what_becomes_of_it_when_it_is_cut_off_is_said_in_its_metadata(what):
     block = settings(f'on_interrupt = "{what}"')
-    assert (block.metadata.on_interrupt, block.warnings) == (what, ())
-    assert settings("reuse = true").metadata.on_interrupt == ""
+    assert block.on_interrupt == what
+    assert settings("reuse = true").on_interrupt == ""
 
 
 def test_a_flow_may_ask_for_a_stricter_replay():
     block = settings("strict_replay = true")
-    assert (block.metadata.strict_replay, block.warnings) == (True, ())
-    assert not settings("reuse = true").metadata.strict_replay
+    assert block.strict_replay
+    assert not settings("reuse = true").strict_replay
 
 
 @pytest.mark.parametrize(
@@ -232,10 +231,9 @@ def test_the_whole_block_of_a_newcomer_is_understood():
         "# whatever = 1\n"
         "# ///\n"
     )
-    assert block.metadata == model.Metadata(
+    assert block == model.Metadata(
         description="says hello", timeout_s=7200.0, reuse=False, dependencies=("pyyaml", "requests<3")
     )
-    assert block.warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -269,8 +267,7 @@ def test_the_standard_part_of_the_block_is_checked_too(line, key):
 )
 def test_a_flow_says_how_long_its_executions_are_kept_and_how_many(line, keep_s, count):
     block = parse(f"# /// script\n# [tool.headrace]\n# {line}\n# ///\n")
-    assert (block.metadata.retention_s, block.metadata.retention_count) == (keep_s, count)
-    assert block.warnings == ()
+    assert (block.retention_s, block.retention_count) == (keep_s, count)
 
 
 @pytest.mark.parametrize(
@@ -285,7 +282,7 @@ def test_a_retention_that_cannot_be_is_refused(line, key):
 
 def test_no_block_and_an_empty_block_mean_the_defaults():
     assert compile_flows.find_block("x = 1\n# ///\n") == ("", 0, "")
-    assert parse("# /// script\n# ///\n").metadata == model.Metadata()
+    assert parse("# /// script\n# ///\n") == model.Metadata()
 
 
 @pytest.mark.parametrize(
@@ -304,4 +301,4 @@ def test_a_block_that_is_none_says_so(text, said, line):
 
 
 def test_windows_line_ends_are_fine():
-    assert parse("# /// script\r\n# [tool.headrace]\r\n# timeout = 3\r\n# ///\r\n").metadata.timeout_s == 3
+    assert parse("# /// script\r\n# [tool.headrace]\r\n# timeout = 3\r\n# ///\r\n").timeout_s == 3

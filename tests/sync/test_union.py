@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from headrace.engine import errors, model, policy
-from headrace.sync import source, sources, union
+from headrace.sync import manifests, source, sources, union
 
 
 def flow(name, webhook="", commit="a" * 40):
@@ -108,3 +108,40 @@ def test_flows_that_others_count_on_and_that_are_not_there_are_told():
     ]
     both = union.merged({"": one, "t": other})
     assert [found.path for found in union.missing(both)] == ["schedules/s.yaml"]
+
+
+PLACES = {
+    "anywhere": policy.ANYWHERE,
+    "here": policy.Placement(worker=policy.LOCAL, cpu=2),
+    "dmz": policy.Placement(worker="dmz", cpu=2),
+    "gpu": policy.Placement(gpu=1),
+}
+
+
+def placed(name, **policies):
+    metadata = model.Metadata(policies=policy.Policies(placement=PLACES[name], **policies))
+    return msgspec.structs.replace(flow(name), metadata=metadata)
+
+
+@pytest.mark.parametrize(("has_cluster", "warned"), [(False, ["dmz.py", "t/gpu.py"]), (True, [])])
+def test_flows_that_want_a_place_on_a_cluster_are_told_where_there_is_none(tmp_path, has_cluster, warned):
+    parts = {"": manifests.Published(tmp_path), "t": manifests.Published(tmp_path)}
+    both = union.Union(parts, has_cluster=has_cluster)
+    parts[""].swap(part("a", placed("anywhere"), placed("here"), placed("dmz")))
+    parts["t"].swap(part("b", placed("gpu")))
+    assert list(both.warnings) == warned
+    assert [text.partition(":")[0] for text in both.warnings.values()] == ["worker", "resources"][: len(warned)]
+
+
+def test_what_is_told_of_a_file_hides_nothing_else_of_it(tmp_path):
+    alone = manifests.Published(tmp_path)
+    known = union.Union({"": alone}, has_cluster=False)
+    alone.swap(part("a", placed("dmz", on_failure="nobody", on_success="nowhere")))
+    assert known.warnings == {
+        "dmz.py": "on_failure: there is no flow 'nobody'; on_success: there is no flow 'nowhere'; "
+        "worker: there is no cluster here, so it runs on this machine"
+    }
+    assert union.joined([*known.warnings.items(), ("dmz.py", "too"), ("x", "y")]) == {
+        "dmz.py": f"{known.warnings['dmz.py']}; too",
+        "x": "y",
+    }

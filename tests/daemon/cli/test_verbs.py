@@ -195,7 +195,6 @@ def test_a_flow_is_shown_with_its_script(headrace):
     _, out, _ = headrace("flow", "show", "reports/daily")
 
     assert "timeout      1 min 00 s" in out
-    assert "unknown key `cron`" in out
     assert "def handler(system, this, inputs):" in out
     assert "script" in json.loads(headrace("flow", "show", "slow", "--json")[1])
     assert "SyntaxError" in headrace("flow", "show", "slow")[1]
