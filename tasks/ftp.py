@@ -13,7 +13,7 @@ import functools
 import io
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 from ..engine import ports
@@ -64,12 +64,12 @@ class _Client(ftplib.FTP_TLS):
     def __init__(self, line: host.Line, trust: ssl.SSLContext) -> None:
         super().__init__(context=trust, encoding="utf-8")
         self.data: socket.socket | None = None
-        self._line, self._trust = line, trust
+        self.line, self._trust = line, trust
         self._left = _SAID_BYTES_MAX
 
     def begin(self, timeout: float, *, implicit: bool) -> None:
         self.timeout = timeout
-        self.sock = self._line.socket
+        self.sock = self.line.socket
         self.sock.settimeout(timeout)
         if implicit:
             self.sock = self._trust.wrap_socket(self.sock)
@@ -98,7 +98,7 @@ class _Client(ftplib.FTP_TLS):
         return connection, size
 
     def cut(self) -> None:
-        self._line.cut()
+        self.line.cut()
         if self.data is not None:
             with contextlib.suppress(OSError):
                 self.data.shutdown(socket.SHUT_RDWR)
@@ -110,10 +110,24 @@ class _FtpPlace:
     def __init__(self, client: _Client, inputs: FtpInputs, port: int) -> None:
         self._client, self._inputs, self._port = client, inputs, port
 
+    async def enter(self) -> None:
+        """Log in; raises ``host.Failed``."""
+        line, inputs = self._client.line, self._inputs
+        work = functools.partial(_enter, self._client, inputs, self._port)
+        try:
+            await self._explaining(line.used(work, inputs.connect_timeout))
+        except host.Failed:
+            if not line.too_late:
+                raise
+            raise host.explained(TimeoutError(), inputs, self._port) from None
+
     async def do(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call ftplib in a thread; raises ``host.Failed``."""
+        return await self._explaining(blocking.alone(function, *arguments, on_cancel=self._client.cut))
+
+    async def _explaining(self, working: Awaitable[T]) -> T:
         try:
-            return await blocking.alone(function, *arguments, on_cancel=self._client.cut)
+            return await working
         except ftplib.error_temp as error:
             raise host.Failed(f"the server asks to come later: {host.quoted(str(error))}", passing=True) from None
         except ftplib.error_perm as error:
@@ -207,7 +221,7 @@ async def _place(settings: definitions.Settings, inputs: FtpInputs) -> AsyncIter
         client = _Client(line, trust)
         place = _FtpPlace(client, inputs, port)
         try:
-            await place.do(functools.partial(_enter, client, inputs, port))
+            await place.enter()
             yield place
             with contextlib.suppress(host.Failed):
                 await place.do(client.quit)
@@ -246,6 +260,7 @@ def _enter(client: _Client, inputs: FtpInputs, port: int) -> None:
         client.prot_p()
     client.sock.settimeout(_ANSWER_S)  # type: ignore[union-attr]
     client.timeout = _ANSWER_S
+    client.line.entered = True
 
 
 async def _run(

@@ -7,7 +7,9 @@ and a line that says what is wrong. A file that breaks off does not appear in th
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import dataclasses
 import functools
 import re
 import shlex
@@ -27,6 +29,8 @@ TASK = "SCP"
 _PIECE_BYTES = 256 * 1024
 #: A line of the protocol: a mode, a size and a name.
 _LINE_BYTES_MAX = 8192
+#: What the far side may say beside it. It has to be taken: nothing else comes through until it is.
+_COMPLAINTS_BYTES_MAX = 1024 * 1024
 _HEADER = re.compile(rb"C[0-7]{3,5} (\d{1,18}) [^\n]+\n")
 
 
@@ -86,21 +90,43 @@ class _ScpPlace:
             await _answer(far)
 
     @contextlib.asynccontextmanager
-    async def _far(self, command: str) -> AsyncIterator[Any]:
+    async def _far(self, command: str) -> AsyncIterator[_Far]:
         process = await self._connection.create_process(command, encoding=None)
+        heard = asyncio.create_task(_heard(process), name="scp complaints")
         try:
-            yield process
+            yield _Far(process.stdin, process.stdout, heard)
         finally:
             process.close()
+            heard.cancel()
+            await asyncio.wait([heard])
 
 
-def _say(far: Any, data: bytes) -> None:
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Far:
+    """The program on the far side: what it reads and writes, and in the end what it complained of."""
+
+    stdin: Any
+    stdout: Any
+    complaints: asyncio.Task[bytes]
+
+
+async def _heard(process: Any) -> bytes:
+    """Return the beginning of what the far side complains of, when it has ended; one that does not stop is ended."""
+    beginning, total = b"", 0
+    while total <= _COMPLAINTS_BYTES_MAX and (piece := await process.stderr.read(_PIECE_BYTES)):
+        total += len(piece)
+        beginning += piece[: _LINE_BYTES_MAX - len(beginning)]
+    process.close()
+    return beginning
+
+
+def _say(far: _Far, data: bytes) -> None:
     """Send; if the far side has left, what it said before that is still to be read."""
     with contextlib.suppress(BrokenPipeError):
         far.stdin.write(data)
 
 
-async def _line(far: Any) -> bytes:
+async def _line(far: _Far) -> bytes:
     """Return the next line of the far side; raises ``host.Failed`` with what it complains of."""
     line = bytearray()
     while not line.endswith(b"\n") and len(line) < _LINE_BYTES_MAX:
@@ -114,7 +140,7 @@ async def _line(far: Any) -> bytes:
     return bytes(line)
 
 
-async def _answer(far: Any) -> None:
+async def _answer(far: _Far) -> None:
     """Wait for the far side to agree."""
     byte = await far.stdout.read(1)
     if byte == b"\0":
@@ -125,15 +151,15 @@ async def _answer(far: Any) -> None:
     raise host.Failed(f"the server cannot copy: {said or 'it closed the connection'}")
 
 
-async def _rest(far: Any) -> bytes:
+async def _rest(far: _Far) -> bytes:
     line = bytearray()
     while not line.endswith(b"\n") and len(line) < _LINE_BYTES_MAX and (byte := await far.stdout.read(1)):
         line += byte
     return bytes(line)
 
 
-async def _complaint(far: Any) -> str:
-    return host.quoted((await far.stderr.read(_LINE_BYTES_MAX)).decode(errors="replace"))
+async def _complaint(far: _Far) -> str:
+    return host.quoted((await far.complaints).decode(errors="replace"))
 
 
 async def _run(settings: definitions.Settings, inputs: ScpInputs, context: ports.TaskContext) -> ScpOutput:

@@ -12,6 +12,7 @@ import pytest
 from headrace.engine import errors
 from headrace.tasks import ftp, remote_files
 from tests.support import ftp_server
+from tests.tasks.test_hosts import host
 
 PASSWORD = "pass-word-of-the-files"
 
@@ -136,6 +137,27 @@ async def test_a_server_that_lies_is_a_failure(call, asked, said):
                 "FTP", hostname="127.0.0.1", port=port, username="u", password="p", use_tls=False, src="x",
                 dst="headrace:x", retry_backoff=False, connect_timeout=3,
             )  # fmt: skip
+
+
+async def test_a_login_that_takes_longer_than_it_may_is_given_up(call):
+    """Each byte comes in time, all of them do not."""
+
+    async def serve(reader, writer):
+        writer.write(b"220 ready\r\n")
+        await reader.readline()
+        while not writer.is_closing():
+            for byte in b"331-who\r\n":
+                writer.write(bytes([byte]))
+                await writer.drain()
+                await asyncio.sleep(0.05)
+
+    async with host(serve) as slow:
+        with pytest.raises(errors.TaskFailed, match="no connection to 127.0.0.1:.* within 0.3 s"):
+            await call(
+                "FTP", hostname="127.0.0.1", port=slow.port, username="u", password="p", use_tls=False, command="list",
+                path=".", retry_backoff=False, connect_timeout=0.3,
+            )  # fmt: skip
+        await slow.left_alone()
 
 
 async def test_data_goes_to_the_server_itself_and_a_cancel_ends_it(call, context):

@@ -98,6 +98,15 @@ async def ends_lines(reader, writer):
         await writer.drain()
 
 
+async def dribbles(reader, writer):
+    """Say what many protocols take for the first of several lines, and then the others, byte by byte."""
+    while not writer.is_closing():
+        for byte in b"220-come in\r\n":
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+
 @pytest.fixture
 def failure(call, context: Context):
     """Run a task that has to fail and return what it says, which never holds a secret."""
@@ -151,6 +160,13 @@ async def test_a_host_that_says_nothing_is_left_when_time_is_up(failure, name):
         said = await failure(name, port=silent.port, connect_timeout=0.2)
         assert said.endswith(f"no connection to 127.0.0.1:{silent.port} within 0.2 s")
         await silent.left_alone()
+
+
+@each
+async def test_a_host_that_says_little_at_a_time_is_left_when_time_is_up(failure, name):
+    async with host(dribbles) as slow:
+        await failure(name, port=slow.port, connect_timeout=0.3)
+        await slow.left_alone()
 
 
 @each

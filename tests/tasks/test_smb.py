@@ -191,6 +191,42 @@ async def test_who_stands_between_is_found_out(failure, server, after, lie, encr
         await between.left_alone()
 
 
+async def test_who_says_the_same_for_ever_is_left(failure, server):
+    """What was said after the login is true, encrypted and signed, and comes again and again."""
+
+    class Parrot(Between):
+        async def serve(self, reader, writer) -> None:
+            theirs, other = await asyncio.open_connection("127.0.0.1", self._port)
+            forth = asyncio.create_task(self._pump(reader, other))
+            try:
+                for _ in range(5):
+                    head = await theirs.readexactly(4)
+                    message = head + await theirs.readexactly(int.from_bytes(head, "big"))
+                    writer.write(message)
+                while not writer.is_closing():
+                    writer.write(message)
+                    await writer.drain()
+                    await asyncio.sleep(0)
+            finally:
+                forth.cancel()
+                other.close()
+
+    for encrypt in (True, False):
+        async with host(Parrot(server.port, 0, None).serve) as parrot:
+            said = await failure(port=parrot.port, command="list", path="/", encrypt=encrypt)
+            assert "closed the connection" in said or "cannot be used: " in said
+            await parrot.left_alone()
+
+
+async def test_a_file_without_end_is_left(failure, root, context, monkeypatch):
+    monkeypatch.setattr(remote_files, "FILE_BYTES_MAX", 4 << 20)
+    with (root / "endless").open("wb") as endless:
+        endless.truncate(1 << 40)
+    assert "the file is larger than" in await failure(src="endless", dst="headrace:x")
+    (root / "endless").unlink()
+    assert context.files.names() == []
+
+
 async def test_a_message_longer_than_any_is_a_failure(failure):
     async def lies(reader, writer):
         await reader.read(10)

@@ -15,7 +15,7 @@ import asyncssh
 import pytest
 
 from headrace.engine import errors
-from headrace.tasks import ssh, ssh_script
+from headrace.tasks import remote_files, ssh, ssh_script
 from tests.support import machines
 from tests.support.machines import Machine
 
@@ -334,11 +334,11 @@ def test_a_script_is_never_repeated_and_its_limits_are_documented(tasks, machine
 
 
 @contextlib.asynccontextmanager
-async def server(process_factory, **options):
+async def server(process_factory, lets=_Lets, **options):
     """An SSH server that lets everybody in; gives the inputs that reach it."""
     host_key = asyncssh.generate_private_key("ssh-ed25519")
     keys = {"server_host_keys": [host_key], "encoding": None}
-    made = await asyncssh.create_server(_Lets, "127.0.0.1", 0, process_factory=process_factory, **keys, **options)
+    made = await asyncssh.create_server(lets, "127.0.0.1", 0, process_factory=process_factory, **keys, **options)
     async with made:
         known = host_key.export_public_key().decode()
         yield {
@@ -392,6 +392,130 @@ async def test_a_machine_without_files_is_told(call, failure):
     async with server(lambda process: process.exit(0)) as access:
         said = (await failure(call("SFTP", **access, command="list", path="."))).message
     assert "the server does not transfer files" in said
+
+
+async def _for_ever(stream, said: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        while True:
+            stream.write(said)
+            await stream.drain()
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("begun", "way"),
+    [
+        (b"C0644 99999999999 x\n", ("x", "headrace:y")),
+        (b"", ("x", "headrace:y")),
+        (b"\0\0\0", ("headrace:a", "x")),
+        (b"\1", ("headrace:a", "x")),
+    ],
+    ids=["a file", "no line", "answers", "a refusal"],
+)
+async def test_an_scp_that_talks_without_end_is_left(call, context, monkeypatch, begun, way):
+    monkeypatch.setattr(remote_files, "FILE_BYTES_MAX", 4 << 20)
+    left = asyncio.Event()
+    context.files.root.mkdir()
+    (context.files.root / "a").write_bytes(b"x")
+
+    async def talk(process) -> None:
+        process.stdout.write(begun)
+        await _for_ever(process.stdout, bytes(65536) if begun.startswith((b"C", b"\0")) else b"x" * 65536)
+        left.set()
+
+    async with server(talk) as access:
+        with contextlib.suppress(errors.TaskFailed):
+            await call("SCP", **access, src=way[0], dst=way[1])
+        await left.wait()
+    assert context.files.names() == ["a"]
+
+
+async def test_an_scp_that_complains_without_end_is_left(call, failure):
+    left = asyncio.Event()
+
+    async def talk(process) -> None:
+        await _for_ever(process.stderr, b"x" * 65536)
+        left.set()
+
+    async with server(talk) as access:
+        said = (await failure(call("SCP", **access, src="x", dst="headrace:y"))).message
+        assert "the server cannot copy: xxx" in said and len(said) < 1500
+        await left.wait()
+
+
+class _Files(asyncssh.SSHServerSession):
+    """Speaks the protocol of files: answers each packet by its kind, or goes on for ever after one of the kind None."""
+
+    def __init__(self, answers: dict[int, bytes | None], left: asyncio.Event) -> None:
+        self._answers, self._left, self._room = answers, left, asyncio.Event()
+        self._came = asyncio.StreamReader()
+        self._room.set()
+
+    def connection_made(self, chan) -> None:
+        self._chan = chan
+
+    def subsystem_requested(self, subsystem: str) -> bool:
+        self._talking = asyncio.create_task(self._talk())
+        return subsystem == "sftp"
+
+    def data_received(self, data, datatype) -> None:
+        self._came.feed_data(data)
+
+    def pause_writing(self) -> None:
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        self._room.set()
+
+    def connection_lost(self, exc) -> None:
+        self._talking.cancel()
+        self._left.set()
+
+    async def _talk(self) -> None:
+        while True:
+            packet = await self._came.readexactly(int.from_bytes(await self._came.readexactly(4), "big"))
+            said = self._answers.get(packet[0], b"\x65{id}" + bytes(12))
+            if said is not None:
+                self._chan.write(_text(said.replace(b"{id}", packet[1:5])))
+            noise = b"x" * 65536 if packet[0] == 1 else _text(b"\x65" + bytes(16)) * 3000
+            while said is None:
+                self._chan.write(noise)
+                await self._room.wait()
+                await asyncio.sleep(0)
+
+
+_VERSION = b"\x02" + (3).to_bytes(4, "big")
+
+
+def _text(content: bytes) -> bytes:
+    return len(content).to_bytes(4, "big") + content
+
+
+@pytest.mark.parametrize(
+    ("answers", "asked", "words"),
+    [
+        ({5: b"\x67" + b"{id}" + _text(bytes(262144))}, {"src": "x", "dst": "headrace:y"}, "the file is larger than"),
+        ({12: b"\x68" + b"{id}" + (100).to_bytes(4, "big") + (_text(b"n") * 2 + bytes(4)) * 100},
+         {"command": "list", "path": "."}, "the folder has more than 1,000 entries"),
+        ({11: None}, {"command": "list", "path": "."}, ""),
+        ({1: None}, {"command": "list", "path": "."}, ""),
+    ],
+    ids=["a file", "a folder", "answers to nothing", "no packets"],
+)  # fmt: skip
+async def test_an_sftp_server_that_talks_without_end_is_left(call, failure, monkeypatch, answers, asked, words):
+    """It opens whatever it is asked for."""
+    monkeypatch.setattr(remote_files, "FILE_BYTES_MAX", 4 << 20)
+    monkeypatch.setattr(remote_files, "ENTRIES_MAX", 1000)
+    left = asyncio.Event()
+    known = {1: _VERSION, 3: b"\x66{id}" + _text(b"h"), 11: b"\x66{id}" + _text(b"h"), **answers}
+
+    class LetsFiles(_Lets):
+        def session_requested(self):
+            return _Files(known, left)
+
+    async with server(None, LetsFiles) as access:
+        assert words in (await failure(call("SFTP", **access, **asked))).message
+        await left.wait()
 
 
 # --- files
