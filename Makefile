@@ -12,7 +12,7 @@ TEST_PACKAGES := git:git jq:jq strace:strace /usr/sbin/mkfs.ext4:e2fsprogs opens
 	ansible-playbook:ansible-core smbd:samba podman:podman runc:runc busybox:busybox-static
 .DEFAULT_GOAL := help
 .PHONY: help install run test faults test-cluster soak check bench bench-compare bench-plots bench-peers ui screenshots pictures wheel deb \
-	test-deb image lock sbom audit release clean system-packages venv-package
+	test-deb image test-image lock sbom audit release clean system-packages venv-package
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -111,13 +111,18 @@ image:  ## the image of this commit, with podman; BASE=… for another base than
 
 # A machine in a folder, so it takes root and, for the first time, Debian's archive.
 build/debian:
+	mkdir -p build
 	debootstrap --variant=minbase --include=adduser,ca-certificates,git,python3,systemd $(or $(SUITE),bookworm) $@.part
 	mv $@.part $@
 
 test-deb: install $(TOOLS)/installed build/debian  ## install, use, upgrade, remove and purge the Debian package
 	$(TOOLS)/bin/python release/deb.py --quick build
 	BASE=$(CURDIR)/build/debian PACKAGE=$$(ls -t $(CURDIR)/build/*.deb | head -n 1) $(BIN)/pytest --quiet -s \
-	  --override-ini='norecursedirs=.*' --timeout 900 tests/packages
+	  --override-ini='norecursedirs=.*' --timeout 900 tests/packages/test_deb.py
+
+test-image: install build/debian  ## build the image, run it, stop it and start it again
+	BASE=$(CURDIR)/build/debian $(BIN)/pytest --quiet -s --override-ini='norecursedirs=.*' --timeout 2400 \
+	  tests/packages/test_image.py
 
 lock: $(TOOLS)/installed  ## newer versions, with hashes, of all that a release holds and is made with
 	$(LOCK) --upgrade --extra all --output-file release/requirements.txt pyproject.toml
