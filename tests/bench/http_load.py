@@ -143,10 +143,13 @@ def generate(
 
 
 def main() -> None:
-    """Take an order on stdin, print the load on stdout."""
+    """Take an order on stdin, write the load on stdout."""
     order = json.load(sys.stdin)
     text = order.pop("text").encode("latin-1")
-    print(json.dumps(dataclasses.asdict(uvloop.run(run(text=text, **order)))))
+    load = uvloop.run(run(text=text, **order))
+    # With PYTHONUNBUFFERED Python's own stdout loses what did not fit into a pipe when a stop cuts its write short.
+    with open(sys.stdout.fileno(), "w", closefd=False) as whole:
+        whole.write(json.dumps(dataclasses.asdict(load)))
 
 
 if __name__ == "__main__":
