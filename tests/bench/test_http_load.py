@@ -6,10 +6,13 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import termios
 import time
+
+import pytest
 
 from tests.bench import http_load
 
@@ -46,3 +49,10 @@ def test_what_a_load_found_arrives_whole_when_its_writer_is_stopped_in_the_middl
         finally:
             server.kill()
             generator.kill()
+
+
+def test_a_server_that_does_not_answer_is_given_up():
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        port = deaf.getsockname()[1]
+        with pytest.raises(AssertionError, match="2 requests were not answered within 1 s"):
+            http_load.generate(port, http_load.request("POST", "/"), requests=2, timeout_s=1.0)
