@@ -31,7 +31,7 @@ from typing import ClassVar
 from aiohttp import web
 
 from ..engine import errors
-from . import answers, front, limits, principals, private_files, reach, sessions, token_store
+from . import answers, connections, front, limits, principals, private_files, reach, sessions, token_store
 
 PUBLIC = principals.PUBLIC
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -255,8 +255,8 @@ def check_same_origin(request: web.Request) -> None:
 
 def arrived_locally(request: web.Request) -> bool:
     """Whether the request came through the unix socket."""
-    connection = request.transport.get_extra_info("socket") if request.transport is not None else None
-    return connection is not None and connection.family == socket.AF_UNIX
+    protocol = request.protocol
+    return isinstance(protocol, connections.Connection) and protocol.is_local
 
 
 def _is_own_user(request: web.Request) -> bool:

@@ -12,7 +12,7 @@ import msgspec
 import multidict
 from aiohttp import web
 
-from ..engine import errors, events, lifecycle, model, ports
+from ..engine import errors, events, lifecycle, model, moments, ports
 from ..engine.records import index, listing
 from ..engine.running import dispatcher, views
 from ..sync import sources
@@ -308,7 +308,7 @@ def _moment(text: str) -> str:
         moment = datetime.datetime.fromisoformat(text.replace(" ", "+"))  # a bare + in a URL means a blank
     except ValueError:
         raise errors.InvalidRequest(f"{text!r} is not a time", hint="write it like 2026-01-31T08:00:00Z") from None
-    return model.timestamp(moment.timestamp())
+    return moments.timestamp(moment.timestamp())
 
 
 def _wants_stream(request: web.Request) -> bool:

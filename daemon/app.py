@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 
 from .. import __version__
-from ..engine import errors, events, ids, model, ports
+from ..engine import errors, events, ids, moments, ports
 from ..engine.records import blobs, index, journal, places, sweeping
 from ..engine.running import (
     carrying,
@@ -423,7 +423,7 @@ def _front(
     loudness = verbosity.Verbosity(settings.log_format, settings.log_level, SystemClock())
     pushed = pushes.Pushes(synchroniser, surroundings.believed(settings))
     turn.takers += surroundings.followers(work, parts.pruner, loudness, pushed)
-    since = model.timestamp(time.time())
+    since = moments.timestamp(time.time())
     again = runs.Runs(work, synchroniser, subjects)
     extracts = extract.Extracts(
         archive,

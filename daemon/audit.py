@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from ..engine import errors, model, ports
+from ..engine import errors, moments, ports
 
 log = structlog.get_logger()
 
@@ -96,7 +96,7 @@ class Audit:
 
     def write(self, **fields: str | int) -> None:
         """Write a line; ``fields`` are those of ``Entry`` but for the time and the chain."""
-        entry = {"at": model.timestamp(self._clock.time()), **fields, "prev": self._head}
+        entry = {"at": moments.timestamp(self._clock.time()), **fields, "prev": self._head}
         line = msgspec.json.encode(msgspec.convert(entry, Entry))
         self._head = _digest(line)
         self._pending += line + b"\n"

@@ -117,7 +117,7 @@ class Door:
 class Connection(web.RequestHandler):
     """One connection."""
 
-    __slots__ = ("_address", "_body", "_door", "_head_timer", "_was_refused", "_write_timer")
+    __slots__ = ("_address", "_body", "_door", "_head_timer", "_was_refused", "_write_timer", "is_local")
 
     def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -133,6 +133,7 @@ class Connection(web.RequestHandler):
         )
         self._door = door
         self._address = ""
+        self.is_local = False  #: whether it came through the unix socket
         self._was_refused = False
         self._body: aiohttp.StreamReader | None = None  # of the latest request
         self._head_timer: asyncio.TimerHandle | None = None
@@ -141,6 +142,8 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let it in if there is room, and begin to wait for its first head."""
         self._address = _address(transport)
+        connection = transport.get_extra_info("socket")
+        self.is_local = connection is not None and connection.family == socket.AF_UNIX
         if not self._door.enter(self._address):
             self._was_refused = True
             cast(asyncio.Transport, transport).write(_RETRY_LATER)  # uvloop's does not inherit from asyncio's

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 from aiohttp import web
 
-from ..engine import errors, model, ports
+from ..engine import errors, moments, ports
 from ..engine.records import index, listing
 from ..engine.running import dispatcher
 from ..engine.state import messages
@@ -81,7 +81,7 @@ class Pages:
 
     async def _unknown_failures(self, who: principals.Principal) -> list[listing.Summary]:
         """Return what failed lately and nobody acknowledged; what another execution started is that one's to judge."""
-        since = model.timestamp(time.time() - _FAILURES_S)
+        since = moments.timestamp(time.time() - _FAILURES_S)
         query = listing.Query(type="FLOW", acknowledged=False, since=since, limit=_FAILURES_MAX)
         with contextlib.suppress(errors.NotAccepting):  # the index is being made
             found = (await self._archive.query(query)).items
@@ -139,7 +139,7 @@ class Pages:
 
 def _hours(now_s: float) -> list[str]:
     """Return the names of the last 24 hours, the present one last."""
-    return [model.timestamp(now_s - 3600 * back)[:13] for back in reversed(range(24))]
+    return [moments.timestamp(now_s - 3600 * back)[:13] for back in reversed(range(24))]
 
 
 def _failing(latest: list[listing.Summary]) -> list[tuple[listing.Summary, int]]:

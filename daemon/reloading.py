@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import structlog
 
-from ..engine import errors, model
+from ..engine import errors, moments
 from . import config, service_manager, shapes
 
 log = structlog.get_logger()
@@ -61,7 +61,7 @@ class Reloading:
         """Take the configuration as it is now; raises ``ConfigurationInvalid``, and then nothing has changed."""
         async with self._turn:
             self._manager.reloading()
-            told = {"at": model.timestamp(time.time()), "by": by}
+            told = {"at": moments.timestamp(time.time()), "by": by}
             try:
                 wanted = await asyncio.to_thread(self._read)
                 taken, changed, restart = self.settings.taking(wanted)

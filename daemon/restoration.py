@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from ..engine import errors, events, model
+from ..engine import errors, events, model, moments
 from ..engine.lifecycle import Status
 from ..engine.records import head, journal, recovery, tail
 from ..engine.running import resting
@@ -163,7 +163,7 @@ async def _hold(
         elif how == "cut off" and state.status is Status.QUEUED:
             # As if it had begun: the start repeats it if that does no harm, else its outcome is unknown.
             lines.append(events.ExecutionStarted(execution=execution, attempt=state.attempt + 1))
-    now = model.timestamp(time.time())
+    now = moments.timestamp(time.time())
     for key in left.kept.ticks.positions:
         armed = left.kept.ticks.carried(key)
         assert armed is not None

@@ -11,7 +11,7 @@ import contextvars
 
 import structlog
 
-from ..engine import errors, model, ports
+from ..engine import errors, moments, ports
 from . import logs, written
 
 log = structlog.get_logger()
@@ -54,7 +54,7 @@ class Verbosity:
             )
         self._forget()
         self._for_now = level
-        self.until = model.timestamp(self._clock.time() + for_s)
+        self.until = moments.timestamp(self._clock.time() + for_s)
         self._timer = asyncio.get_running_loop().call_later(
             for_s, self.restore, "its time was over", context=contextvars.Context()
         )

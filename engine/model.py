@@ -15,7 +15,7 @@ from typing import assert_never
 
 import msgspec
 
-from . import errors, events, policy, values
+from . import errors, events, moments, policy, values
 from .lifecycle import ENDING, Status, next_status
 
 
@@ -44,19 +44,6 @@ def value(raw: msgspec.Raw | msgspec.UnsetType, blob: events.Blob | None, sealed
 
 #: Texts that many executions have in common are kept once.
 _shared = sys.intern
-
-
-def timestamp(epoch_s: float) -> str:
-    """Return RFC 3339 in UTC with microseconds and offset, as records, the API and flows show times."""
-    return datetime.datetime.fromtimestamp(epoch_s, datetime.UTC).isoformat(timespec="microseconds")
-
-
-def seconds_between(earlier: str, later: str) -> float:
-    """Return the seconds between two timestamps, 0 if there is no earlier one."""
-    if not earlier:
-        return 0.0
-    parse = datetime.datetime.fromisoformat
-    return (parse(later) - parse(earlier)).total_seconds()
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -288,7 +275,7 @@ class Execution:
             self.reason = ""
             self.divergence = None
             self.fruitless = 0  # somebody looked at it
-            self.paused_s += seconds_between(self.paused_at, at)
+            self.paused_s += moments.seconds_between(self.paused_at, at)
 
     def left_s(self, now_s: float) -> float | None:
         """Return how long it may go on, in seconds, as of ``now_s`` (since the epoch); None without a limit."""

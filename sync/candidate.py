@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from ..engine import errors, events, model, ports
+from ..engine import errors, events, model, moments, ports
 from . import (
     catalogue,
     check,
@@ -390,7 +390,7 @@ class Workshop:
                 sha=fetched.commit,
                 source=self._source.name,
                 ref=fetched.ref,
-                at=model.timestamp(self._clock.time()),
+                at=moments.timestamp(self._clock.time()),
                 folder=self._source.folder,
                 plan=plan,
                 verdicts=environments.applied(verdicts, shared, reason),

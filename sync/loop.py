@@ -19,7 +19,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 
-from ..engine import errors, events, model, ports
+from ..engine import errors, events, model, moments, ports
 from . import candidate, catalogue, environments, manifests, plan, requirements, versions, watch, write_back
 from .source import Source
 
@@ -228,7 +228,7 @@ class Synchroniser:
     async def _pass(self) -> None:
         """Make one pass and tell how it went. Whatever fails in it, the next one starts afresh."""
         began = self._clock.monotonic()
-        self._tell(state="syncing", last_attempt_at=model.timestamp(self._clock.time()))
+        self._tell(state="syncing", last_attempt_at=moments.timestamp(self._clock.time()))
         error: Exception | None = None
         result = "unchanged"
         try:
@@ -241,7 +241,7 @@ class Synchroniser:
         if error is None:
             self._tell(
                 state="degraded" if self._rejected else "ok",
-                last_success_at=model.timestamp(self._clock.time()),
+                last_success_at=moments.timestamp(self._clock.time()),
                 rejected=self._rejected,
                 error=self._refusal,
                 hint=_REFUSAL_HINT if self._rejected else "",

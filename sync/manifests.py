@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..engine import errors, model
+from ..engine import errors, model, moments
 from . import catalogue, git, snapshot
 
 #: Executions in flight come from the last few commits; older manifests are read again when asked for.
@@ -117,7 +117,9 @@ class Published:
         for path in self._snapshots.glob("*.json"):
             with contextlib.suppress(OSError):
                 found.append((path.stat().st_mtime, path.stem))
-        return [model.Kept(commit, model.timestamp(at_s)) for at_s, commit in sorted(found, reverse=True)[:_LISTED_MAX]]
+        return [
+            model.Kept(commit, moments.timestamp(at_s)) for at_s, commit in sorted(found, reverse=True)[:_LISTED_MAX]
+        ]
 
     def swap(self, current: model.Catalogue) -> None:
         """Make ``current`` what everybody sees from now on."""

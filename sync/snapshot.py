@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import functools
 import os
 import secrets
 import shutil
@@ -37,6 +38,7 @@ class Earlier:
     blobs: Mapping[str, str]
 
 
+@functools.lru_cache(maxsize=256)  # a path that is kept need not be put together again for each execution
 def folder_of(snapshots: Path, commit: str) -> Path:
     """Return where the snapshot of ``commit`` lies, or would."""
     return snapshots / commit

@@ -20,8 +20,8 @@ TESTS = {path: ast.parse(path.read_text(), str(path)) for path in sorted((ROOT /
 
 #: What sync and tasks may see of the engine.
 SEAM = {
-    *("engine.cron", "engine.errors", "engine.events", "engine.model", "engine.policy", "engine.ports"),
-    *("engine.values", "engine.state.inputs"),
+    *("engine.cron", "engine.errors", "engine.events", "engine.model", "engine.moments", "engine.policy"),
+    *("engine.ports", "engine.values", "engine.state.inputs"),
 }
 #: Floors of the engine: a module imports its own floor's package or lower ones only.
 FLOORS = {

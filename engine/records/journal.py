@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import math
 import queue
 import sys
 import threading
@@ -27,7 +26,7 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from .. import errors, events, model, ports
+from .. import errors, events, moments, ports
 from . import recovery, segments, tail
 from .segments import Position
 
@@ -58,28 +57,6 @@ class _Entry(NamedTuple):
     joined: bool  # to the entry before it: both are there after a crash, or neither
 
 
-class _Stamps:
-    """Formats the time as ``model.timestamp`` does, but only once a second the costly part."""
-
-    __slots__ = ("_clock", "_prefix", "_second")
-
-    def __init__(self, clock: ports.Clock) -> None:
-        self._clock = clock
-        self._second = math.nan
-        self._prefix = ""
-
-    def now(self) -> str:
-        time = self._clock.time()
-        second = math.floor(time)
-        micros = round((time - second) * 1e6)
-        if second != self._second or micros > 999_999:
-            if micros > 999_999:
-                return model.timestamp(time)
-            self._second = second
-            self._prefix = model.timestamp(second)[:19]
-        return f"{self._prefix}.{micros:06d}+00:00"
-
-
 class Journal:
     """The one writer of a directory of segments; see ``ports.Journal``. Made by ``open``, on a running event loop."""
 
@@ -91,7 +68,7 @@ class Journal:
         self.failed: asyncio.Future[errors.JournalFailed] = self._loop.create_future()
         self._tail = end
         self._position = position
-        self._stamps = _Stamps(clock)
+        self._clock = clock
         self._segment_bytes_max = segment_bytes_max
         self._pending: collections.deque[_Entry] = collections.deque()
         self._pending_bytes = 0
@@ -177,7 +154,7 @@ class Journal:
             )
         if b"\n" in body:
             raise ValueError("a raw line break inside a value would tear the record")
-        at = self._stamps.now()
+        at = moments.timestamp(self._clock.time())
         self._appended += 1
         joined = self._is_group and self._in_group > 0
         self._in_group += 1
@@ -257,7 +234,7 @@ class Journal:
         self._retry = None
         if self._refusal is not None:
             return
-        at = self._stamps.now().encode()
+        at = moments.timestamp(self._clock.time()).encode()
         if not self._tail.is_open:
             self._jobs.put(lambda: self._turn_over(self._tail.open_next, at))
         elif self._position.offset >= self._segment_bytes_max or (self._seal_wanted and self._pending):
@@ -410,7 +387,7 @@ def _open_tail(directory: Path, clock: ports.Clock, recovered: recovery.Recovere
     if recovered.sealed_sha256 is not None:
         end.resume_sealed(recovered.sealed_sha256)
     try:
-        position = end.open_next(position, _Stamps(clock).now().encode())
+        position = end.open_next(position, moments.timestamp(clock.time()).encode())
     except tail.DiskRefused as refusal:
         log.warning("journal.stalled", reason=str(refusal), retry_s=RETRY_S)  # the first flush tries again
     return end, position

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from .. import events, lifecycle, model
+from .. import events, lifecycle, moments
 from . import places, reading, segments
 
 log = structlog.get_logger()
@@ -432,7 +432,7 @@ def _expiry(row: Row) -> str | None:
     if row.ended_at is None or row.retention_s is None:
         return None
     ended_s = datetime.datetime.fromisoformat(row.ended_at).timestamp()
-    return model.timestamp(min(ended_s + max(0.0, row.retention_s), _LAST_S))
+    return moments.timestamp(min(ended_s + max(0.0, row.retention_s), _LAST_S))
 
 
 _OF_EXECUTIONS = frozenset(typing.get_args(events.ExecutionEvent))

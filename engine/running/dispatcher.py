@@ -97,7 +97,7 @@ class Dispatcher:
         self._runs: dict[str, asyncio.Task[None]] = {}  # the supervision of each execution
         self._stopping = False
         self._refusing = False
-        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._audience = live.Audience()
         journal, contents = ledger.journal, ledger.contents
         self.keeper = keeper.Keeper(state.store, journal, contents, beyond.flows, clock=clock, new_id=new_id)
         self.asking = asking.Asking(state.messages, journal, contents, new_id)
@@ -214,8 +214,7 @@ class Dispatcher:
         ending = {subject.ended for subject in self.ledger if subject.state.status.ended}
         if ending and not self.ledger.journal.stalled:  # whoever waits for one of these is told
             await asyncio.wait(ending, timeout=_DURABLE_SOON_S)
-        if not self._over.done():
-            self._over.set_result(None)
+        self._audience.dismiss()
         for task in self._tasks:
             task.cancel()  # timers, and on a full disk ends that cannot be recorded: the next start takes them up
 
@@ -310,8 +309,7 @@ class Dispatcher:
         if subject is None:
             return await self.load(execution)
         if not subject.state.status.ended and timeout_s > 0:
-            first = asyncio.FIRST_COMPLETED
-            await asyncio.wait({subject.ended, self._over}, timeout=timeout_s, return_when=first)
+            await self._audience.wait(subject.ended, timeout_s)
         if subject.state.status.ended and not subject.ended.done():
             await asyncio.wait({subject.ended}, timeout=_DURABLE_SOON_S)
         if subject.state.status.ended and not subject.ended.done():

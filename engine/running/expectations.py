@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from .. import cron, errors, model, policy, ports, scheduled
+from .. import cron, errors, model, moments, policy, ports, scheduled
 from ..state import ticks
 from . import live
 
@@ -99,7 +99,7 @@ class Expectations:
                 self.begun(entries[said.schedule], ticks.seconds(said.due), subject.state.id)
 
     def _late(self, said: policy.Schedule, tick: float, execution: str, *, finish: bool) -> None:
-        due = model.timestamp(tick)
+        due = moments.timestamp(tick)
         position = self._ticks.positions.get(said.key)
         if position is None or (due, finish) in position.lates:
             return

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import msgspec
 import structlog
@@ -112,11 +113,12 @@ class FlowRun:
         self.live.loose = ()
         event: events.ExecutionEvent | None = None
         try:
-            process = await self._take_process(fresh=again or not self.state.reuse)
+            snapshot = self._around.flows.snapshot(self.state.commit)
+            process = await self._take_process(snapshot, fresh=again or not self.state.reuse)
             process.listen(self._output.take)
             if self._killed_because:
                 process.kill()  # its time was over, or the daemon stopped, before there was a process to kill
-            process.send(await self._frame(process))
+            process.send(await self._frame(process, snapshot))
             self._returning = False
             ended = await self._converse(process)
             if ended is not None:
@@ -141,10 +143,10 @@ class FlowRun:
         if event is not None:
             self.record(event)
 
-    async def _take_process(self, *, fresh: bool) -> Process:
-        flows, state = self._around.flows, self.state
+    async def _take_process(self, snapshot: Path, *, fresh: bool) -> Process:
+        state = self.state
         python = await self._around.environments.python(state.venv, state.commit)
-        kind, snapshot = (state.flow_id, state.commit), flows.snapshot(state.commit)
+        kind = (state.flow_id, state.commit)
         self._process = await self._place.take(kind, snapshot=snapshot, python=python, fresh=fresh)
         return self._process
 
@@ -158,14 +160,14 @@ class FlowRun:
         else:
             await self._bury()
 
-    async def _frame(self, process: Process) -> bytes:
+    async def _frame(self, process: Process, snapshot: Path) -> bytes:
         """Return what makes ``process`` run it."""
         script = self.state.script
         return protocol.start(
             protocol.Start(
                 execution=msgspec.Raw(await views.start(self._around.ledger, self.state)),
                 path=self.state.path,
-                snapshot=process.locate(self._around.flows.snapshot(self.state.commit)),
+                snapshot=process.locate(snapshot),
                 script=msgspec.UNSET if script is None else await self._around.ledger.contents.shown(script),
                 webhook=self.state.webhook,
                 replayed=self.history.last,

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from .. import errors, events, model, ports, values
+from .. import errors, events, model, moments, ports, values
 from ..state import filters, kinds, protection, secrets, store
 from . import contents
 
@@ -82,7 +82,7 @@ class Keeper:
             self._seen = current
             hooks = ((flow, flow.metadata.webhook) for flow in current.flows.values())
             self._of_flows = {hook.name: msgspec.structs.replace(hook, flow=flow.id) for flow, hook in hooks if hook}
-            at = current.published_at or model.timestamp(self._clock.time())
+            at = current.published_at or moments.timestamp(self._clock.time())
             for type_, name in self._state.declare(current.declared, at):
                 self._record(events.RecordSuperseded(type=type_, name=name, commit=current.commit))
                 log.info("record.superseded", type=type_, name=name, commit=current.commit)
@@ -182,7 +182,7 @@ class Keeper:
         change: Callable[[Mapping[str, msgspec.Raw]], Mapping[str, msgspec.Raw]],
     ) -> store.Record:
         old_name = self._store.find(type_, select, by).name if by == "id" else select
-        new_name = _text(given, "name") or old_name or f"new {type_} {model.timestamp(self._clock.time())}"
+        new_name = _text(given, "name") or old_name or f"new {type_} {moments.timestamp(self._clock.time())}"
         if self._store.exists(type_, old_name):
             old_name = self._store.find(type_, old_name).name  # it may have been its id
             new_name = _text(given, "name") or old_name

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import dataclasses
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -88,6 +89,42 @@ class Live:
         self.loose: tuple[history.Loose, ...] = ()  # what its last call changed before the daemon was cut off
         self.unrun: list[str] = []  # children that were only created
         self.dependents: list[str] = []  # children that shall not go on when it is cancelled
+
+
+class Audience:
+    """Those outside who wait for executions to end. However many they are, an end costs each of them the same."""
+
+    def __init__(self) -> None:
+        self._present: set[asyncio.Future[None]] = set()
+        self._is_over = False
+
+    async def wait(self, ended: asyncio.Future[None], timeout_s: float) -> None:
+        """Return when it has ended, durably, or the time is up, or nothing ends any more."""
+        if self._is_over:
+            return
+        loop = asyncio.get_running_loop()
+        seat: asyncio.Future[None] = loop.create_future()
+        self._present.add(seat)
+        timer = loop.call_later(timeout_s, _release, seat)
+        leave = functools.partial(_release, seat)
+        ended.add_done_callback(leave)
+        try:
+            await seat
+        finally:
+            timer.cancel()
+            ended.remove_done_callback(leave)
+            self._present.discard(seat)
+
+    def dismiss(self) -> None:
+        """Nothing ends any more: the daemon stops."""
+        self._is_over = True
+        for seat in self._present:
+            _release(seat)
+
+
+def _release(seat: asyncio.Future[None], _ended: object = None) -> None:
+    if not seat.done():
+        seat.set_result(None)
 
 
 class Ledger:

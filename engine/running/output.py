@@ -34,8 +34,8 @@ class Output:
         self._record = record
         self._durable = durable
         self._resume_reading = resume
-        self._pending = {"stdout": bytearray(), "stderr": bytearray()}
-        self._clean = {name: masks.Stream(known, _LINE_BYTES_MAX) for name in self._pending}
+        self._known = known
+        self._said: dict[str, tuple[masks.Stream, bytearray]] = {}  # by stream; most never say anything
         self._bytes = 0
         self._unwritten_bytes = 0
         self._resuming: set[asyncio.Task[None]] = set()
@@ -67,10 +67,13 @@ class Output:
         self._bytes += len(chunk)
         if room <= 0:
             return  # dropped; the marker stands in the record
-        pending = self._pending[stream]
+        if stream not in self._said:
+            self._said[stream] = masks.Stream(self._known, _LINE_BYTES_MAX), bytearray()
+        clean, pending = self._said[stream]
         full = room <= len(chunk)
-        pending += self._clean[stream].feed(chunk[:room]) + (self._clean[stream].flush() if full else b"")
-        self._lines(stream, len(pending) if full or len(pending) >= _LINE_BYTES_MAX else pending.rfind(b"\n") + 1)
+        pending += clean.feed(chunk[:room]) + (clean.flush() if full else b"")
+        whole = len(pending) if full or len(pending) >= _LINE_BYTES_MAX else pending.rfind(b"\n") + 1
+        self._lines(stream, pending, whole)
         if full:
             text = f"output is cut here: an execution may write {OUTPUT_BYTES_MAX:,} bytes"
             self._text(stream, text, level="WARNING")
@@ -80,8 +83,7 @@ class Output:
         await self._all_written()
         self._resume_reading(stream)
 
-    def _lines(self, stream: str, end: int) -> None:
-        pending = self._pending[stream]
+    def _lines(self, stream: str, pending: bytearray, end: int) -> None:
         for start in range(0, end, _LINE_BYTES_MAX):
             piece = bytes(pending[start : min(start + _LINE_BYTES_MAX, end)])
             self._text(stream, piece.decode("utf-8", "backslashreplace").removesuffix("\n"))
@@ -93,6 +95,6 @@ class Output:
 
     def flush(self) -> None:
         """Record what is left: it has ended."""
-        for stream, pending in self._pending.items():
-            pending += self._clean[stream].flush()
-            self._lines(stream, len(pending))
+        for stream, (clean, pending) in self._said.items():
+            pending += clean.flush()
+            self._lines(stream, pending, len(pending))

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from .. import errors, events, model, ports
+from .. import errors, events, moments, ports
 from ..records import dropping, expiry, index, journal, segments, sweeping
 from . import carrying, kept, live
 
@@ -123,8 +123,8 @@ class Pruner:
         now = self._clock.time()
         flows = self._flows.current().flows.values()
         return expiry.Terms(
-            now=model.timestamp(now),
-            ended_before=model.timestamp(max(0.0, now - keep_s)) if keep_s else "",
+            now=moments.timestamp(now),
+            ended_before=moments.timestamp(max(0.0, now - keep_s)) if keep_s else "",
             counts={flow.name: flow.metadata.retention_count for flow in flows if flow.metadata.retention_count},
         )
 
@@ -196,7 +196,7 @@ class Pruner:
         """Return the largest run of oldest segments that is worth dropping, and how many they are.
 
         ``gone``: executions that are to be taken for gone."""
-        since = model.timestamp(max(0.0, self._clock.time() - KEYS_S))
+        since = moments.timestamp(max(0.0, self._clock.time() - KEYS_S))
         found, best = carrying.Prefix(since), 0
         seen: list[tuple[dropping.Contents, set[str]]] = []
         for number, path in await asyncio.to_thread(segments.files, self._directory):
@@ -227,5 +227,5 @@ class Pruner:
 
     async def _finish_old_segment(self) -> None:
         began = await asyncio.to_thread(dropping.began_at, self._directory, self._journal.position.segment)
-        if began and began < model.timestamp(self._clock.time() - _SEGMENT_S):
+        if began and began < moments.timestamp(self._clock.time() - _SEGMENT_S):
             self._journal.seal_soon()

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from .. import errors, model, ports, values
+from .. import errors, model, moments, ports, values
 from ..records import listing
 from ..state import filters, kinds
 from ..workers import protocol
@@ -239,7 +239,7 @@ class RecordCalls:
         if exists and new_name and new_name != name:
             await self._authoring.rename_flow(name, new_name, **author)
             name = new_name
-        name = name or new_name or f"new flow {model.timestamp(self._ledger_time())}"
+        name = name or new_name or f"new flow {moments.timestamp(self._ledger_time())}"
         if (script := _script(args.fields)) is not None or not exists:
             await self._authoring.save_flow(name, script or _TEMPLATE, **author)
         await self._authoring.published(_PUBLISHED_S)

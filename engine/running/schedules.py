@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from .. import cron, errors, events, model, policy, ports, scheduled, values
+from .. import cron, errors, events, model, moments, policy, ports, scheduled, values
 from ..state import ticks
 from . import expectations, keeper, lanes, reception
 
@@ -146,7 +146,7 @@ class Schedules:
             self._record(
                 scheduled.ScheduleArmed(
                     schedule=key,
-                    after=model.timestamp(now),
+                    after=moments.timestamp(now),
                     name=said.name,
                     flow=said.flow,
                     cron=said.cron,
@@ -212,7 +212,7 @@ class Schedules:
     async def _fire(self, entry: Entry, tick: float, *, late: bool) -> None:
         """Have the execution of a tick made, unless it was."""
         said = entry.said
-        due = model.timestamp(tick)
+        due = moments.timestamp(tick)
         overlap = said.overlap or "skip"
         if late and said.catchup.policy == "all" and overlap == "skip":
             overlap = "queue"  # what is made up for runs one after the other
@@ -233,7 +233,7 @@ class Schedules:
         """Record ticks that make no execution; ``more``: there were others before them that nobody counted."""
         if not passed:
             return
-        first, last = model.timestamp(passed[0]), model.timestamp(passed[-1])
+        first, last = moments.timestamp(passed[0]), moments.timestamp(passed[-1])
         reason = f"{why}; more than {_TICKS_MAX:,} before it are not counted" if more else why
         log.warning("schedule.missed", schedule=entry.said.name, first=first, last=last, count=len(passed), reason=why)
         self._record(
@@ -276,7 +276,7 @@ class Schedules:
             "overlap": said.overlap or "skip",
             "problem": _problem(flow, said.flow),
             "missed": position.missed if position is not None else 0,
-            "next": [{"utc": model.timestamp(tick), "local": entry.cron.local(tick)} for tick in upcoming],
+            "next": [{"utc": moments.timestamp(tick), "local": entry.cron.local(tick)} for tick in upcoming],
         }
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from .. import errors, events, model, traces, values
+from .. import errors, events, model, moments, traces, values
 from ..lifecycle import Status
 from ..records import listing
 
@@ -211,7 +211,7 @@ def _terms(state: model.Execution) -> dict[str, Any]:
         "retry": said.retry,
         "retry_of": said.retry_of,
         "rerun_of": said.rerun_of,
-        "not_before": model.timestamp(said.not_before) if said.not_before is not None else None,
+        "not_before": moments.timestamp(said.not_before) if said.not_before is not None else None,
         "follows": said.follows,
         "priority": said.priority,
         "tags": said.tags,

@@ -11,7 +11,7 @@ import dataclasses
 import datetime
 from collections.abc import Mapping
 
-from .. import events, model, scheduled
+from .. import events, moments, scheduled
 
 #: Of each schedule so many lates are remembered, so that nobody is told twice.
 _LATES_MAX = 50
@@ -73,7 +73,7 @@ class Ticks:
             return None
         return scheduled.ScheduleArmed(
             schedule=schedule,
-            after=model.timestamp(found.after),
+            after=moments.timestamp(found.after),
             name=found.name,
             flow=found.flow,
             cron=found.cron,

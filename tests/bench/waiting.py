@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.daemon import app
-from headrace.engine import events, ids, model
+from headrace.engine import events, ids, moments
 from headrace.engine.records import journal
 from tests.support.daemons import Daemon, until
 
@@ -115,4 +115,4 @@ def _replayed_s(daemon: Daemon, execution: str) -> float:
         daemon.client.wait(execution, 120)
         # Nothing is replayed before the sleep is over; then its answer is there as soon as the handler comes to it.
         lines = {line["event"]: line["at"] for line in daemon.record(execution)}
-    return model.seconds_between(lines["execution.started"], lines["call.ended"])
+    return moments.seconds_between(lines["execution.started"], lines["call.ended"])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from headrace.engine import events, model
+from headrace.engine import events, moments
 from headrace.sync import environments, loop
 from headrace.sync.source import Source
 from tests.support.certificates import Certificates
@@ -43,7 +43,7 @@ class Daemon:
 
     async def publish(self, event: events.CommitPublished | events.CommitRejected) -> str:
         self.events.append(event)
-        return model.timestamp(self.clock.time())
+        return moments.timestamp(self.clock.time())
 
     async def commits_in_use(self) -> frozenset[str]:
         return self.in_use

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.engine import model
+from headrace.engine import moments
 from headrace.engine.records import journal, recovery
 from tests.engine.records import journals
 
@@ -45,5 +45,5 @@ async def test_whatever_the_clock_does_the_order_is_kept(tmp_path: Path, steps: 
         await lines.close()
     _, seen = journals.recovered(tmp_path / "records")
     assert [r.event for r in seen] == [journals.log(number) for number in range(1, written + 1)]
-    assert {r.at for r in seen} <= {model.timestamp(time) for time in steps}
+    assert {r.at for r in seen} <= {moments.timestamp(time) for time in steps}
     assert recovery.verify(tmp_path / "records").problem == ""

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import uvloop
 
-from headrace.engine import errors, events, model
+from headrace.engine import errors, events
 from headrace.engine.records import journal, recovery, segments
 from tests.engine.records import journals
 
@@ -116,18 +116,6 @@ async def test_a_cancelled_waiter_does_not_take_the_record_away(tmp_path: Path) 
         waiting.cancel()
         await writer.durable()
     assert len(journals.recovered(tmp_path)[1]) == 1
-
-
-async def test_the_times_are_those_of_the_clock(tmp_path: Path) -> None:
-    times = iter([1.0, 1.0000004, 1.9999999, 2.5, 2.5000015, 1_700_000_000.123456, 0.0, 7.0])
-
-    class Clock(journals.Clock):
-        def time(self) -> float:
-            return next(times)
-
-    stamps = journal._Stamps(Clock())
-    for expected in (1.0, 1.0000004, 1.9999999, 2.5, 2.5000015, 1_700_000_000.123456, 0.0):
-        assert stamps.now() == model.timestamp(expected)
 
 
 async def test_a_record_over_the_limit_is_refused_and_nothing_else(tmp_path: Path) -> None:

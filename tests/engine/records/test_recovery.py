@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.engine import errors, events, model
+from headrace.engine import errors, events, moments
 from headrace.engine.records import recovery, segments
 from tests.engine.records import journals
 
@@ -245,7 +245,7 @@ def test_verify_notices_a_seal_that_does_not_fit_its_segment(records: Path) -> N
     count = found.position.seq - found.first_seq + 1
     body = b'{"event":"segment.sealed","count":%d,"sha256":"%b"}' % (count, b"e" * 64)
     seq = found.position.seq + 1
-    seal, _ = segments.compose(seq, seq, model.timestamp(0).encode(), body, found.position.crc)
+    seal, _ = segments.compose(seq, seq, moments.timestamp(0).encode(), body, found.position.crc)
     path.write_bytes(path.read_bytes() + seal)
     assert journals.outcome(records) is not None
     assert "00000003.jsonl is damaged at byte 0: expected content with sha256 eeee" in recovery.verify(records).problem

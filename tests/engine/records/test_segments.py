@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.engine import errors, events, model
+from headrace.engine import errors, events, moments
 from headrace.engine.records import segments
 
-AT = model.timestamp(1_700_000_000.25).encode()
+AT = moments.timestamp(1_700_000_000.25).encode()
 
 
 def compose(seq: int, event: msgspec.Struct, crc: int = 0, batch: int | None = None) -> tuple[bytes, int]:

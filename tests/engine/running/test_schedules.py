@@ -6,7 +6,7 @@ import random
 import msgspec
 import pytest
 
-from headrace.engine import cron, events, model, policy, scheduled
+from headrace.engine import cron, events, moments, policy, scheduled
 from headrace.engine.running import keeper, schedules
 from headrace.engine.state import ticks
 from tests.engine.running import archives, timetables
@@ -24,7 +24,7 @@ def minutely(**said):
 
 
 def at(moment):
-    return model.timestamp(moment)
+    return moments.timestamp(moment)
 
 
 def due(table):
