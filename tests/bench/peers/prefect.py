@@ -15,8 +15,8 @@ from .peer import APPS, Amount, Ask, Peer, answered, free_port, version_of
 from .servers import Postgres
 
 _JSON = {"Content-Type": "application/json"}
-#: What its documentation gives against runs whose process died: without a heartbeat for so long they count as crashed.
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
+#: What its documentation gives against runs whose process died: without a heartbeat for so long they count as crashed.
 _ZOMBIES = {
     "name": "Crash zombie flows",
     "trigger": {
