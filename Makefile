@@ -71,7 +71,7 @@ bench-compare: install  ## the two newest of them, or OLD=… and NEW=…; ANYWA
 bench-plots: install  ## how cost grows with size, as pictures; LARGEST=1000000 for all of it, an hour
 	$(BIN)/python -m tests.bench.plots $(if $(LARGEST),--largest $(LARGEST))
 
-bench-peers: install  ## the same work on Prefect, DBOS, n8n and others beside it, 20 minutes; PAGE=1 writes docs/benchmarks.md
+bench-peers: install  ## the same work on Prefect, DBOS, n8n and others beside it, an hour; PAGE=1 writes docs/benchmarks.md
 	$(BIN)/python -m tests.bench.peers
 	$(if $(PAGE),$(BIN)/python -m tests.bench.peers --page)
 

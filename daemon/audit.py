@@ -70,7 +70,7 @@ class Audit:
         self._head = head  # sha256 of the last line
         self._clock = clock
         self._pending = b""
-        self._dirty = False
+        self._dirty = asyncio.Event()
 
     @classmethod
     def open(cls, path: Path, clock: ports.Clock) -> Audit:
@@ -114,18 +114,22 @@ class Audit:
             os.ftruncate(self._descriptor, end)
             log.error("audit.failed", reason="the disk is full")
             return
-        self._pending, self._dirty = b"", True
+        self._pending = b""
+        self._dirty.set()
 
     async def run(self) -> None:
-        """Bring lines to the disk every second, and tell the chain's head once a day, until cancelled."""
+        """Bring lines to the disk within a second, and tell the chain's head once a day, until cancelled."""
         told_s = self._clock.monotonic()
         while True:
-            await asyncio.sleep(_SYNC_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(told_s + _HEAD_S - self._clock.monotonic()):
+                    await self._dirty.wait()
             if self._clock.monotonic() - told_s >= _HEAD_S:
                 told_s = self._clock.monotonic()
                 self.tell_head()
-            if self._dirty:
-                self._dirty = False
+            if self._dirty.is_set():
+                await asyncio.sleep(_SYNC_S)
+                self._dirty.clear()  # first: what comes while the disk works is for the next time
                 await asyncio.to_thread(os.fdatasync, self._descriptor)
 
     def tell_head(self) -> None:

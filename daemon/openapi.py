@@ -6,6 +6,8 @@ Owns how rows become paths, parameters, bodies and answers. Routes for people in
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -30,18 +32,22 @@ _NAMES = {
 
 
 def described(table: Iterable[routes.Route]) -> list[routes.Route]:
-    """Return the routes with one more, which describes them all."""
+    """Return the routes with one more, which describes them all: when it is asked for the first time, as no start
+    waits for that."""
     rows = list(table)
+
+    @functools.cache
+    def text() -> bytes:
+        return msgspec.json.encode(document([*rows, own]))
 
     async def show(request: web.Request) -> web.Response:
         """The document."""
-        return web.Response(body=text, content_type=answers.JSON)
+        return web.Response(body=await asyncio.to_thread(text), content_type=answers.JSON)
 
     own = routes.Route(
         *("GET", "/openapi.json", access.PUBLIC, show, "this description of the API", Reach.GENERAL),
         operations.Operation(gives=dict[str, Any]),
     )
-    text = msgspec.json.encode(document([*rows, own]))
     return [*rows, own]
 
 

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from ..engine import events, model
 from ..engine.records import segments
 from ..engine.running import history, kept
+
+#: What tells of changes that a call made before its own line, or that it has that line now.
+_LOOSENING = frozenset(
+    {
+        *(events.CallStarted, events.CallEnded, events.ExecutionRestarted, events.ExecutionSaved),
+        *(events.RecordSaved, events.RecordDeleted, events.LockTaken, events.LockReleased, events.MessageCreated),
+    }
+)
 
 
 class Unfinished:
@@ -22,29 +32,28 @@ class Unfinished:
         self.unreadable: frozenset[str] = frozenset()
 
     def visit(self, recorded: events.Recorded) -> None:
-        """Take one event, in the order of the journal."""
-        self._note_loose(recorded.event)
-        match recorded.event:
-            case events.ExecutionCreated() as event:
-                self.executions[event.execution] = model.Execution.created(event, recorded.at)
-                self.kept.ticks.ran(event)
-            case events.ExecutionEnded() as event:
-                self.executions.pop(event.execution, None)
-                self.loose.pop(event.execution, None)
-            case events.CommitPublished() as event:
-                self.published[event.source] = event
-            case events.ExecutionCarried() as event:
-                self._carry(event, recorded)
-            case events.CommitRejected() | events.DaemonStarted() | events.DaemonStopped() | events.ExecutionDeleted():
-                pass
-            case events.ExecutionsPruned() | events.KeyCarried() | events.SegmentsDropped():
-                pass
-            case event if isinstance(event, events.ExecutionEvent):
-                state = self.executions.get(event.execution)
-                if state is not None:
-                    state.apply(event, recorded.at)
-            case event:
-                self.kept.apply(event, recorded.at)
+        """Take one event, in the order of the journal. Starts wait for it: what is frequent is asked for first."""
+        event = recorded.event
+        if type(event) in _LOOSENING:
+            self._note_loose(event)
+        if type(event) is events.ExecutionCreated:
+            self.executions[event.execution] = model.Execution.created(event, recorded.at)
+            self.kept.ticks.ran(event)
+        elif type(event) is events.ExecutionEnded:
+            self.executions.pop(event.execution, None)
+            self.loose.pop(event.execution, None)
+        elif isinstance(event, events.ExecutionEvent):
+            state = self.executions.get(event.execution)
+            if state is not None:
+                state.apply(event, recorded.at)
+        elif isinstance(event, events.StateEvent):
+            self.kept.apply(event, recorded.at)
+        elif isinstance(event, events.CommitPublished):
+            self.published[event.source] = event
+        elif isinstance(event, events.ExecutionCarried):
+            self._carry(event, recorded)
+        elif not isinstance(event, events.DaemonEvent | events.RetentionEvent):
+            assert_never(event)
 
     def _note_loose(self, event: events.AnyEvent) -> None:
         match event:

@@ -6,7 +6,6 @@ reading of an old record all go through it, so they cannot disagree.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import difflib
 import sys
@@ -19,8 +18,7 @@ from . import errors, events, moments, policy, values
 from .lifecycle import ENDING, Status, next_status
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Sealed:
+class Sealed(msgspec.Struct, frozen=True):
     """A value that holds a secret: ``shown`` is what people see, the file called ``id`` keeps the true one."""
 
     id: str
@@ -46,8 +44,7 @@ def value(raw: msgspec.Raw | msgspec.UnsetType, blob: events.Blob | None, sealed
 _shared = sys.intern
 
 
-@dataclasses.dataclass(slots=True, eq=False)
-class PendingCall:
+class PendingCall(msgspec.Struct, eq=False):
     """A call that was started and not answered; see ``events.CallStarted`` for what it waits for."""
 
     number: int
@@ -61,8 +58,7 @@ class PendingCall:
     at: str  # since when
 
 
-@dataclasses.dataclass(slots=True, eq=False)
-class Execution:
+class Execution(msgspec.Struct, eq=False):
     """One run of a flow or a task, as its events so far describe it."""
 
     id: str
@@ -116,14 +112,14 @@ class Execution:
     pause_requested: bool = False
     deleted: bool = False
     answer: events.WebhookAnswered | None = None  # for the caller of the webhook that started it
-    logged: list[msgspec.Raw] = dataclasses.field(default_factory=list)  # by this.log, in order
+    logged: list[msgspec.Raw] = msgspec.field(default_factory=list)  # by this.log, in order
     logged_bytes: int = 0
     effect: events.EffectNoticed | None = None  # the first one of its own, outside of its calls
     effect_at: str = ""
     calls: int = 0  # the highest call number recorded
     progress: int = 0  # counts what its handler got done: compared at the next interruption
     _progress_before: int = -1
-    pending: dict[int, PendingCall] = dataclasses.field(default_factory=dict)
+    pending: dict[int, PendingCall] = msgspec.field(default_factory=dict)
 
     @classmethod
     def created(cls, event: events.ExecutionCreated, at: str) -> Execution:

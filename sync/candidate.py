@@ -194,15 +194,17 @@ class Workshop:
         """Return what was published last. ``digest`` is set if its manifest had to be made again.
 
         None: it is lost, and only the source can bring it back. Where only files are lost for good the catalogue
-        comes back all the same, and the next pass takes the commit for one that is not published."""
+        comes back all the same, and the next pass takes the commit for one that is not published. git is asked only
+        for what is not here: a start waits for this."""
         manifest = manifests.read(self.snapshots, last.commit, last.manifest_sha256)
         try:
-            self._mirror.ensure()
             if manifest is None or manifest.folder != self._source.folder:
                 # One that was written and never announced (we died in between) still knows the flows' ids.
                 known = manifests.read(self.snapshots, last.commit) or manifests.read(self.snapshots, last.previous)
+                self._mirror.ensure()
                 return self._make(Fetched(last.commit, last.ref), known, again=True)
             for commit in self._lost(manifest):
+                self._mirror.ensure()
                 snapshot.remove(snapshot.folder_of(self.snapshots, commit))
                 self._export(commit, tree.plan(self._mirror.entries(commit)), None)
         except (MirrorDamaged, tree.TreeRefused, git.GitFailed) as error:

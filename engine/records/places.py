@@ -34,7 +34,8 @@ class Places:
         if extents is None:
             if type(event) is events.ExecutionCreated or type(event) is events.ExecutionCarried:
                 self._extents[execution] = [[recorded.segment, recorded.offset, recorded.offset + recorded.length]]
-                self._carry(event, recorded)
+                if type(event) is events.ExecutionCarried:
+                    self._carry(event, recorded)
             return
         if type(event) is events.ExecutionEnded:
             del self._extents[execution]
@@ -44,12 +45,11 @@ class Places:
             last[2] = start + recorded.length
         else:
             extents.append([recorded.segment, start, start + recorded.length])
-        self._carry(event, recorded)
+        if type(event) is events.ExecutionCarried:
+            self._carry(event, recorded)
 
-    def _carry(self, event: events.AnyEvent, recorded: events.Recorded) -> None:
+    def _carry(self, event: events.ExecutionCarried, recorded: events.Recorded) -> None:
         """With the last part of a record that is carried, it lies there and behind; what is before may go."""
-        if not isinstance(event, events.ExecutionCarried):
-            return
         parts = self._parts.setdefault((event.execution, event.carry), [])
         parts.append(recorded)
         if not event.last:

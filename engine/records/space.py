@@ -69,22 +69,18 @@ class Space:
             self._refuse(f"the disk took no more: {self._lines.stalled}")  # first: what is given up is for what runs
             await asyncio.to_thread(self._release)
             return
+        factor = _AGAIN if self._lines.scarce else 1
         try:
-            free, bounds = await asyncio.to_thread(self._measure)
+            free, bounds, kept = await asyncio.to_thread(self._measure, factor)
         except OSError:  # a disk that is gone the journal notices by itself
             return
-        enough = bounds.refuse * (_AGAIN if self._lines.scarce else 1)
-        if free < enough:
+        if free < bounds.refuse * factor:
             self._refuse(f"only {_megabytes(free)} are free on the disk, and what runs needs them")
-        elif await asyncio.to_thread(self._keep_ballast, free - int(enough), bounds.ballast):
+        elif kept:
             self._accept()
         else:
             self._refuse(f"only {_megabytes(free)} are free on the disk, not enough for its reserve")
         self._warn(free, bounds)
-
-    def _measure(self) -> tuple[int, Bounds]:
-        found = os.statvfs(self._directory)
-        return found.f_bavail * found.f_frsize, Bounds.of(found.f_blocks * found.f_frsize)
 
     def _refuse(self, reason: str) -> None:
         if not self._lines.scarce:
@@ -102,7 +98,14 @@ class Space:
             log.warning("disk.low", free_bytes=free, warn_bytes=bounds.warn, refuse_bytes=bounds.refuse)
         self.low = low
 
-    # In a thread.
+    # In a thread: one way there and back for each look, since a daemon at rest does little else.
+
+    def _measure(self, factor: float) -> tuple[int, Bounds, bool]:
+        """Return what is free, the bounds, and whether there is enough and the ballast is kept of it."""
+        found = os.statvfs(self._directory)
+        free, bounds = found.f_bavail * found.f_frsize, Bounds.of(found.f_blocks * found.f_frsize)
+        enough = bounds.refuse * factor
+        return free, bounds, free >= enough and self._keep_ballast(free - int(enough), bounds.ballast)
 
     def _release(self) -> None:
         """Give the ballast up. It may be half made: whatever there is of it is room."""

@@ -22,7 +22,7 @@ from typing import Any
 import rich.console
 import structlog
 
-from . import clustered, executing, living, machine, records, results, row_files, waiting, watching
+from . import clustered, executing, living, machine, records, results, row_files, stage, waiting, watching
 from .stage import Plan
 
 _RESULTS = Path("bench-results")
@@ -57,6 +57,7 @@ def main() -> None:
     found: list[dict[str, Any]] = []
     about = about_this_run(quick=chosen.quick)
     _RESULTS.mkdir(exist_ok=True)
+    stage.compile_package()
     with tempfile.TemporaryDirectory(dir=chosen.directory or _RESULTS.absolute(), prefix="run-") as directory:
         plan = Plan(
             Path(directory),

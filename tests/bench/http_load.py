@@ -130,23 +130,31 @@ def generate(
     first: int = 0,
     expected: str = "ENDED_SUCCESS",
     good: int = 200,
+    timeout_s: float | None = None,
 ) -> Load:
-    """``run`` in a process of its own; by default every answer must show an execution that ended well."""
+    """``run`` in a process of its own; by default every answer must show an execution that ended well.
+
+    Who does not answer everything within ``timeout_s`` is left alone; that fails."""
     numbers = {"port": port, "requests": requests, "callers": callers, "first": first, "good": good}
     order = {**numbers, "text": text.decode("latin-1"), "expected": expected}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.http_load"], input=json.dumps(order), capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "tests.bench.http_load"]
+    try:
+        done = subprocess.run(command, input=json.dumps(order), capture_output=True, text=True, timeout=timeout_s)
+    except subprocess.TimeoutExpired as error:
+        raise AssertionError(f"{requests:,} requests were not answered within {error.timeout:,.0f} s") from error
     if done.returncode:
         raise AssertionError(f"the load generator failed:\n{done.stderr[-3000:]}")
     return Load(**json.loads(done.stdout))
 
 
 def main() -> None:
-    """Take an order on stdin, print the load on stdout."""
+    """Take an order on stdin, write the load on stdout."""
     order = json.load(sys.stdin)
     text = order.pop("text").encode("latin-1")
-    print(json.dumps(dataclasses.asdict(uvloop.run(run(text=text, **order)))))
+    load = uvloop.run(run(text=text, **order))
+    # With PYTHONUNBUFFERED Python's own stdout loses what did not fit into a pipe when a stop cuts its write short.
+    with open(sys.stdout.fileno(), "w", closefd=False) as whole:
+        whole.write(json.dumps(dataclasses.asdict(load)))
 
 
 if __name__ == "__main__":

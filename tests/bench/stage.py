@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import dataclasses
 import os
@@ -9,6 +10,7 @@ import urllib.parse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import headrace
 from tests.support.daemons import Daemon
 from tests.support.repositories import Repository
 
@@ -62,6 +64,14 @@ class Plan:
     def count(self, number: int) -> int:
         """So many tries of the full ``number``."""
         return max(10, round(number * self.share))
+
+
+def compile_package() -> None:
+    """Have the bytecode of our modules on disk, as every installation has. A checkout whose environment forbids to
+    write it compiles everything at each start, which tells of that environment."""
+    top = Path(headrace.__file__).parent
+    for path in (top, *(top / room for room in ("daemon", "engine", "sync", "tasks"))):
+        compileall.compile_dir(path, maxlevels=0 if path == top else None, quiet=2)
 
 
 @contextlib.contextmanager

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 
 import pytest
 
 from tests.bench.peers import __main__ as peers
 from tests.bench.peers import headrace, installing, n8n, node_red, page, trials
-from tests.bench.peers.peer import Amount, Peer
+from tests.bench.peers.peer import Amount, Peer, free_port
 from tests.bench.results import Row
 
 
@@ -40,7 +41,13 @@ def test_a_figure_stands_with_its_spread_and_how_many_waited_where_it_is_not_a_t
             ("A", Row(trials.WAITING, "KB", [79_000.0], 10, also={"waiting": 10})),
             (
                 "A",
-                Row(trials.FINISHED, "", [20, 0], 2, also={"unfinished": 20, "effects repeated": 3, "waited s": 15.0}),
+                Row(
+                    trials.FINISHED,
+                    "",
+                    [20, 0],
+                    2,
+                    also={"unfinished": 20, "effects repeated": 3, "waited s": 15.0, "told": "20 as Running"},
+                ),
             ),
             ("machine", Row("limit: fdatasync", "ms", [0.2], 3)),
             ("B", Row(trials.P99, "ms", [77.0], 1)),
@@ -49,7 +56,7 @@ def test_a_figure_stands_with_its_spread_and_how_many_waited_where_it_is_not_a_t
     speed, cost, killed, versions = cells(text, "A")
     assert speed == ["A", "2 ms (1–3)", "–", "–", "–"]
     assert cost[4] == "79,000 KB, of 10"
-    assert killed == ["A", "20 · 0", "20", "3", "15 s"]
+    assert killed == ["A", "20 · 0", "20", "3", "15 s", "20 as Running"]
     assert versions == ["A", "its version", "its settings", "its done", "its waits"]
     assert cells(text, "fdatasync") == [["fdatasync", "0.2 ms"]]
     assert "77" not in text and "24 GiB" in text and "* C: not asked for in this run." in text and "failed" not in text
@@ -58,7 +65,7 @@ def test_a_figure_stands_with_its_spread_and_how_many_waited_where_it_is_not_a_t
 
 def test_who_is_ahead_of_headrace_is_said_best_first():
     def both(ours: float, theirs: float, name: str, unit: str) -> list[tuple[str, Row]]:
-        also = {"unfinished": 0, "effects repeated": 0, "waited s": 1.0}
+        also = {"unfinished": 0, "effects repeated": 0, "waited s": 1.0, "told": ""}
         rows = [Row(name, unit, [figure], 1, also=also) for figure in (ours, theirs)]
         return list(zip(("Headrace", "A"), rows, strict=True))
 
@@ -128,6 +135,49 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(tmp_path):
     assert set(work.failed) == {trials.P50, trials.PARENT, trials.WAITING, trials.FINISHED}
     assert "a process ended with 3; it said: no database in …/here" in work.failed[trials.P50]
     assert not list(tmp_path.iterdir())
+
+
+_FORGETFUL = """
+import http.server, os, urllib.parse
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        for number in urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query).get("number", ()):
+            with open(os.environ["LEDGER"], "a") as ledger:
+                ledger.write(f"began {number}\\n")
+        self.send_response(200)
+        self.send_header("Content-Length", "13")
+        self.end_headers()
+        self.wfile.write(b"DONE ACCEPTED")
+
+    def log_message(self, *_):
+        pass
+
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_what_became_of_those_that_did_not_finish_the_peer_is_asked(tmp_path, monkeypatch, silent):
+    class Forgetful(Peer):
+        sleep_s = 1.0
+        settle_s = 0.0
+
+        def start(self):
+            self.port = self.port or free_port()
+            self.spawn([sys.executable, "-c", _FORGETFUL])
+
+        def unfinished(self):
+            if silent:
+                raise TimeoutError("no answer")
+            return f"lost, says {len(self.processes)}"
+
+    monkeypatch.setattr(trials, "_WINDOW_S", 0.0)
+    told = "it does not say: no answer" if silent else "lost, says 1"
+    outcome = trials.Trials(Forgetful, tmp_path, Amount())._outcome()
+    assert outcome == trials.Outcome(finished=0, unfinished=trials.KILLED, repeated=0, told=told)
 
 
 def test_every_peer_says_how_it_is_set_up_and_is_pinned():

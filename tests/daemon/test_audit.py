@@ -1,7 +1,9 @@
 """The audit log: a chain in which no line can be touched unseen, and which no full disk tears."""
 
+import asyncio
 import hashlib
 import json
+import os
 import resource
 
 import pytest
@@ -119,3 +121,29 @@ def test_while_it_cannot_be_written_nothing_is_let_through_and_then_nothing_is_m
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     one.check()
     assert verified(path) == (3, "") and one.latest(1)[0][0].target == "/kept"
+
+
+async def test_lines_are_brought_to_the_disk_together_and_a_log_at_rest_wakes_nobody(path, monkeypatch):
+    loop, synced, looks = asyncio.get_running_loop(), asyncio.Queue(), []
+
+    class Looked(Clock):
+        def monotonic(self):
+            looks.append(1)
+            return super().monotonic()
+
+    def fdatasync(_descriptor):
+        loop.call_soon_threadsafe(synced.put_nowait, path.read_text().count("\n"))
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    monkeypatch.setattr(audit, "_SYNC_S", 0.01)
+    one = audit.Audit.open(path, Looked())
+    running = asyncio.create_task(one.run(), name="audit log")
+    for lines in (2, 4):
+        for _ in range(2):
+            one.write(**FIELDS)
+        assert await synced.get() == lines
+    await asyncio.sleep(0.02)
+    before = len(looks)
+    await asyncio.sleep(0.1)
+    assert len(looks) == before and synced.empty()
+    running.cancel()

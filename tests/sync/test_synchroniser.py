@@ -310,6 +310,17 @@ async def test_losing_the_source_unpublishes_nothing(repository, daemon, loss):
     assert len(daemon.events) == 1
 
 
+async def test_a_restart_asks_git_for_nothing_that_is_here(repository, daemon):
+    repository.write("a.py")
+    commit = repository.push()
+    await daemon.synced(await daemon.started(repository.url))
+    shutil.rmtree(daemon.state / "mirror.git")
+    restarted = await daemon.started(repository.url)
+    assert restarted.flows.snapshot(restarted.flows.find("a").commit).name == commit
+    assert not (daemon.state / "mirror.git").exists()
+    assert (await daemon.synced(restarted)).state == "ok"
+
+
 async def test_a_source_that_was_never_reached_is_degraded_and_empty(tmp_path, daemon):
     sync = await daemon.started((tmp_path / "nowhere.git").as_uri())
     status = await daemon.synced(sync)

@@ -43,7 +43,10 @@ class DbosSqlite(_Dbos):
     """DBOS on SQLite, its default."""
 
     name = "DBOS, SQLite"
-    settings = "the same with SQLite, its default, which it recommends for development and tests"
+    settings = (
+        "the same with SQLite, its default, which it recommends for prototypes and tests; as it opens it: a rollback "
+        "journal, flushed at each commit"
+    )
 
     @classmethod
     def install(cls) -> None:

@@ -49,6 +49,7 @@ class Headrace(Peer):
     @classmethod
     def install(cls) -> None:
         cls.version = __version__
+        stage.compile_package()
 
     def start(self) -> None:
         if not self._source:

@@ -18,8 +18,9 @@ from . import installing
 from .peer import Amount, Ask, Failed, Peer, free_port
 
 _STARTED = "Workflow was started"
-#: It asks nobody outside of this machine.
+#: It asks nobody outside of this machine, and runs in the mode that its image sets.
 _QUIET = {
+    "NODE_ENV": "production",
     "N8N_DIAGNOSTICS_ENABLED": "false", "N8N_VERSION_NOTIFICATIONS_ENABLED": "false", "N8N_TEMPLATES_ENABLED": "false",
     "N8N_PERSONALIZATION_ENABLED": "false", "N8N_COMMUNITY_PACKAGES_ENABLED": "false",
     "N8N_DISABLED_MODULES": "mcp-registry",
@@ -31,8 +32,9 @@ class N8n(Peer):
 
     name = "n8n"
     settings = (
-        "regular mode, SQLite and all executions saved, both by default; telemetry off; `fs` allowed in code, for the "
-        "ledger; the trivial one is an `Edit Fields` node, children are called by `Execute Sub-workflow` for each item"
+        "regular mode, SQLite, all executions saved, expressions in isolates: all by default; `NODE_ENV=production` as "
+        "in its image; telemetry off; `fs` allowed in code, for the ledger; the trivial one is an `Edit Fields` node, "
+        "children are called by `Execute Sub-workflow` for each item"
     )
     done = "answer of the webhook, “when last node finishes”"
     waits = "`Wait` node; the execution is put into the database"

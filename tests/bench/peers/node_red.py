@@ -35,6 +35,9 @@ class NodeRed(Peer):
             {**installing.node_environment(), "NODE_RED_DISABLE_TELEMETRY": "true"},
         )  # fmt: skip
 
+    def unfinished(self) -> str:
+        return "lost: nothing knows of them"
+
     def begin(self, seconds: int) -> Ask:
         order = b'{"number": "%b", "ms": %d}' % (http_load.NUMBER, 1000 * seconds)
         return self.asking("/begin", order, expected="ACCEPTED")

@@ -96,17 +96,21 @@ def _kills(run: dict[str, Any]) -> str:
         "never finished",
         "side effects repeated",
         "waited after their time",
+        "what became of the others",
     ]
     lines = [_line(head), _line(["---", *("---:" for _ in head[1:])])]
     for peer in run["peers"]:
         row = _row(run, peer["name"], trials.FINISHED)
         if row is None:
-            lines.append(_line([peer["name"], "failed, see below" if _why(peer, trials.FINISHED) else "–", "", "", ""]))
+            lines.append(
+                _line([peer["name"], "failed, see below" if _why(peer, trials.FINISHED) else "–", "", "", "", ""])
+            )
             continue
         also = row["also"]
         each = " · ".join(shown(figure) for figure in row["rounds"])
         waited = f"{shown(also['waited s'])} s"
-        lines.append(_line([peer["name"], each, shown(also["unfinished"]), shown(also["effects repeated"]), waited]))
+        counts = [shown(also[key]) for key in ("unfinished", "effects repeated")]
+        lines.append(_line([peer["name"], each, *counts, waited, also["told"] or "–"]))
     return "\n".join(lines)
 
 

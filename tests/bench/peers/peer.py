@@ -95,6 +95,10 @@ class Peer:
         """Start something that writes into the ledger, waits, and writes again; its number stands in the request."""
         return self.asking(f"/begin?number={http_load.NUMBER.decode()}&seconds={seconds}", expected="ACCEPTED")
 
+    def unfinished(self) -> str:
+        """Say what became of those that did not finish, as the peer has it, for the page; asked after their time."""
+        return ""
+
     def asking(self, path: str, body: bytes = b"", *, expected: str = "", good: int = 200) -> Ask:
         """A POST to its port."""
         return Ask(http_load.request("POST", path, body, {"Content-Type": "application/json"}), expected, good)

@@ -24,7 +24,9 @@ CALLERS = 32
 CHILDREN = 100
 KILLED = 20
 _WINDOW_S = 3.0
+_IDLE_S = 10.0  # the kernel tells CPU in hundredths of a second, so 0.1 % is the least that can be seen
 _FOREVER_S = 7_200
+_LOAD_S = 900.0  # a peer that answers no more does not hold up the others
 
 #: What is measured, as the page's lines name it.
 READY, IDLE, CPU, P50, P99, RATE, PARENT, WAITING, ALL, FINISHED = (
@@ -41,6 +43,7 @@ class Outcome:
     finished: int
     unfinished: int
     repeated: int
+    told: str = ""  # what the peer says of the unfinished ones
 
 
 @dataclasses.dataclass
@@ -123,6 +126,7 @@ class Trials:
             "unfinished": sum(one.unfinished for one in outcomes),
             "effects repeated": sum(one.repeated for one in outcomes),
             "waited s": self.kind.settle_s,
+            "told": "; ".join(dict.fromkeys(one.told for one in outcomes if one.told)),
         }
         yield Row(FINISHED, "", [one.finished for one in outcomes], len(outcomes), more_is_better=True, also=also)
 
@@ -139,7 +143,13 @@ class Trials:
             while time.monotonic() < deadline and len(set(lines(peer.ledger, "ended"))) < KILLED:
                 time.sleep(0.2)
             time.sleep(_WINDOW_S)  # what comes twice comes late
-            return judged(lines(peer.ledger, "began"), lines(peer.ledger, "ended"))
+            outcome = judged(lines(peer.ledger, "began"), lines(peer.ledger, "ended"))
+            if outcome.unfinished:
+                try:
+                    outcome.told = peer.unfinished()
+                except OSError as error:
+                    outcome.told = f"it does not say: {_brief(str(error))}"
+            return outcome
 
 
 def judged(began: list[str], ended: list[str]) -> Outcome:
@@ -161,7 +171,7 @@ def loaded(peer: Peer, ask: Ask, *, requests: int, callers: int) -> http_load.Lo
     """Ask so many times; the numbers of requests are new ones each time."""
     return http_load.generate(
         peer.port, ask.text, requests=requests, callers=callers, expected=ask.expected, good=ask.good,
-        first=time.time_ns() // 1_000 % 10**11,
+        first=time.time_ns() // 1_000 % 10**11, timeout_s=_LOAD_S,
     )  # fmt: skip
 
 
@@ -184,8 +194,8 @@ def _idle_rows(peer: Peer, rounds: int) -> Iterator[Row]:
     memory, cpu, resident, processes = [], [], [], 0
     for _ in range(rounds):
         before = _cpu_s(peer)
-        time.sleep(_WINDOW_S)
-        cpu.append(max(0.0, 100 * (_cpu_s(peer) - before) / _WINDOW_S))
+        time.sleep(_IDLE_S)
+        cpu.append(max(0.0, 100 * (_cpu_s(peer) - before) / _IDLE_S))
         memory.append(memory_mb(peer))
         resident.append(stage.processes_mb(peer.pids)["Rss"])
         processes = len(peer.pids)

@@ -33,6 +33,9 @@ class Webhook(Peer):
         hooks.write_text(json.dumps([_hook(part) for part in ("trivial", "children", "wait", "begin")]))
         self.spawn([installing.program("webhook"), "-hooks", hooks, "-ip", "127.0.0.1", "-port", str(self.port)])
 
+    def unfinished(self) -> str:
+        return "lost: nothing knows of them"
+
     def trivial(self) -> Ask:
         return self.asking("/hooks/trivial", expected="DONE")
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import click
 import pytest
 
 from headrace.daemon.cli import main
@@ -363,12 +364,35 @@ def test_completion_without_a_daemon_is_silent(tmp_path):
     assert (done.stdout.strip(), done.stderr) == ("", "")
 
 
-def test_a_quick_verb_imports_neither_server_nor_terminal_libraries():
+@pytest.mark.parametrize("words", [("version",), ("--help",), ("up", "--help")])
+def test_a_quick_verb_imports_neither_server_nor_terminal_libraries(words):
     script = (
-        "import sys; from headrace.daemon.cli.main import main; main(['version']); "
+        f"import sys; from headrace.daemon.cli.main import main; main({list(words)}); "
         "print(sorted({'aiohttp', 'rich', 'structlog', 'msgspec', 'git', 'asyncio'} & set(sys.modules)))"
     )
 
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_completing_a_verb_imports_none():
+    script = (
+        "import sys, click; from headrace.daemon.cli import main; "
+        "found = main.headrace.shell_complete(click.Context(main.headrace), 're'); "
+        "print(*(one.value for one in found)); print('aiohttp' in sys.modules, 'msgspec' in sys.modules)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    names, imported = done.stdout.splitlines()
+    assert names == "resume rerun records restore replay reload"
+    assert imported == "False False"
+
+
+def test_what_the_list_says_of_a_verb_is_what_the_verb_says():
+    context = click.Context(main.headrace)
+
+    told = {name: main.headrace.get_command(context, name).get_short_help_str(1000) for name in main._VERBS}
+
+    assert {name: about for name, (_, about) in main._VERBS.items()} == told

@@ -263,7 +263,7 @@ def seen(found: unfinished.Unfinished) -> dict[str, Any]:
 
 
 def shown(state: model.Execution) -> dict[str, Any]:
-    return {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "pending"}
+    return {name: getattr(state, name) for name in state.__struct_fields__ if name != "pending"}
 
 
 async def prune(directory: Path) -> None:
