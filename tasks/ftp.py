@@ -68,7 +68,7 @@ class _Client(ftplib.FTP_TLS):
         self._left = _SAID_BYTES_MAX
 
     def begin(self, timeout: float, *, implicit: bool) -> None:
-        self.timeout = timeout
+        self.timeout = timeout  # of connecting, for data too
         self.sock = self.line.socket
         self.sock.settimeout(timeout)
         if implicit:
@@ -89,12 +89,16 @@ class _Client(ftplib.FTP_TLS):
         """Like FTP_TLS's, with the session of the control connection: vsftpd and others insist on it."""
         connection, size = ftplib.FTP.ntransfercmd(self, cmd, rest)  # noqa: S321
         if self._prot_p:  # type: ignore[attr-defined]
-            try:
-                connection = self._trust.wrap_socket(connection, session=self.sock.session)  # type: ignore[union-attr]
-            except BaseException:
-                connection.close()
-                raise
-        self.data = connection
+            session = self.sock.session  # type: ignore[union-attr]
+            connection = self._trust.wrap_socket(connection, session=session, do_handshake_on_connect=False)
+        connection.settimeout(_ANSWER_S)
+        self.data = connection  # from here on a cancel cuts it, also while it shakes hands
+        try:
+            if isinstance(connection, ssl.SSLSocket):
+                connection.do_handshake()
+        except BaseException:
+            connection.close()
+            raise
         return connection, size
 
     def cut(self) -> None:
@@ -259,7 +263,6 @@ def _enter(client: _Client, inputs: FtpInputs, port: int) -> None:
     if secure:
         client.prot_p()
     client.sock.settimeout(_ANSWER_S)  # type: ignore[union-attr]
-    client.timeout = _ANSWER_S
     client.line.entered = True
 
 

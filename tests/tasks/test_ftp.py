@@ -196,6 +196,44 @@ async def test_data_goes_to_the_server_itself_and_a_cancel_ends_it(call, context
     assert context.files.names() == []
 
 
+async def test_a_cancel_does_not_wait_for_data_that_never_speak_tls(call, context, certs):
+    reached, left = asyncio.Event(), asyncio.Event()
+
+    async def be_silent(reader, writer):
+        reached.set()
+        await reader.read()
+        left.set()
+        writer.close()
+
+    async with await asyncio.start_server(be_silent, "127.0.0.1", 0) as data:
+        port = data.sockets[0].getsockname()[1]
+        answers = {
+            b"USER": b"331 who\r\n", b"PASS": b"230 in\r\n", b"RETR": b"150 here\r\n",
+            b"PASV": f"227 ok (127,0,0,1,{port >> 8},{port & 255})\r\n".encode(),
+        }  # fmt: skip
+
+        async def serve(reader, writer):
+            writer.write(b"220 ready\r\n")
+            with contextlib.suppress(OSError):
+                while line := await reader.readline():
+                    writer.write(answers.get(word := line.split()[0], b"200 fine\r\n"))
+                    await writer.drain()
+                    if word == b"AUTH":
+                        await writer.start_tls(certs.server_context())
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+            access = {"hostname": "127.0.0.1", "port": listening.sockets[0].getsockname()[1], "username": "u"}
+            secrets = {"password": PASSWORD, "cacert": certs.text("ca.crt")}
+            work = asyncio.create_task(call("FTP", **access, **secrets, src="x", dst="headrace:x"))
+            await reached.wait()
+            work.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await work
+            await left.wait()
+    assert context.files.names() == []
+
+
 def test_what_may_be_repeated(tasks):
     for more, repeatable in (('"src":"headrace:a","dst":"b"', True), ('"command":"mkdir","path":"b"', False)):
         assert tasks.prepare("FTP", f'{{"hostname":"x",{more}}}'.encode()).idempotent is repeatable
