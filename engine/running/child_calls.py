@@ -120,7 +120,7 @@ class ChildCalls:
 
     async def _script(self, run: flow_run.FlowRun, call: protocol.Call) -> bytes | None:
         args = arguments.decoded(call, arguments.Script)
-        return await self._make_script(run, call, await script(self._contents, args.text), args)
+        return await self._make_script(run, call, await script(self._contents, args.text, patient=True), args)
 
     async def _make_script(
         self, run: flow_run.FlowRun, call: protocol.Call, blob: events.Blob, args: arguments.Child
@@ -330,9 +330,9 @@ class ChildCalls:
         return b"null"
 
 
-async def script(store: contents.Contents, text: str) -> events.Blob:
+async def script(store: contents.Contents, text: str, *, patient: bool) -> events.Blob:
     """Keep the text of a script; one that stands indented in the flow it is written in may stay so."""
-    return await store.store_file(values.encode(textwrap.dedent(text)))
+    return await store.store_file(values.encode(textwrap.dedent(text)), patient=patient)
 
 
 def _with_references(stored: dict[str, Any], vault_secrets: dict[str, str] | str) -> dict[str, Any]:

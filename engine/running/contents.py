@@ -109,9 +109,9 @@ class Contents:
         """Return a value of which people see nothing but that it is there."""
         return await self.store(value, shown=_PROTECTED)
 
-    async def store_file(self, content: bytes) -> events.Blob:
-        """Keep the content of a file."""
-        return await self._put(lambda: self.blobs.put(content), patient=False)
+    async def store_file(self, content: bytes, *, patient: bool) -> events.Blob:
+        """Keep the content of a file; ``patient`` as in ``store``: what runs waits for room, who asks is refused."""
+        return await self._put(lambda: self.blobs.put(content), patient=patient)
 
     async def _put(self, put: Callable[[], _T], *, patient: bool) -> _T:
         while True:

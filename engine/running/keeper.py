@@ -306,7 +306,10 @@ class Keeper:
     async def write_file(self, path: str, content: bytes, actor: Actor) -> store.Record:
         """Make or replace a file."""
         name = kinds.name_of("file", path)
-        return self.put_file(name, await self._contents.store_file(content), actor)
+        return self.put_file(name, await self._kept_content(content, actor), actor)
+
+    async def _kept_content(self, content: bytes, actor: Actor) -> events.Blob:
+        return await self._contents.store_file(content, patient=bool(actor.execution))
 
     def put_file(self, name: str, content: events.Blob, actor: Actor) -> store.Record:
         """The same for content that is stored already."""
@@ -321,7 +324,7 @@ class Keeper:
         record = self.find("file", kinds.name_of("file", path), "name")
         if record.declared is not None:  # what the repository holds is kept for itself from now on
             text = await asyncio.to_thread(self._declared_content, record.declared)
-            content = await self._contents.store_file(text)
+            content = await self._kept_content(text, actor)
             record = self.find("file", record.name, "name")
         else:
             content = _content_of(record)

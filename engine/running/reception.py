@@ -139,7 +139,7 @@ class Reception:
             raise errors.NotAccepting("no commit is published yet")
         if request.commit:
             self._flows.snapshot(request.commit)
-        blob = await child_calls.script(self._ledger.contents, request.script)
+        blob = await child_calls.script(self._ledger.contents, request.script, patient=False)
         return {
             "type": "SCRIPT",
             "name": "script",

@@ -1,6 +1,7 @@
 """Stops, starts, and that nobody is left behind."""
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import shutil
@@ -232,6 +233,12 @@ def test_the_index_may_be_deleted_at_any_time(daemon):
     assert daemon.client.execution(ids[0])["output_value"] == "slept"
 
 
+def _fill(path):
+    with contextlib.suppress(OSError), path.open("ab", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+
+
 def test_a_full_disk_refuses_new_work_and_loses_nothing(tmp_path, make_daemon):
     import subprocess
 
@@ -244,8 +251,9 @@ def test_a_full_disk_refuses_new_work_and_loses_nothing(tmp_path, make_daemon):
         flows.mkdir()
         (flows / "sleeps.py").write_text(SLEEPS)
         (flows / "large.py").write_text(
-            "import time\ndef handler(system, this):\n    this.save(message='on')\n    time.sleep(1.5)\n"
-            "    this.log('x' * 100_000)\n    return 100_000\n"
+            "import time\ndef handler(system, this):\n    this.save(message='on')\n    time.sleep(5)\n"
+            "    system.file('kept').save_text_content('y' * 200_000)\n    this.log('x' * 100_000)\n"
+            "    return 100_000\n"
         )
         daemon = make_daemon(flows)
         daemon.state = disk / "s"
@@ -255,12 +263,7 @@ def test_a_full_disk_refuses_new_work_and_loses_nothing(tmp_path, make_daemon):
         large = daemon.client.run("large")["id"]
         begun(daemon, large)
         filler = disk / "filler"
-        with filler.open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(b"x" * 4096)
-            except OSError:
-                pass
+        _fill(filler)
         header = {"Authorization": f"Bearer {daemon.token()}"}
         refused = until(
             lambda: (a := daemon.raw("POST", "/api/v1/flows/sleeps/run", {}, header))[0] == 503 and a, "it refuses"
@@ -269,12 +272,15 @@ def test_a_full_disk_refuses_new_work_and_loses_nothing(tmp_path, make_daemon):
         status, body, _ = daemon.raw("GET", "/readyz")
         assert status == 503
         assert "space" in body["reasons"][0] or "free on the disk" in body["reasons"][0]
-        time.sleep(2)  # the running ones end, and one has a large value to keep, while there is no room
+        until(lambda: not (daemon.state / "ballast").exists(), "the ballast is given up")
+        _fill(filler)
+        time.sleep(3)  # the running ones end, and one has a file and a large value to keep, while there is no room
         assert daemon.raw("GET", f"/api/v1/executions/{running}", headers=header)[0] in (200, 503)
         filler.unlink()
         assert daemon.client.wait(running, 20)["output_value"] == "slept"
         assert daemon.client.wait(large, 20)["output_value"] == 100_000
         assert len(list(daemon.client.log(large))[0]["text"]) == 100_000
+        assert daemon.client.file("kept") == b"y" * 200_000
         until(lambda: daemon.raw("GET", "/readyz")[0] == 200, "requests are taken again")
         assert daemon.run("sleeps")["output_value"] == "slept"
         assert daemon.stop() == 0
