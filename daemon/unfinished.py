@@ -56,9 +56,10 @@ class Unfinished:
             assert_never(event)
 
     def _note_loose(self, event: events.AnyEvent) -> None:
+        if isinstance(event, history.SETTLING):
+            self.loose.pop(event.execution, None)
+            return
         match event:
-            case events.CallStarted() | events.CallEnded() | events.ExecutionRestarted():
-                self.loose.pop(event.execution, None)
             case events.ExecutionSaved(by=by) if by:
                 self.loose.setdefault(by, []).append(event)
             case (

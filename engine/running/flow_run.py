@@ -110,7 +110,6 @@ class FlowRun:
             self.history = history.of(recorded, self.live.loose)
             if self.state.strict_replay:
                 self.strict = strict.Strict(self.state.id, recorded, self.history, self._around.ledger)
-        self.live.loose = ()
         event: events.ExecutionEvent | None = None
         try:
             snapshot = self._around.flows.snapshot(self.state.commit)

@@ -27,6 +27,8 @@ Loose = (
     | events.MessageCreated
     | events.ExecutionSaved
 )
+#: After one of these of the same execution none of them is loose any more.
+SETTLING = events.CallStarted | events.CallEnded | events.ExecutionRestarted
 LOG = "log"
 _NULL = msgspec.Raw(b"null")
 

@@ -201,6 +201,8 @@ class Ledger:
                 self._end(live, event)
         else:
             live.state.apply(event, self.journal.append(event))
+            if live.loose and isinstance(event, history.SETTLING):
+                live.loose = ()
 
     def _end(self, live: Live, event: events.ExecutionEnded) -> None:
         live.state.apply(event, self.journal.append(event))
