@@ -10,12 +10,20 @@ import pytest
 
 from headrace.engine import events, lifecycle, model, policy
 from headrace.engine.records import journal
+from headrace.engine.running import contents, live
+from headrace.engine.state import masks
 from tests.engine.running import archives
 from tests.faults.simulation import beyond, mutants, world
 
 
 def test_no_world_breaks_a_promise() -> None:
     assert sum(world.run(seed).executions for seed in range(25)) > 100
+
+
+def test_worlds_that_broke_a_promise_once_break_none() -> None:
+    """3167437968: a daemon dies between a message and the line of its call, the next flow process before that call."""
+    for seed in (3167437968,):
+        world.run(seed)
 
 
 def test_the_same_seed_is_the_same_world() -> None:
@@ -63,6 +71,30 @@ def test_one_that_stands_still_is_cancelled_though_the_daemon_died_just_after_th
         events.CancelRequested(execution="e1", by="me"),
     )
     assert states["e1"].status is lifecycle.Status.ENDED_CANCELLED
+
+
+def test_what_a_call_changed_before_its_line_is_known_until_that_line_is_there(tmp_path: Path) -> None:
+    async def kept() -> list[int]:
+        lines = await journal.Journal.open(tmp_path, archives.Clock(1_700_000_000.0))
+        ledger = live.Ledger(lines, contents.Contents(None, None, masks.Masks()), None)
+        subject = ledger.create(made("e1"))
+        asked = events.MessageCreated(message="m1", subject="well?", execution="e1", call=1)
+        found = []
+        for settling in (
+            events.CallStarted(execution="e1", call=1, kind="message"),
+            events.CallEnded(execution="e1", call=1, kind="message"),
+            events.ExecutionRestarted(execution="e1"),
+        ):
+            subject.loose = (asked,)
+            ledger.record(subject, events.ExecutionStarted(execution="e1", attempt=2))
+            ledger.record(subject, events.ExecutionInterrupted(execution="e1", reason="its process died"))
+            found.append(len(subject.loose))
+            ledger.record(subject, settling)
+            found.append(len(subject.loose))
+        await lines.close()
+        return found
+
+    assert asyncio.run(kept()) == [1, 0] * 3
 
 
 @pytest.mark.parametrize("cut_off_after", ["a lock was taken", "it was begun anew"])
