@@ -89,11 +89,11 @@ class FlowRun:
 
     # -- the walk ---------------------------------------------------------------------------------------------------
 
-    def record(self, event: events.ExecutionEvent) -> None:
-        """Write ``event`` down, behind what was read again and again before it."""
-        repeated = self.reads.unwritten(self.state.id)
-        for line in (repeated, event) if repeated is not None else (event,):
-            self._around.ledger.record(self.live, line)
+    def record(self, event: events.ExecutionEvent | None) -> None:
+        """Write ``event`` down, if there is one, behind what was read again and again before it."""
+        for line in (self.reads.unwritten(self.state.id), event):
+            if line is not None:
+                self._around.ledger.record(self.live, line)
 
     async def run(self) -> None:
         """Run it to its end, which is recorded on return; unless it hibernates, was interrupted, or is paused."""
@@ -139,7 +139,7 @@ class FlowRun:
                 if timer is not None:
                     timer.cancel()
         self._output.flush()
-        if event is not None:
+        if not self.state.status.ended:
             self.record(event)
 
     async def _take_process(self, snapshot: Path, *, fresh: bool) -> Process:
