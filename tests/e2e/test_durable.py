@@ -224,10 +224,9 @@ def test_a_pause_and_a_resume_of_one_that_has_no_process(daemon):
     execution = daemon.client.run("naps")["id"]
     until(lambda: daemon.record(execution)[-1]["event"] == "execution.hibernated", "it hibernates")
     daemon.client.pause(execution)
-    # its process may be leaving yet
-    until(lambda: daemon.client.execution(execution)["status"] == "PAUSED", "it stands still")
-    daemon.kill()
+    daemon.kill()  # at once: who asks how it is would wait for the disk
     daemon.start()
+    until(lambda: daemon.client.execution(execution)["status"] == "PAUSED", "it stands still")
     time.sleep(4)
     assert daemon.client.execution(execution)["status"] == "PAUSED"
     daemon.client.resume(execution)
