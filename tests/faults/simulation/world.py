@@ -403,12 +403,15 @@ class World(beyond.World):
             of[getattr(line.event, "execution", "")].append(line)
         told = {one: history.of(of[one], found.loose.get(one, ())) for one in found.executions}
 
-        def recorded(execution: str, generation: int, call: int) -> bool:
+        def recorded(execution: str, generation: int, call: int, answer: bytes) -> bool:
             state = found.executions.get(execution)
             entry = told[execution].find(call) if state is not None else None
-            return entry is not None and entry.ended and state is not None and state.generation == generation
+            if entry is None or state is None or state.generation != generation:
+                return False
+            # A change without its call's line says that it happened; that a cancel came then, the next call hears.
+            return entry.ended and not (entry.loose and b'"failure"' in answer)
 
-        self._answers = {key: answer for key, answer in self._answers.items() if recorded(*key)}
+        self._answers = {key: answer for key, answer in self._answers.items() if recorded(*key, answer)}
 
     def _compare(self) -> None:
         """What is in memory is what the journal tells, what stands in line included."""
