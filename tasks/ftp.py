@@ -94,6 +94,8 @@ class _Client(ftplib.FTP_TLS):
         connection.settimeout(_ANSWER_S)
         self.data = connection  # from here on a cancel cuts it, also while it shakes hands
         try:
+            if self.line.was_cut:  # a moment before there was anything to cut
+                raise ConnectionAbortedError
             if isinstance(connection, ssl.SSLSocket):
                 connection.do_handshake()
         except BaseException:
