@@ -261,9 +261,8 @@ def arrived_locally(request: web.Request) -> bool:
 
 def _is_own_user(request: web.Request) -> bool:
     """Whether the kernel says that the other end of the unix socket is the daemon's own user, or root."""
-    if not arrived_locally(request):
+    if request.transport is None or not arrived_locally(request):  # hung up already
         return False
-    assert request.transport is not None
     connection = request.transport.get_extra_info("socket")
     told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     return _CREDENTIALS.unpack(told)[1] in (0, os.geteuid())
