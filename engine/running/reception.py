@@ -48,15 +48,17 @@ class Reception:
         self._new_id = new_id
         self._enqueue = enqueue
         self._lanes = room
-        self._keys: OrderedDict[str, asyncio.Future[tuple[str, str]]] = OrderedDict()
+        self._arriving: dict[str, asyncio.Future[None]] = {}  # until it is durable, or given up
+        self._keys: OrderedDict[str, tuple[str, str]] = OrderedDict()  # key → execution, digest
 
     async def take(self, request: model.Submission) -> Accepted:
         """Record the request, unless one with its key was; on return it is durable. Raises as ``Dispatcher.submit``."""
         if not request.key:
             return Accepted(await self._create(request), repeated=False)
-        known = self._keys.get(request.key)
-        if known is not None:
-            execution, digest = await asyncio.shield(known)
+        if (first := self._arriving.get(request.key)) is not None:
+            await asyncio.shield(first)
+        if (known := self._keys.get(request.key)) is not None:
+            execution, digest = known
         elif (found := self._archive.find_key(request.key)) is not None:
             execution, digest, _at = found
         else:
@@ -67,17 +69,19 @@ class Reception:
 
     async def _create_once(self, request: model.Submission) -> str:
         """Create, making everybody with the same key wait for the same execution."""
-        promise: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
-        self._keys[request.key] = promise
+        promise: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._arriving[request.key] = promise
         try:
             execution = await self._create(request)
         except BaseException as error:
-            del self._keys[request.key]
             given_up = errors.NotAccepting("an earlier request with this key was given up before it was recorded")
             promise.set_exception(error if isinstance(error, errors.HeadraceError) else given_up)
             promise.exception()  # retrieved here, for nobody may be waiting
             raise
-        promise.set_result((execution, request.key_digest))
+        finally:
+            del self._arriving[request.key]
+        self._keys[request.key] = (execution, request.key_digest)
+        promise.set_result(None)
         while len(self._keys) > _RECENT_KEYS_MAX:
             self._keys.popitem(last=False)
         return execution
