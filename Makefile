@@ -38,17 +38,10 @@ test: install system-packages  ## all tests
 FAULTS := $(BIN)/python -m pytest --quiet -p tests.faults.outcomes
 faults: install system-packages  ## records under power cuts, full disks, damage; git under kills: an hour; SCALE=10 for more
 	$(FAULTS) --override-ini='norecursedirs=.*' tests/faults
-	HEADRACE_CUTS=30 HEADRACE_KILLS=100 HEADRACE_STEPS=100 $(FAULTS) -s tests/e2e/test_power_cut.py \
-	  tests/e2e/test_kill.py tests/e2e/test_kill_state.py tests/e2e/test_clock_steps.py
-	HEADRACE_PATHS=5000 HEADRACE_GUESSES=10000 HEADRACE_FLIPS=12500 HEADRACE_FUZZ=100 HEADRACE_MUTATIONS=50000 \
-	  HEADRACE_TIMINGS=20000 HEADRACE_RESTARTS=10 HEADRACE_BURST=5000 HEADRACE_SLOW=100 HEADRACE_KILLS=100 \
-	  $(FAULTS) --timeout 900 tests/daemon/test_signatures.py tests/e2e/test_access.py \
-	  tests/e2e/test_openapi.py tests/e2e/test_mangled_requests.py tests/e2e/test_burst.py tests/e2e/test_service_manager.py \
-	  tests/sync/test_environments.py
-	HEADRACE_REPLAYS=700 HEADRACE_KILLS=40 $(FAULTS) --timeout 900 tests/e2e/test_changed_flows.py \
-	  tests/e2e/test_durable.py tests/e2e/test_exactly_once.py
-	HEADRACE_REPOSITORIES=1000 HEADRACE_ARGUMENTS=5000 \
-	  $(FAULTS) --timeout 3600 tests/sync/test_corpus.py tests/sync/test_arguments.py
+	HEADRACE_CUTS=30 HEADRACE_KILLS=100 HEADRACE_STEPS=100 HEADRACE_PATHS=5000 HEADRACE_GUESSES=10000 \
+	  HEADRACE_FLIPS=12500 HEADRACE_FUZZ=100 HEADRACE_MUTATIONS=50000 HEADRACE_TIMINGS=20000 HEADRACE_RESTARTS=10 \
+	  HEADRACE_BURST=5000 HEADRACE_SLOW=100 HEADRACE_REPLAYS=700 HEADRACE_REPOSITORIES=1000 HEADRACE_ARGUMENTS=5000 \
+	  $(FAULTS) --timeout 3600 $$($(BIN)/python -m tests.faults.table --tests)
 
 test-cluster: install system-packages  ## the whole contract of flows, on a Ray cluster
 	$(BIN)/python -m tests.support.ray_cluster --for $(BIN)/pytest --quiet tests/contract tests/e2e/test_cluster.py

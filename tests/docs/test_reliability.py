@@ -62,11 +62,15 @@ def test_every_suite_and_every_test_that_durability_names_has_a_row():
     assert promised <= files | set(table.tests())
 
 
-def test_every_suite_of_make_faults_has_a_row():
+def test_make_faults_runs_all_that_has_a_row_and_records_it():
     recipe = re.search(r"^faults:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
-    named = set(re.findall(r"tests/\w+/test_\w+\.py", recipe))
-    assert len(named) > 10
-    assert named <= {test.partition("::")[0] for test in table.tests()}
+    assert " tests/faults\n" in recipe
+    assert "tests.faults.table --tests" in recipe
+    said = subprocess.run([sys.executable, "-m", "tests.faults.table", "--tests"], stdout=subprocess.PIPE, cwd=ROOT)
+    named = set(said.stdout.decode().split())
+    assert named | {f"tests/faults/{path.name}" for path in (ROOT / "tests" / "faults").glob("test_*.py")} == {
+        test.partition("::")[0] for test in table.tests()
+    }
     assert recipe.count("$(FAULTS)") == len(re.findall(r"(?<!\\)\n", recipe)), "each line records its outcomes"
 
 

@@ -1,6 +1,7 @@
 """docs/reliability.md: what is promised, the tests that try to break it, and what they came to where that was recorded.
 
-    python -m tests.faults.table
+    python -m tests.faults.table           write the page
+    python -m tests.faults.table --tests   the files of the suite that it names, for `make faults`
 
 Figures are those of the newest outcome of each test in ``faults-results/``; where there is none, what the page has
 stays, with its date. Nothing else ever makes a figure.
@@ -9,6 +10,7 @@ stays, with its date. Nothing else ever makes a figure.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -191,8 +193,16 @@ def tests() -> list[str]:
     return [test for promises in PROMISES.values() for named in promises.values() for test in named]
 
 
+def files() -> list[str]:
+    """Those it names that are in the suite, too: what is in ``tests/faults`` runs as a whole."""
+    return sorted({test.partition("::")[0] for test in tests() if not test.startswith("tests/faults/")})
+
+
 def main() -> None:
-    """Write the page anew."""
+    """Write the page anew, or say what it names."""
+    if sys.argv[1:] == ["--tests"]:
+        print(*files())
+        return
     before = written(PAGE.read_text()) if PAGE.exists() else {}
     PAGE.write_text(page(before | figures(tests(), outcomes.read(ROOT / outcomes.FOLDER))))
 
