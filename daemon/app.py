@@ -92,6 +92,9 @@ else:
 
 log = structlog.get_logger()
 
+#: After a start there is something to do; what only saves somebody a wait comes so much later.
+_LEISURE_S = 1.0
+
 
 class SystemClock:
     """The machine's clock; see ``ports.Clock``."""
@@ -352,8 +355,15 @@ def _begin(group: asyncio.TaskGroup, parts: Parts, *, ticks: bool) -> list[async
         group.create_task(parts.schedules.run() if ticks else stage.rest(), name="schedules"),
         group.create_task(parts.synchroniser.run(), name="sync"),
         group.create_task(parts.pruner.run(), name="retention"),
+        group.create_task(_load_types(parts.tasks), name="task types"),
         *(group.create_task(teller.run(), name="commit statuses") for teller in parts.tellers),
     ]
+
+
+async def _load_types(tasks: registry.Registry) -> None:
+    """Load the task types when the first requests are over, so that no flow has to wait for that."""
+    await asyncio.sleep(_LEISURE_S)
+    await asyncio.to_thread(tasks.load)
 
 
 @contextlib.asynccontextmanager

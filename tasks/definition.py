@@ -4,7 +4,7 @@ A module of a type has a struct of inputs (a subclass of ``Inputs``, each field 
 a struct of the output, a coroutine ``run(inputs, context)``, and a function ``definition(settings)`` that puts them
 into one ``TaskDefinition``. It refuses inputs before anything is sent by raising what ``missing`` and ``invalid``
 return, and reports a failure as ``errors.TaskFailed``. Nothing else is needed: not a base class, not a registration,
-but the one line in ``registry`` or, for a type of another distribution, an entry point of the group
+but the one line in ``builtin`` or, for a type of another distribution, an entry point of the group
 ``headrace.tasks`` that names such a function.
 """
 

@@ -22,7 +22,7 @@ Schema = Mapping[str, Any]
 def tables() -> dict[str, str]:
     """Return every table as Markdown, by the name of its type; ``all`` is what they share."""
     shared = root(msgspec.json.schema(definition.Inputs))
-    types = registry.Registry(factory(definition.Settings()) for factory in registry.BUILT_IN).types()
+    types = registry.built_in().types()
     own = {one.name: _table(root(one.inputs), leave_out=frozenset(shared["properties"])) for one in types}
     return {**own, "all": _table(shared)}
 

@@ -3,114 +3,29 @@
 It owns everything the types have in common: finding a type by name or alias, telling missing, wrong and unknown inputs
 apart with messages people can act on, the escape of reserved words (``from_`` is ``from``), the JSON Schemas, and the
 bound on what a task may return. The engine calls ``prepare`` before it records the call, and ``run`` after.
+
+Types are loaded when somebody first asks for one, or by ``Registry.load``: a daemon is ready sooner without them.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
+import functools
 import importlib.metadata
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import structlog
 
 from ..engine import errors, ports, values
-from . import (
-    amqp,
-    ansible,
-    aws,
-    azure,
-    chat,
-    command,
-    definition,
-    docker,
-    file,
-    ftp,
-    git,
-    google,
-    imap,
-    k8s,
-    kafka,
-    ldap,
-    mongo,
-    mqtt,
-    mysql,
-    openai,
-    prometheus,
-    ps,
-    question,
-    redis,
-    rest,
-    s3,
-    scp,
-    sftp,
-    sleep,
-    smb,
-    smtp,
-    snmp,
-    soap,
-    sqlite,
-    sqlmssql,
-    sqloracle,
-    sqlpg,
-    ssh,
-    terraform,
-    vault,
-    webdav,
-    xmlrpc,
-)
+from . import definition
 
 log = structlog.get_logger()
 
 ENTRY_POINTS = "headrace.tasks"
-BUILT_IN: tuple[definition.Factory, ...] = (
-    amqp.definition,
-    ansible.definition,
-    aws.definition,
-    azure.definition,
-    chat.msteams,
-    chat.slack,
-    command.definition,
-    docker.definition,
-    file.definition,
-    ftp.definition,
-    git.definition,
-    google.definition,
-    imap.definition,
-    k8s.definition,
-    kafka.definition,
-    ldap.definition,
-    mongo.definition,
-    mqtt.definition,
-    mysql.definition,
-    openai.definition,
-    prometheus.definition,
-    ps.definition,
-    question.definition,
-    redis.definition,
-    rest.definition,
-    s3.definition,
-    scp.definition,
-    sftp.definition,
-    sleep.definition,
-    smb.definition,
-    smtp.definition,
-    snmp.definition,
-    soap.definition,
-    sqlite.definition,
-    sqlmssql.definition,
-    sqloracle.definition,
-    sqlpg.definition,
-    ssh.definition,
-    terraform.definition,
-    vault.definition,
-    webdav.definition,
-    xmlrpc.definition,
-)
-
 # What msgspec says about a value: the expectation, then what it got (left out: it may quote the value) and where.
 _COMPLAINT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _TYPES = re.compile(r"`([a-z]+(?: \| [a-z]+)*)`")
@@ -124,8 +39,7 @@ _WORDS = {
 }
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True):
     """A task whose inputs are known to be good."""
 
     _definition: definition.TaskDefinition[Any]
@@ -166,21 +80,34 @@ class Prepared:
 class Registry:
     """Implements ``ports.Tasks``. ``aclose`` when the daemon stops, on the event loop the tasks ran on."""
 
-    def __init__(self, definitions: Iterable[definition.TaskDefinition[Any]]) -> None:
+    def __init__(self, definitions: Callable[[], Iterable[definition.TaskDefinition[Any]]]) -> None:
+        self._source = definitions
+        self._loading = threading.Lock()
+        self._is_loaded = False
         self._definitions: dict[str, definition.TaskDefinition[Any]] = {}
         self._by_name: dict[str, definition.TaskDefinition[Any]] = {}
-        for one in definitions:
-            self._definitions[one.name] = one
-            for name in (one.name, *one.aliases):
-                taken = self._by_name.setdefault(name.casefold(), one)
-                if taken is not one:
-                    raise errors.ConfigurationInvalid(
-                        f"two task types are called {name}: {taken.name} and {one.name}",
-                        hint="uninstall the distribution that brings the one you do not want",
-                    )
+
+    def load(self) -> None:
+        """Have the types there, from any thread; later calls return at once.
+
+        Raises ``ConfigurationInvalid`` for two of the same name."""
+        with self._loading:
+            if self._is_loaded:
+                return
+            for one in self._source():
+                self._definitions[one.name] = one
+                for name in (one.name, *one.aliases):
+                    taken = self._by_name.setdefault(name.casefold(), one)
+                    if taken is not one:
+                        raise errors.ConfigurationInvalid(
+                            f"two task types are called {name}: {taken.name} and {one.name}",
+                            hint="uninstall the distribution that brings the one you do not want",
+                        )
+            self._is_loaded = True
 
     def prepare(self, type: str, inputs: bytes) -> Prepared:  # noqa: A002 - flow authors call it so
         """Validate; raises ``NotFound`` for an unknown type and ``InputRefused`` for inputs that cannot be used."""
+        self.load()
         found = self._by_name.get(type.casefold())
         if found is None:
             names = [name for one in self._definitions.values() for name in (one.name, *one.aliases)]
@@ -194,6 +121,7 @@ class Registry:
 
     def types(self) -> Sequence[ports.TaskType]:
         """All types, by name, with JSON Schemas that stand alone."""
+        self.load()
         return [
             ports.TaskType(
                 name=one.name,
@@ -216,19 +144,34 @@ def installed(settings: definition.Settings | None = None) -> Registry:
     """Return the registry of the built-in types and those that installed distributions bring.
 
     A foreign type that is not there or lacks a library is logged and left out: a distribution that was half removed
-    must not keep the daemon from starting. What else its module raises is a defect and stops the start."""
-    settings = settings or definition.Settings()
-    return Registry([*(factory(settings) for factory in BUILT_IN), *_from_entry_points(settings)])
+    must not keep the daemon from running. What else its module raises is a defect, and raised by whoever loads it."""
+    return Registry(functools.partial(_installed, settings or definition.Settings()))
 
 
-def _from_entry_points(settings: definition.Settings) -> list[definition.TaskDefinition[Any]]:
-    found: list[definition.TaskDefinition[Any]] = []
+def built_in() -> Registry:
+    """Return the registry of the built-in types alone."""
+    return Registry(functools.partial(_built_in, definition.Settings()))
+
+
+def _installed(settings: definition.Settings) -> Iterator[definition.TaskDefinition[Any]]:
+    yield from _built_in(settings)
+    yield from _from_entry_points(settings)
+
+
+def _built_in(settings: definition.Settings) -> Iterator[definition.TaskDefinition[Any]]:
+    from . import builtin
+
+    return (factory(settings) for factory in builtin.FACTORIES)
+
+
+def _from_entry_points(settings: definition.Settings) -> Iterator[definition.TaskDefinition[Any]]:
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
         try:
-            found.append(entry.load()(settings))
+            found = entry.load()(settings)
         except (ImportError, AttributeError) as error:
             log.error("task_type.load_failed", entry_point=entry.name, value=entry.value, error=repr(error))
-    return found
+        else:
+            yield found
 
 
 def _named(found: definition.TaskDefinition[Any], inputs: bytes) -> dict[str, msgspec.Raw]:

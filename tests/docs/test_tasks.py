@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from headrace.tasks import definition, git, page, registry, rest, rest_request, retry
+from headrace.tasks import git, page, registry, rest, rest_request, retry
 from tests.support.daemons import Daemon
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
 PROSE = " ".join(DOCUMENT.split())
-TYPES = registry.Registry(factory(definition.Settings()) for factory in registry.BUILT_IN).types()
+TYPES = registry.built_in().types()
 
 
 @pytest.mark.parametrize("name", ["all", *(one.name for one in TYPES)])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
+import sys
 from typing import Annotated
 
 import msgspec
@@ -44,7 +46,7 @@ def _definition(name: str = "ECHO", aliases: tuple[str, ...] = ("SAY",)) -> defi
 
 @pytest.fixture
 def echo() -> registry.Registry:
-    return registry.Registry([_definition()])
+    return registry.Registry(lambda: [_definition()])
 
 
 def _refused(echo: registry.Registry, text: str) -> tuple[str, str]:
@@ -164,7 +166,12 @@ def test_types_describe_themselves_with_json_schemas(tasks: registry.Registry) -
 
 def test_two_types_of_one_name_are_refused() -> None:
     with pytest.raises(errors.ConfigurationInvalid, match="two task types are called say: ECHO and OTHER"):
-        registry.Registry([_definition(), _definition("OTHER", ("say",))])
+        registry.Registry(lambda: [_definition(), _definition("OTHER", ("say",))]).load()
+
+
+def test_a_daemon_does_not_wait_for_the_types_at_its_start() -> None:
+    code = "import sys, headrace.daemon.app; print('headrace.tasks.builtin' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout == b"False\n"
 
 
 def factory(settings: definition.Settings) -> definition.TaskDefinition[EchoInputs]:
