@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import gc
 import os
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import structlog
 
 from .. import __version__
@@ -160,8 +160,7 @@ async def _live(settings: config.Configuration, manager: service_manager.Service
     return await serve(settings, manager, stage.of_this_process(), **given)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(msgspec.Struct, frozen=True):
     """What a daemon consists of, between its journal and its front."""
 
     source: sync_source.Source

@@ -14,7 +14,6 @@ Protocols: GitHub and Gitea, ``POST /repos/{owner}/{repo}/statuses/{sha}``; GitL
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import random
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
@@ -67,8 +66,7 @@ class Statuses(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError("`url` is not an address such as https://flows.example")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Status:
+class Status(msgspec.Struct, frozen=True):
     """What is to be seen beside a commit. ``page`` is a path of this daemon."""
 
     commit: str

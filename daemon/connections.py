@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import dataclasses
 import socket
 from collections.abc import Callable
 from typing import cast
@@ -37,8 +36,7 @@ _RETRY_LATER = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-L
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(msgspec.Struct, frozen=True):
     """How long is waited, in seconds, and how many connections there may be; ``per_address`` 0 does not count them."""
 
     head_s: float = 10.0

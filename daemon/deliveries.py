@@ -8,7 +8,6 @@ do not hold together. Who sent it is decided elsewhere, over the bytes as they c
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
 import urllib.parse
 from collections.abc import Iterable, Mapping
@@ -43,8 +42,7 @@ _SAYS_NOTHING = frozenset({_FORM, _UNKNOWN, "text/plain", ""})
 _BRACKETS = (b"{", b"[")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """The raw request. ``query`` and ``headers`` may name something several times; ``path`` follows the webhook's name.
 
     ``content_type`` is the media type alone, in small letters."""
@@ -57,8 +55,7 @@ class Delivery:
     body: bytes
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Content:
+class Content(msgspec.Struct, frozen=True):
     """What a body says: ``json`` for the flow, and the body as it may be shown (``None``: it is all in ``json``)."""
 
     json: Any

@@ -7,9 +7,10 @@ state directory is locked, lets its helpers run beside everything else, and clos
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+
+import msgspec
 
 from ..engine import ports
 from . import (
@@ -36,8 +37,7 @@ _REQUESTS_PER_S = 100.0
 _REQUESTS_AT_ONCE = 1000
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Where the daemon stands: ``private`` if only this machine can reach it, ``secure`` if browsers come by https."""
 
     private: bool = True

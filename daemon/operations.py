@@ -5,9 +5,10 @@ A row of the route table carries one of these; ``openapi`` makes the description
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
+
+import msgspec
 
 #: Bodies and answers that are no JSON.
 BYTES = "application/octet-stream"
@@ -15,8 +16,7 @@ LINES = "application/x-ndjson"
 STREAM = "text/event-stream"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(msgspec.Struct, frozen=True):
     """A parameter of the query, or a header; ``schema`` is JSON Schema."""
 
     name: str
@@ -25,8 +25,7 @@ class Parameter:
     several: bool = False
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """``takes`` is the type of a JSON body, or a media type; ``gives`` likewise, None for no content.
 
     ``also`` are media types in which the same is offered besides; ``statuses`` those of good answers."""

@@ -8,7 +8,6 @@ over its raw body before anything of it is read; who is not believed learns noth
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -51,8 +50,7 @@ class Push(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError(f"`secret_file` {self.secret_file!r} is not a file")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Believed:
+class Believed(msgspec.Struct, frozen=True):
     """A source, by its prefix, whose forge signs events with ``secret``; ``ref`` as it is configured."""
 
     prefix: str

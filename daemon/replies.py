@@ -9,7 +9,6 @@ so that it cannot act with the session of whoever looks at it. Called by ``webho
 from __future__ import annotations
 
 import base64
-import dataclasses
 import re
 
 import msgspec
@@ -33,8 +32,7 @@ _VALUE = re.compile(r"[\t\x20-\x7e\x80-\U0010ffff]*")
 _OUR_COOKIE = re.compile(r"(?:__Host-)?headrace(?:-\d+)?", re.IGNORECASE)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """An answer ready to be sent, and the names of the flow's headers that are not."""
 
     status: int

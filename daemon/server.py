@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import functools
 import os
 import resource
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import aiohttp.http_parser
+import msgspec
 from aiohttp import web
 
 from ..engine import errors
@@ -135,7 +135,7 @@ def _within_descriptors(patience: connections.Patience) -> connections.Patience:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        return dataclasses.replace(patience, connections=max(64, soft - _OTHER_DESCRIPTORS))
+        return msgspec.structs.replace(patience, connections=max(64, soft - _OTHER_DESCRIPTORS))
     return patience
 
 

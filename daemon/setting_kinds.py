@@ -7,7 +7,6 @@ A feature with several values of its own is one setting whose kind is ``table``.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -21,8 +20,7 @@ from . import written
 _SCP_STYLE = re.compile(r"[^/\s]+:.+")  # git@forge:ops/flows.git, and anything with a scheme
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(msgspec.Struct, frozen=True):
     """What a value may be: its name for people, how it is read (``ValueError`` if it cannot be), how it is shown."""
 
     name: str

@@ -14,7 +14,6 @@ Attributes have the names of OpenTelemetry's semantic conventions where those ha
 
 from __future__ import annotations
 
-import dataclasses
 import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -97,8 +96,7 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
     links: list[Link]
 
 
-@dataclasses.dataclass(slots=True, eq=False)
-class _Begun:
+class _Begun(msgspec.Struct, eq=False):
     """A span that has not ended."""
 
     span: str
@@ -109,7 +107,7 @@ class _Begun:
     attributes: Attributes
     links: list[Link]
     remote: bool = False
-    events: list[Happened] = dataclasses.field(default_factory=list)
+    events: list[Happened] = msgspec.field(default_factory=list)
     events_dropped: int = 0
 
     def tell(self, at: str, name: str, attributes: Attributes) -> None:
@@ -137,14 +135,13 @@ class _Begun:
         )
 
 
-@dataclasses.dataclass(slots=True, eq=False)
-class _Execution:
+class _Execution(msgspec.Struct, eq=False):
     """An execution whose trace is kept, and its calls that have no answer."""
 
     trace: str
     own: _Begun
     generation: int = 1
-    calls: dict[int, _Begun] = dataclasses.field(default_factory=dict)
+    calls: dict[int, _Begun] = msgspec.field(default_factory=dict)
 
 
 class Spans:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+
+import msgspec
 
 from ..engine import ports
 from . import config
@@ -25,8 +26,7 @@ def greet(url: str, link: str, settings: config.Configuration) -> None:
         print(f"Headrace listens on {url}\n  open {link}\n  flows come from {settings.source_url}", flush=True)  # noqa: T201
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(msgspec.Struct, frozen=True):
     """What tells a daemon to stop, who is greeted with its address when it takes requests, who plays its tasks,
     whether schedules run, and what tells it to read its configuration anew."""
 
@@ -34,7 +34,7 @@ class Stage:
     greet: Callable[[str, str, config.Configuration], None] = greet
     cast: Callable[[ports.Tasks], ports.Tasks] = lambda real: real
     ticks: bool = True
-    reload: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
+    reload: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
 
 def of_this_process() -> Stage:

@@ -7,9 +7,10 @@ they are the same whenever they are asked for. Called by ``daemon`` for requests
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import re
+
+import msgspec
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
@@ -49,8 +50,7 @@ def is_sampled(traceparent: str) -> bool:
     return bool(traceparent) and int(traceparent[-2:], 16) & 1 == 1
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Tracing:
+class Tracing(msgspec.Struct, frozen=True):
     """What is decided about traces here. ``ratio``: of executions that come without a trace so many begin one that is
     kept, others one that is not; None: they begin none. ``url``: where people see a trace, with {trace} in it."""
 

@@ -10,7 +10,6 @@ in a worker thread, one call at a time.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import difflib
 import fnmatch
 import os
@@ -55,8 +54,7 @@ _ALIKE = 0.5
 Judged = tuple[Mapping[str, check.Verdict], requirements.Shared]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """A commit that is durable and complete and only needs to be announced (``manifest``), or that will not be
     published (``rejected`` says why), or whose flows need environments first (``builds``: each with what it is for),
     or, with none of them, the one that is published already."""
@@ -67,7 +65,7 @@ class Candidate:
     manifest: catalogue.Manifest | None = None
     digest: str = ""
     rejected: str = ""
-    builds: Mapping[requirements.Recipe, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    builds: Mapping[requirements.Recipe, tuple[str, ...]] = msgspec.field(default_factory=dict)
 
 
 class Workshop:
@@ -347,11 +345,11 @@ class Workshop:
         try:
             plan = tree.plan(self._mirror.entries(fetched.commit))
         except tree.TreeRefused as refusal:
-            return dataclasses.replace(about, rejected=refusal.message)
+            return msgspec.structs.replace(about, rejected=refusal.message)
         judged = self._judged(plan, previous)
         builds = {} if self._environments is None or again else self._environments.missing(*judged, retry=not settled)
         if builds:
-            return dataclasses.replace(about, builds=builds)
+            return msgspec.structs.replace(about, builds=builds)
         manifest = catalogue.same_ids(
             self._catalogued(fetched, plan, previous, judged), manifests.read(self.snapshots, fetched.commit), previous
         )
@@ -359,14 +357,14 @@ class Workshop:
             return about
         broken = [*catalogue.broken(manifest), *manifest.catalogue.problems]
         if self._source.policy == "strict" and not again and broken:
-            return dataclasses.replace(about, rejected=_told(broken))
+            return msgspec.structs.replace(about, rejected=_told(broken))
         if previous is not None:
             # Its grace begins when it is superseded, not when it was published.
             self._touch(previous.catalogue.commit)
         self._export(fetched.commit, plan, previous)
         digest = manifests.write(self.snapshots, manifest)
         self._mirror.pin(fetched.commit)
-        return dataclasses.replace(about, manifest=manifest, digest=digest)
+        return msgspec.structs.replace(about, manifest=manifest, digest=digest)
 
     def _catalogued(
         self,

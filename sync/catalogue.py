@@ -32,8 +32,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     warnings: dict[str, str] = {}  # path → what people should know about that file
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Commit:
+class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """A commit about to be catalogued. ``renames`` asks git for new path → old path, ``alike`` whether one content (by
     its sha) could be an edit of another; both only when that can matter."""
 
@@ -46,10 +45,10 @@ class Commit:
     verdicts: Mapping[str, check.Verdict]
     renames: Callable[[], Mapping[str, str]]
     alike: Callable[[str, str], bool]
-    documents: Mapping[str, Document] = dataclasses.field(default_factory=dict)
+    documents: Mapping[str, Document] = msgspec.field(default_factory=dict)
     places: Places = USUAL
     venv: str = ""  # of scripts
-    notes: Mapping[str, str] = dataclasses.field(default_factory=dict)  # file → what is wrong with it
+    notes: Mapping[str, str] = msgspec.field(default_factory=dict)  # file → what is wrong with it
     moved: Mapping[str, str] = dataclasses.field(
         default_factory=dict
     )  # new path → old path, as we moved them ourselves
@@ -197,7 +196,7 @@ def _next(old: model.Flow | None, entry: tree.Entry, commit: Commit) -> model.Fl
             venv=verdict.venv,
         )
     if not verdict.reason:
-        verdict = dataclasses.replace(
+        verdict = msgspec.structs.replace(
             verdict, reason="there is no `handler` any more: define it, or delete the file or move it out of the way"
         )
         return _broken(old, entry.path, commit, verdict) if old else None

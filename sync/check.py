@@ -7,7 +7,6 @@ a worker thread with the files that changed.
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,8 +40,7 @@ class Findings(msgspec.Struct, frozen=True):
 _NOTHING_SAID = model.Metadata()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What a file is: a flow (``handler``), a helper module, or broken (``reason``) and perhaps meant as a flow."""
 
     handler: bool = False

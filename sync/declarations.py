@@ -7,7 +7,6 @@ key, and two files for one record. Called by ``catalogue`` with the documents th
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -30,8 +29,7 @@ _REFERENCE = re.compile(r"(vault\.secret\()?[^:()\s][^:()]*:[^()]+(?(1)\))")
 _SECRET = re.compile(r"[^:()\s][^:()\n]*:[^:()\s][^:()\n]*")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Declarations:
+class Declarations(msgspec.Struct, frozen=True):
     """What a commit declares, what of it cannot be used, and path → what people should know."""
 
     declared: dict[str, dict[str, model.Declared]]
@@ -39,8 +37,7 @@ class Declarations:
     warnings: dict[str, str]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Commit:
+class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """A commit whose declarations are to be gathered; ``webhooks`` are those of its flows, name → flow."""
 
     sha: str

@@ -12,6 +12,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
+import msgspec
+
 from ..engine import errors
 from . import check, tree
 from .places import Places
@@ -27,8 +29,7 @@ _UNFIT = re.compile(r"[\x00-\x1f\x7f<>]+")
 Base = str | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Save:
+class Save(msgspec.Struct, frozen=True):
     """Make ``content`` the file at ``path``."""
 
     path: str
@@ -36,16 +37,14 @@ class Save:
     base: Base
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(msgspec.Struct, frozen=True):
     """Remove the file at ``path``."""
 
     path: str
     base: Base
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rename:
+class Rename(msgspec.Struct, frozen=True):
     """Move the file at ``path`` to ``new_path``, where nothing is yet."""
 
     path: str
@@ -165,7 +164,7 @@ def fitted(edit: Edit, entries: Iterable[tree.Entry], note: Note, now: str) -> d
     if edit.new_path in files:
         raise taken(check.flow_name(edit.new_path))
     del files[edit.path]
-    moved = dataclasses.replace(there, path=edit.new_path, mode=mode)
+    moved = msgspec.structs.replace(there, path=edit.new_path, mode=mode)
     _check_addition(moved, files)
     return {edit.path: None, edit.new_path: moved}
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import dataclasses
 import os
 import re
 import secrets
@@ -96,8 +95,7 @@ class Packages(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError("`timeout_s` must be from 1 to 86400 seconds")
 
 
-@dataclasses.dataclass(slots=True)
-class _Failure:
+class _Failure(msgspec.Struct):
     reason: str
     times: int
     again_at: float  # monotonic
@@ -351,11 +349,11 @@ def _applied(verdict: check.Verdict, shared: Shared, reason: Callable[[str], str
     try:
         recipe = shared.recipe(verdict.metadata.dependencies)
     except Unusable as error:
-        return dataclasses.replace(verdict, reason=error.message, key="dependencies")
+        return msgspec.structs.replace(verdict, reason=error.message, key="dependencies")
     if recipe is None:
         return verdict
     said = reason(recipe.id)
-    return dataclasses.replace(verdict, venv=recipe.id, reason=said, key="dependencies" if said else "")
+    return msgspec.structs.replace(verdict, venv=recipe.id, reason=said, key="dependencies" if said else "")
 
 
 def python_of(folder: Path, venv: str) -> Path:

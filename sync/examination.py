@@ -9,7 +9,6 @@ answers one JSON object a line, flushed, in order; it sees no environment. Calle
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
 import json
 import os
 import signal
@@ -41,8 +40,7 @@ class Answer(Protocol):
 A = TypeVar("A", bound=Answer)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Examination(Generic[A]):
+class Examination(msgspec.Struct, Generic[A], frozen=True, kw_only=True):
     """One kind of question to files. ``give_up`` makes the answer about a file that ended its child."""
 
     words: tuple[str, ...]  # what isolated Python gets: a script with its arguments

@@ -7,12 +7,12 @@ and now; what git finds similar, for files whose old path is gone. In doubt a fl
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Collection, Mapping
 
+import msgspec
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Arrivals:
+
+class Arrivals(msgspec.Struct, frozen=True, kw_only=True):
     """What a commit brings: path → sha of its content, and what is known or can be asked about it.
 
     ``left_out``: paths that are there and not read. ``moved``: new path → old path, by ourselves. ``renames`` asks git

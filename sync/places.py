@@ -6,9 +6,10 @@ other or leave the repository. Used by ``source`` (settings), ``catalogue``, ``d
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import PurePosixPath
+
+import msgspec
 
 from ..engine import errors
 from . import check
@@ -29,16 +30,14 @@ _PUBLISHING = "client.webhook."
 _PLACEHOLDER = ".gitkeep"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """The record that a file declares."""
 
     type: str
     name: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Places:
+class Places(msgspec.Struct, frozen=True):
     """The folders of one source, path → type."""
 
     types: Mapping[str, str]

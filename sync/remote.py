@@ -9,11 +9,12 @@ that can be wrong with a remote. Refuses: unpublishing (a deleted branch, an emp
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import re
 import urllib.parse
 from pathlib import Path
+
+import msgspec
 
 from ..engine import errors
 from . import forge, git
@@ -81,8 +82,7 @@ esac
 """
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(msgspec.Struct, frozen=True):
     """What the source holds now. ``rewritten``: its history no longer contains what it pointed at before."""
 
     commit: str
@@ -90,8 +90,7 @@ class Fetched:
     rewritten: bool = False
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Tip:
+class Tip(msgspec.Struct, frozen=True):
     """A branch (``refs/heads/…``), its newest commit, and the ref of the mirror that remembers it."""
 
     ref: str
@@ -99,8 +98,7 @@ class Tip:
     local: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(msgspec.Struct, frozen=True):
     """Where a ref points, what it is called there, and below ``refs/remotes/`` in the mirror."""
 
     answer: Fetched
@@ -136,7 +134,7 @@ class Remote:
             asked = _Asked(Fetched(self._source.ref, self._source.ref), self._source.ref, "origin/by-commit")
         else:
             asked = self._resolve(self._source.ref)
-        return dataclasses.replace(self._bring(asked), rewritten=self._rewritten)
+        return msgspec.structs.replace(self._bring(asked), rewritten=self._rewritten)
 
     def told(self) -> None:
         """Forget that the history was rewritten: whoever had to know it does."""
@@ -150,7 +148,7 @@ class Remote:
         local = f"refs/remotes/preview/{asked.local}"
         if self.mirror.value(f"{local}^{{commit}}") != asked.answer.commit:
             self._fetch(f"+{asked.name}:{local}", FETCH_TIMEOUT_S)
-        return dataclasses.replace(asked.answer, commit=self.mirror.value(f"{local}^{{commit}}"))
+        return msgspec.structs.replace(asked.answer, commit=self.mirror.value(f"{local}^{{commit}}"))
 
     def tip(self) -> Tip:
         """Return the branch that can be written to, with its newest commit in the mirror; raises like ``fetch``.
@@ -206,7 +204,7 @@ class Remote:
         if before != answer.commit or not self.mirror.has(before):
             self._fetch(f"+{asked.name}:{local}", FETCH_TIMEOUT_S if before else FIRST_FETCH_TIMEOUT_S)
             # The ref may have moved between question and fetch: what came counts.
-            answer = dataclasses.replace(answer, commit=self.mirror.value(f"{local}^{{commit}}"))
+            answer = msgspec.structs.replace(answer, commit=self.mirror.value(f"{local}^{{commit}}"))
         if before and not self.mirror.is_ancestor(before, answer.commit):
             self._rewritten = True
         self._known = answer.commit

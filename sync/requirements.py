@@ -9,7 +9,6 @@ them. Called by ``metadata``, ``candidate`` and ``environments``.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import re
@@ -18,6 +17,7 @@ import sysconfig
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 
+import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
@@ -35,8 +35,7 @@ class Unusable(errors.HeadraceError):
     """A list or a lock that says something no environment can be made of."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(msgspec.Struct, frozen=True):
     """What an environment is made of: a list in its normal form, and the lock that it is held to."""
 
     requirements: tuple[str, ...]
@@ -50,13 +49,12 @@ class Recipe:
         return hashlib.sha256(told).hexdigest()[:24]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Shared:
+class Shared(msgspec.Struct, frozen=True):
     """What a commit says for all of its flows. ``problems``: file → what is wrong with it."""
 
     default: tuple[str, ...] = ()
     lock: str = ""
-    problems: dict[str, str] = dataclasses.field(default_factory=dict)
+    problems: dict[str, str] = msgspec.field(default_factory=dict)
 
     @property
     def default_id(self) -> str:

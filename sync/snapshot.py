@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import dataclasses
 import functools
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+import msgspec
 
 from . import tree
 
@@ -30,8 +31,7 @@ _FSYNC_FILES_MAX = 400
 Blobs = Callable[[Sequence[str]], Iterable[bytes]]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Earlier:
+class Earlier(msgspec.Struct, frozen=True):
     """A snapshot whose files may be linked instead of written again; ``blobs`` is path → blob."""
 
     folder: Path

@@ -7,10 +7,11 @@ backslashes) and trees over the limits. Used by ``mirror`` (listing), ``snapshot
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import unicodedata
 from collections.abc import Iterable
+
+import msgspec
 
 from ..engine import errors
 
@@ -33,8 +34,7 @@ class TreeRefused(errors.HeadraceError):
     """A commit that will not be published as it is; ``message`` names the path and the rule."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """A line of git's tree listing."""
 
     path: str
@@ -43,8 +43,7 @@ class Entry:
     size: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """Which files a snapshot gets, and path → why something was left out."""
 
     files: tuple[Entry, ...]

@@ -9,7 +9,6 @@ first has it, and the other is told so. Lives on the event loop; called by the e
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -126,8 +125,7 @@ def merged(parts: Mapping[str, model.Catalogue]) -> model.Catalogue:
     )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Unmet:
+class Unmet(msgspec.Struct, frozen=True):
     """What the file at ``path`` asks for with ``key`` and does not get."""
 
     path: str

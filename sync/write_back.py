@@ -10,9 +10,10 @@ and by people through the engine. What a crash leaves is told in ``branch`` and 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Protocol
+
+import msgspec
 
 from ..engine import errors
 from . import catalogue, edits, tree
@@ -42,8 +43,7 @@ class Passes(Protocol):
         """Return after the pass that makes ``condition`` true, or when the time is up."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """A change that the repository has and the catalogue perhaps not: path → blob (empty: gone), and old, new path."""
 
     files: Mapping[str, edits.Base]

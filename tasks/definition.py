@@ -10,7 +10,6 @@ but the one line in ``builtin`` or, for a type of another distribution, an entry
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -65,8 +64,7 @@ async def _nothing_to_close() -> None:
     """The type keeps nothing open."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class TaskDefinition(Generic[I]):
+class TaskDefinition(msgspec.Struct, Generic[I], frozen=True, kw_only=True):
     """One task type. ``check`` sees well-typed inputs and raises for what does not go together."""
 
     name: str
@@ -82,19 +80,18 @@ class TaskDefinition(Generic[I]):
     #: Inputs that no record shows; those called like a password or a token are hidden without being named here.
     secret_inputs: frozenset[str] = frozenset()
     #: Other names of inputs, as flows in the wild write them.
-    input_aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    input_aliases: Mapping[str, str] = msgspec.field(default_factory=dict)
     #: Lets go of what the type keeps open between runs.
     close: Callable[[], Awaitable[None]] = _nothing_to_close
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator decides for all task types."""
 
-    egress: Egress = dataclasses.field(default_factory=Egress)
-    pacing: Pacing = dataclasses.field(default_factory=Pacing)
-    local: Local = dataclasses.field(default_factory=Local)
-    folders: Folders = dataclasses.field(default_factory=Folders)
+    egress: Egress = msgspec.field(default_factory=Egress)
+    pacing: Pacing = msgspec.field(default_factory=Pacing)
+    local: Local = msgspec.field(default_factory=Local)
+    folders: Folders = msgspec.field(default_factory=Folders)
 
 
 Factory = Callable[[Settings], TaskDefinition[Any]]

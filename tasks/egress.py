@@ -8,10 +8,11 @@ to the public counts as public, so that forms nobody uses any more (IPv4-compati
 
 from __future__ import annotations
 
-import dataclasses
 import ipaddress
 import socket
 from collections.abc import Iterator
+
+import msgspec
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
@@ -20,8 +21,7 @@ _ISATAP = (0x00005EFE, 0x02005EFE)
 _NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Egress:
+class Egress(msgspec.Struct, frozen=True, kw_only=True):
     """The operator's choice."""
 
     deny_private: bool = False

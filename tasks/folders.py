@@ -7,7 +7,6 @@ the same state directory removes them before it begins, and nobody else's.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import os
 import pathlib
@@ -15,11 +14,12 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator
 
+import msgspec
+
 from . import blocking
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Folders:
+class Folders(msgspec.Struct, frozen=True):
     """The folders of one daemon, where the system has its temporary files."""
 
     owner: str = "nobody"

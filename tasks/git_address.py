@@ -7,9 +7,10 @@ A user and password in the address are taken out of it. Pure functions; ``git`` 
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import urllib.parse
+
+import msgspec
 
 _HOST = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]"
 _USER = r"[A-Za-z0-9._][A-Za-z0-9._-]*"
@@ -26,8 +27,7 @@ _SHORT_SHA = re.compile(r"[0-9a-f]{7,63}")
 EXPECTED = "expected https://host/path, ssh://user@host/path or user@host:path"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Address:
+class Address(msgspec.Struct, frozen=True):
     """A repository's address. ``url`` holds no credentials; ``host`` has no brackets and is empty for files."""
 
     scheme: str

@@ -7,7 +7,6 @@ hooks, filters and attributes never take effect. ``git`` fetches the parent befo
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import os
 import pathlib
@@ -15,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import git
 import gitdb  # type: ignore[import-untyped]
+import msgspec
 
 from . import git_fetch
 
@@ -25,16 +25,14 @@ class CannotCommit(Exception):
     """The change does not fit the commit it is for; the message says why."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Content:
+class Content(msgspec.Struct, frozen=True):
     """What a file shall hold; ``executable`` None leaves that as it is."""
 
     data: bytes
     executable: bool | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, kw_only=True):
     """What a commit shall change, and who says so."""
 
     files: Mapping[str, Content]

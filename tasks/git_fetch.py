@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import os
 import pathlib
 import re
 import shlex
 import socket
 from collections.abc import AsyncIterator
+
+import msgspec
 
 from . import blocking, definition, git_address, host, process
 from .egress import Egress
@@ -59,8 +60,7 @@ class FetchFailed(Exception):
         self.words, self.passing, self.absent, self.moved = words, passing, absent, moved
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
+class Access(msgspec.Struct, frozen=True, kw_only=True):
     """How to get in."""
 
     address: git_address.Address
@@ -71,8 +71,7 @@ class Access:
     cookie: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Repository:
+class Repository(msgspec.Struct, frozen=True):
     """The temporary repository: its folder and the environment every git command on it needs."""
 
     path: pathlib.Path

@@ -6,12 +6,12 @@ bounded, and the operator's policy holds for every address.
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import ssl
 from collections.abc import Mapping
 
 import aiohttp
+import msgspec
 import yarl
 
 from . import host, rest, stored_files
@@ -20,18 +20,16 @@ from . import host, rest, stored_files
 BODY_BYTES_MAX = rest.BODY_BYTES_MAX
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What is sent. The address is encoded already."""
 
     method: str
     url: str
-    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     body: bytes | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What came back; the body is empty when it went to a sink."""
 
     status: int
@@ -39,8 +37,7 @@ class Answer:
     body: bytes
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How long a request may take, in seconds, and whom it trusts (True: the system's authorities)."""
 
     connect_timeout: float = 30.0

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 SEQUENCE, SET, OCTETS, INTEGER, ENUMERATED, BOOLEAN = 0x30, 0x31, 0x04, 0x02, 0x0A, 0x01
 ENTRY, DONE, REFERENCE = 0x64, 0x65, 0x73
@@ -76,8 +77,7 @@ def elements(content: bytes) -> Iterator[tuple[int, bytes]]:
         at += length
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """What the server says: to which request, what kind, its content, and the cookie of the next page."""
 
     number: int
@@ -99,8 +99,7 @@ def message(content: bytes) -> Message:
     return Message(int.from_bytes(parts[0][1], "big"), *parts[1], cookie)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Result:
+class Result(msgspec.Struct, frozen=True):
     """How a request ended."""
 
     code: int

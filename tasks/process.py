@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import os
 import pathlib
 import signal
 from collections.abc import Mapping, Sequence
+
+import msgspec
 
 from . import host
 
@@ -36,8 +37,7 @@ exit $status
 """
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """How a program ended. ``status`` is 128 and the signal for one that was killed, as shells say it."""
 
     status: int

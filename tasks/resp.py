@@ -7,9 +7,10 @@ than stands here: lengths are told before the data comes, and are believed only 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
+
+import msgspec
 
 from . import host
 
@@ -21,8 +22,7 @@ DEPTH_MAX = 32
 _CONSTANTS = {b"_": None, b"#t": True, b"#f": False, b"$-1": None, b"*-1": None}
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """An error the server answered."""
 
     text: str

@@ -10,7 +10,6 @@ shows method, address without query and credentials, and status; everything the 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import functools
 import socket
 import ssl
@@ -133,8 +132,7 @@ class Connections:
             await session.close()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Material:
+class _Material(msgspec.Struct, frozen=True):
     """What a request needs beside its inputs, loaded once: the body, and whom to trust.
 
     ``trust_elsewhere`` is for hosts a redirect leads to: the same trust, without the client's certificate."""

@@ -9,7 +9,6 @@ may pass; every other exception leaves at once. Sleep, time and chance are hande
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -48,8 +47,7 @@ class Transient(Exception):
         self.retry_after_s = retry_after_s
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Pacing:
+class Pacing(msgspec.Struct, frozen=True, kw_only=True):
     """Where time and chance come from."""
 
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep

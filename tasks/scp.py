@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import functools
 import re
 import shlex
@@ -101,8 +100,7 @@ class _ScpPlace:
             await asyncio.wait([heard])
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Far:
+class _Far(msgspec.Struct, frozen=True):
     """The program on the far side: what it reads and writes, and in the end what it complained of."""
 
     stdin: Any

@@ -8,7 +8,6 @@ and what the errors of its library mean.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import urllib.parse
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -95,8 +94,7 @@ class SqlOutput(msgspec.Struct, kw_only=True):
 I = TypeVar("I", bound=SqlInputs)  # noqa: E741 - the inputs of one type
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(msgspec.Struct, frozen=True):
     """What is to be executed."""
 
     mode: str
@@ -147,8 +145,7 @@ def resolved(inputs: I, schemes: Sequence[str]) -> I:
     return msgspec.structs.replace(inputs, dsn=None, **(_parsed(inputs.dsn, schemes) or {}))
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Product(Generic[I]):
+class Product(msgspec.Struct, Generic[I], frozen=True, kw_only=True):
     """A database that is a server, and its task type."""
 
     task: str
@@ -162,7 +159,7 @@ class Product(Generic[I]):
     #: Raises ``InputRefused`` for what this product cannot do. Nothing stands in ``dsn`` any more.
     cannot: Callable[[I], None] = lambda inputs: None
     aliases: tuple[str, ...] = ()
-    input_aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    input_aliases: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def definition(self, settings: definitions.Settings) -> definitions.TaskDefinition[I]:
         """Return the task type."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import dataclasses
 import hashlib
 import math
 import ssl
@@ -41,19 +40,17 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What to do in the engine: ``section`` is one of its parts (``data``, ``metadata``, ``delete``, …)."""
 
     method: str
     section: str
     path: str
-    query: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    query: Mapping[str, str] = msgspec.field(default_factory=dict)
     body: Any = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What a vault said; ``body`` is its JSON, or None."""
 
     status: int
@@ -79,11 +76,10 @@ class Answer:
         return found
 
 
-@dataclasses.dataclass(slots=True)
-class _Role:
+class _Role(msgspec.Struct):
     """A login by AppRole. The lock lets one log in while the others wait for the token."""
 
-    lock: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
+    lock: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
     token: str = ""
     ends: float = 0.0  # monotonic
 

@@ -6,7 +6,6 @@ it asks for and what the answer means.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated, Any
 
 import msgspec
@@ -48,8 +47,7 @@ def check(task: str, inputs: ServiceInputs, url: str, name: str = "url") -> None
         raise invalid(task, name, "expected an address such as https://service.example") from None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Service:
+class Service(msgspec.Struct, frozen=True):
     """Calls services; one for each type."""
 
     settings: definitions.Settings

@@ -5,13 +5,13 @@ Reading is fine beside a running daemon; what changes something takes the state 
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import time
 from pathlib import Path
 
 import click
+import msgspec
 import structlog
 
 from ...engine import errors
@@ -48,7 +48,7 @@ def verify(state: str, *, as_json: bool) -> int:
     report = recovery.verify(folder / "records", mark)
     problem = report.problem or problem
     if as_json:
-        render.json_object(dataclasses.asdict(report) | {"problem": problem})
+        render.json_object(msgspec.to_builtins(report) | {"problem": problem})
         return 1 if problem else 0
     render.line(f"{report.records:,} records in {report.segments:,} segments, {report.bytes:,} bytes")
     if report.torn_bytes:
@@ -88,7 +88,7 @@ def salvage_(state: str, *, as_json: bool) -> int:
     with ownership.locked(folder):
         done = salvage.salvage(folder)
     if as_json:
-        render.json_object(dataclasses.asdict(done))
+        render.json_object(msgspec.to_builtins(done))
         return 0
     if not done.reason:
         render.line("the records are sound: nothing was changed")

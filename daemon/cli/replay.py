@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import platform
 import signal
 import sys
@@ -221,7 +220,7 @@ def as_json(record: exported.Exported, outcome: running_replay.Outcome, python: 
         "text": outcome.text,
         "calls": outcome.calls,
         "divergence": msgspec.to_builtins(outcome.divergence) if outcome.divergence is not None else None,
-        "notes": [dataclasses.asdict(note) for note in outcome.notes],
+        "notes": [msgspec.structs.asdict(note) for note in outcome.notes],
         "masked": outcome.masked,
         "environment": {"id": record.state.venv, "here": bool(python)} if record.state.venv else None,
     }

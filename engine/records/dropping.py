@@ -8,7 +8,6 @@ undone. Who decides what is needed is ``running.pruning``.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import time
 from collections import Counter
@@ -33,20 +32,19 @@ class End(msgspec.Struct, frozen=True):
     sha256: str
 
 
-@dataclasses.dataclass(slots=True)
-class Contents:
+class Contents(msgspec.Struct):
     """What a sealed segment holds, as far as it may still count; the numbers are bytes."""
 
     segment: int
     size: int
-    begun: set[str] = dataclasses.field(default_factory=set)  # executions that begin here
-    executions: dict[str, dict[int, int]] = dataclasses.field(default_factory=dict)  # line → bytes, of all with lines
-    records: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)  # by type and name
-    messages: Counter[str] = dataclasses.field(default_factory=Counter)
+    begun: set[str] = msgspec.field(default_factory=set)  # executions that begin here
+    executions: dict[str, dict[int, int]] = msgspec.field(default_factory=dict)  # line → bytes, of all with lines
+    records: dict[tuple[str, str], int] = msgspec.field(default_factory=dict)  # by type and name
+    messages: Counter[str] = msgspec.field(default_factory=Counter)
     locks: int = 0
-    sources: set[str] = dataclasses.field(default_factory=set)  # of which something was published
-    keys: list[events.KeyCarried] = dataclasses.field(default_factory=list)
-    schedules: set[str] = dataclasses.field(default_factory=set)
+    sources: set[str] = msgspec.field(default_factory=set)  # of which something was published
+    keys: list[events.KeyCarried] = msgspec.field(default_factory=list)
+    schedules: set[str] = msgspec.field(default_factory=set)
     maintenance: bool = False
     unknown: bool = False  # only a newer version can judge some of its lines
 

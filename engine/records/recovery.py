@@ -17,7 +17,6 @@ needs no free space. Blocking; the daemon calls it before it opens the journal.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import functools
 import hashlib
@@ -26,6 +25,7 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from .. import errors, events
@@ -44,24 +44,22 @@ _HINT = (
 )
 
 
-@dataclasses.dataclass(slots=True)
-class Recovered:
+class Recovered(msgspec.Struct):
     """The journal as recovery left it, and what the writer needs to go on."""
 
     instance: str = ""
-    position: Position = dataclasses.field(default_factory=Position)
+    position: Position = msgspec.field(default_factory=Position)
     torn_bytes: int = 0  # dropped from the end of the last segment
-    unknown_kinds: dict[str, int] = dataclasses.field(default_factory=dict)  # event kinds not known here, with counts
-    unknown_executions: set[str] = dataclasses.field(default_factory=set)  # their records are incomplete for us
+    unknown_kinds: dict[str, int] = msgspec.field(default_factory=dict)  # event kinds not known here, with counts
+    unknown_executions: set[str] = msgspec.field(default_factory=set)  # their records are incomplete for us
     first_seq: int = 1  # of the last segment
     previous_sha256: str = segments.NO_SHA256  # of the segment before the last one
     sealed_sha256: str | None = None  # set if the last segment is sealed
     dropped: int = 0  # all segments up to this one are not needed any more
-    sha256: hashlib._Hash = dataclasses.field(default_factory=hashlib.sha256)  # of the last segment's bytes
+    sha256: hashlib._Hash = msgspec.field(default_factory=hashlib.sha256)  # of the last segment's bytes
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """What ``verify`` found. ``problem`` is empty for a journal that can be trusted."""
 
     segments: int

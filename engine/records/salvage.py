@@ -12,7 +12,6 @@ Blocking; called by the command line.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import re
 import secrets
@@ -32,30 +31,27 @@ _START = re.compile(rb'\{"seq":(\d{1,18}),"batch":\d{1,18},"at":"([^"]{32})",')
 _EXECUTION = re.compile(rb'"execution":"([^"\\]{1,64})"')
 
 
-@dataclasses.dataclass(slots=True)
-class Loss:
+class Loss(msgspec.Struct):
     """Bytes of one file that hold no line anybody can vouch for; ``executions`` are those that are named in them."""
 
     file: str
     offset: int
     bytes: int = 0
-    executions: list[str] = dataclasses.field(default_factory=list)
+    executions: list[str] = msgspec.field(default_factory=list)
 
 
-@dataclasses.dataclass(slots=True)
-class Salvaged:
+class Salvaged(msgspec.Struct):
     """What ``salvage`` did. Without ``reason`` the journal was sound and nothing was changed."""
 
     reason: str = ""
     kept: int = 0  # records before the damage
     moved: int = 0  # records after it, which have new numbers now
-    losses: list[Loss] = dataclasses.field(default_factory=list)
+    losses: list[Loss] = msgspec.field(default_factory=list)
     missing: int = 0  # records whose numbers appear nowhere
-    set_aside: list[str] = dataclasses.field(default_factory=list)
+    set_aside: list[str] = msgspec.field(default_factory=list)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Good:
+class _Good(msgspec.Struct, frozen=True):
     """A line that can be vouched for: its old number, its time, and its event's JSON object."""
 
     seq: int

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import errno
 import os
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from . import journal, tail
@@ -30,8 +30,7 @@ _AGAIN = 1.2
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(msgspec.Struct, frozen=True):
     """What counts as scarce on one file system, in bytes."""
 
     warn: int

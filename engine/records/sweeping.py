@@ -8,12 +8,13 @@ little: a file stays known to be named as long as the segment that names it is t
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from . import segments
 
@@ -39,16 +40,14 @@ class Store(Protocol):
         """Remove a file unless it was touched after ``mtime_ns``; returns whether it is gone now."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _File:
+class _File(msgspec.Struct, frozen=True):
     store: Store
     path: Path
     mtime_ns: int
     size: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Unnamed:
+class _Unnamed(msgspec.Struct, frozen=True):
     """No line up to the end of segment ``through`` names it; found so at ``since``."""
 
     file: _File
@@ -56,8 +55,7 @@ class _Unnamed:
     since: float
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Swept:
+class Swept(msgspec.Struct, frozen=True):
     """What a pass gave back."""
 
     files: int = 0

@@ -6,7 +6,6 @@ one transaction, so after a crash the file is merely behind. One thread writes; 
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import itertools
 import operator
@@ -55,8 +54,7 @@ CREATE TABLE gone (id TEXT PRIMARY KEY, segment INTEGER) WITHOUT ROWID;
 """
 
 
-@dataclasses.dataclass(slots=True)
-class Row:
+class Row(msgspec.Struct):
     """An execution as the table ``executions`` holds it, column by column."""
 
     seq: int
@@ -84,7 +82,7 @@ class Row:
 #: Reads the lines of an extent (segment, start, end) back.
 Read = Callable[[int, int, int], Iterable[events.Recorded]]
 _PARTS = 'SELECT segment, start, "end" FROM moving WHERE id = ? AND carry = ? ORDER BY segment, start'
-COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
+COLUMNS = Row.__struct_fields__
 _columns_of = operator.attrgetter(*COLUMNS)
 SELECT_ROW = "SELECT " + ", ".join(f'"{name}"' for name in COLUMNS) + " FROM executions"  # noqa: S608 - our own names
 #: So many rows go into the file with one statement.

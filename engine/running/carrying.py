@@ -9,7 +9,6 @@ the segments went, changes nothing the second time.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import functools
 import secrets
 from collections import Counter
@@ -36,21 +35,20 @@ class NotNow(Exception):
     """Something cannot be carried, in words: the segments stay for this time."""
 
 
-@dataclasses.dataclass(slots=True)
-class Prefix:
+class Prefix(msgspec.Struct):
     """The oldest segments of the journal together: what lies in them, and who of it is alive."""
 
     keys_since: str  # keys of requests that are older are not known any more
     segment: int = 0
     size: int = 0
-    alive: set[str] = dataclasses.field(default_factory=set)  # executions that begin in them and are not gone
-    executions: dict[str, dict[int, int]] = dataclasses.field(default_factory=dict)  # line → bytes, of those alive
-    records: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
-    messages: Counter[str] = dataclasses.field(default_factory=Counter)
+    alive: set[str] = msgspec.field(default_factory=set)  # executions that begin in them and are not gone
+    executions: dict[str, dict[int, int]] = msgspec.field(default_factory=dict)  # line → bytes, of those alive
+    records: dict[tuple[str, str], int] = msgspec.field(default_factory=dict)
+    messages: Counter[str] = msgspec.field(default_factory=Counter)
     locks: int = 0
-    sources: set[str] = dataclasses.field(default_factory=set)
-    keys: dict[str, events.KeyCarried] = dataclasses.field(default_factory=dict)
-    schedules: set[str] = dataclasses.field(default_factory=set)
+    sources: set[str] = msgspec.field(default_factory=set)
+    keys: dict[str, events.KeyCarried] = msgspec.field(default_factory=dict)
+    schedules: set[str] = msgspec.field(default_factory=set)
     maintenance: bool = False
 
     def add(self, found: dropping.Contents, alive: set[str]) -> None:

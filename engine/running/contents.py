@@ -8,7 +8,6 @@ So there are two ways to read: ``shown`` for people, ``true`` for flows and task
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
@@ -26,8 +25,7 @@ _PROTECTED = msgspec.Raw(values.encode(protection.MARKER))
 _T = TypeVar("_T")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """A value as an event holds it."""
 
     raw: msgspec.Raw | msgspec.UnsetType

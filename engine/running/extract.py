@@ -7,7 +7,6 @@ daemon's index and for files that no daemon owns now.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import platform
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
@@ -25,8 +24,7 @@ _UNSAID = ("args_blob", "result_blob", "inputs_blob", "body_blob", "script_blob"
 _SOURCE_BYTES_MAX = 4 * 1024 * 1024
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Extracts:
+class Extracts(msgspec.Struct, frozen=True):
     """Makes exports from one state directory."""
 
     archive: live.Archive

@@ -8,7 +8,6 @@ is where it was.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -32,8 +31,7 @@ Process = flow_process.FlowProcess | remote_process.RemoteProcess
 AnswerCall = Callable[["FlowRun", protocol.Call], Awaitable[bytes]]
 
 
-@dataclasses.dataclass(slots=True)
-class Surroundings:
+class Surroundings(msgspec.Struct):
     """What every supervision needs. Changed by ``Dispatcher.adjust`` alone."""
 
     ledger: live.Ledger

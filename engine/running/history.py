@@ -10,7 +10,6 @@ call as well (``Loose``): whoever reads the journal at start passes those change
 from __future__ import annotations
 
 import bisect
-import dataclasses
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -33,8 +32,7 @@ LOG = "log"
 _NULL = msgspec.Raw(b"null")
 
 
-@dataclasses.dataclass(slots=True)
-class Entry:
+class Entry(msgspec.Struct):
     """One call, or a line logged (``kind`` is ``LOG``). An empty kind is one that the record does not tell."""
 
     number: int
@@ -42,7 +40,7 @@ class Entry:
     target: str = ""
     where: str = ""
     ended: bool = False
-    result: model.Value = dataclasses.field(default_factory=lambda: _NULL)
+    result: model.Value = msgspec.field(default_factory=lambda: _NULL)
     failure: events.Failure | None = None
     children: tuple[str, ...] = ()
     message: str = ""

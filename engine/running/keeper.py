@@ -8,7 +8,6 @@ Saves of one record happen one after the other, so that nothing is lost between 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -26,8 +25,7 @@ log = structlog.get_logger()
 COMMON = ("id", "name", "created_at", "modified_at", "created_by", "modified_by")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Actor:
+class Actor(msgspec.Struct, frozen=True):
     """Who changes something: a person, or a call of an execution."""
 
     name: str

@@ -3,22 +3,22 @@ whether there is maintenance."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import assert_never
+
+import msgspec
 
 from .. import events, scheduled, upkeep
 from ..state import locks, maintenance, messages, store, ticks
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """The state in memory. It changes by ``apply`` alone, live and at recovery alike."""
 
-    store: store.Store = dataclasses.field(default_factory=store.Store)
-    locks: locks.Locks = dataclasses.field(default_factory=locks.Locks)
-    messages: messages.Messages = dataclasses.field(default_factory=messages.Messages)
-    ticks: ticks.Ticks = dataclasses.field(default_factory=ticks.Ticks)
-    maintenance: maintenance.Maintenance = dataclasses.field(default_factory=maintenance.Maintenance)
+    store: store.Store = msgspec.field(default_factory=store.Store)
+    locks: locks.Locks = msgspec.field(default_factory=locks.Locks)
+    messages: messages.Messages = msgspec.field(default_factory=messages.Messages)
+    ticks: ticks.Ticks = msgspec.field(default_factory=ticks.Ticks)
+    maintenance: maintenance.Maintenance = msgspec.field(default_factory=maintenance.Maintenance)
 
     def apply(self, event: events.StateEvent, at: str) -> None:
         """Change the state as ``event`` says."""

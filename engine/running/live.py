@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import dataclasses
 import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -54,8 +53,7 @@ Undo = tuple[Callable[[], None], ...]
 CONTEXT = contextvars.copy_context()
 
 
-@dataclasses.dataclass(slots=True, eq=False)
-class Rest:
+class Rest(msgspec.Struct, eq=False):
     """The wait of a ``call`` that goes on without a handler: ``hold`` is done when it is over."""
 
     call: int

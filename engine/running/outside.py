@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
+import msgspec
 
 from .. import ports
 from . import placing
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Options:
+class Options(msgspec.Struct, frozen=True):
     """How executions are run here."""
 
     max_running: int = 32
@@ -21,8 +20,7 @@ class Options:
     placing: placing.Options = placing.EVERYTHING
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Outside:
+class Outside(msgspec.Struct, frozen=True):
     """What lies beyond the engine, as far as executions need it."""
 
     flows: ports.Flows

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 from collections import deque
 from collections.abc import Coroutine
 from typing import Protocol
+
+import msgspec
 
 from .. import model, policy
 from ..lifecycle import Status
@@ -36,8 +37,7 @@ class Executions(Protocol):
         """Run ``work`` as an asyncio.Task of the daemon."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Options:
+class Options(msgspec.Struct, frozen=True):
     """Which executions run on the cluster, and how many at a time."""
 
     every_flow: bool = True
@@ -58,7 +58,7 @@ class Placing:
         self._options = options
         self._executions = executions
         self._slots = slots.Slots(options.max_running, self._admit)
-        self._around = dataclasses.replace(around, slots=self._slots, waiting={}, waiting_max=options.max_running)
+        self._around = msgspec.structs.replace(around, slots=self._slots, waiting={}, waiting_max=options.max_running)
         self._woken: deque[live.Live] = deque()
         self._queue = admission.Line()
         self._places: dict[str, tuple[live.Live, cluster.Place]] = {}

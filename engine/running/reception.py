@@ -7,7 +7,6 @@ index; of two requests with the same key at the same time the second waits for w
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -22,8 +21,7 @@ from . import child_calls, lanes, live, terms
 _RECENT_KEYS_MAX = 10_000
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True):
     """The answer to a request: the execution, and whether an earlier request with the same key had made it."""
 
     execution: str

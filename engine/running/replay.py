@@ -11,7 +11,6 @@ Called by the command line. The same history, the same comparison of calls and t
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import enum
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,8 +40,7 @@ class Verdict(enum.Enum):
     LATE = "late"  # it took too long
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Note:
+class Note(msgspec.Struct, frozen=True):
     """A call that was given something else than recorded. It counts only in a strict replay."""
 
     call: int
@@ -53,21 +51,19 @@ class Note:
     attempted: str
 
 
-@dataclasses.dataclass(slots=True)
-class Outcome:
+class Outcome(msgspec.Struct):
     """What came of it. ``text`` says it in words; ``divergence`` has both sides where they part."""
 
     verdict: Verdict
     text: str = ""
     divergence: events.Divergence | None = None
     effect: protocol.Effect | None = None
-    notes: list[Note] = dataclasses.field(default_factory=list)
+    notes: list[Note] = msgspec.field(default_factory=list)
     calls: int = 0  # how far it came
     masked: int = 0  # answers that hold something masked: what the handler made of the true value is not known
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Options:
+class Options(msgspec.Struct, frozen=True):
     """How to replay. ``limit_s``: how long it may take, in seconds."""
 
     debugger: bool = False

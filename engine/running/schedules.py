@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import heapq
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -49,8 +48,7 @@ _NOBODY = "nobody was there for it in time"
 Submit = Callable[[model.Submission], Awaitable[reception.Accepted]]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """A schedule that is ready: what was said, and when it is due. ``source``: ``flow`` or ``record``."""
 
     said: policy.Schedule

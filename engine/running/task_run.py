@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from typing import Any
+
+import msgspec
 
 from .. import errors, events, ports, traces
 from ..lifecycle import Status
 from . import asking, live, slots
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Context:
+class Context(msgspec.Struct, frozen=True):
     """What a running task may use; see ``ports.TaskContext``."""
 
     subject: live.Live

@@ -9,7 +9,6 @@ for public keys in the same way.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -49,8 +48,7 @@ for _kind, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"(?:{_pattern})\Z"), _first)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Keys:
+class Keys(msgspec.Struct, frozen=True):
     """What decrypts: the identities in ``identity_file``, else in the credential ``age-identity``.
 
     ``find`` returns a file of the folder ``secrets`` of the current commit, or raises ``NotFound``. Nothing is kept:

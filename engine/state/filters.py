@@ -11,13 +11,14 @@ Besides, how files are chosen by folder and by glob.
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
 import glob
 import re
 import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
+
+import msgspec
 
 from .. import errors
 
@@ -42,8 +43,7 @@ class Filter(Protocol):
         """Return whether a record with these fields is one. Never raises; a field that is not there is null."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(msgspec.Struct, frozen=True):
     """A field compared with a value."""
 
     field: str
@@ -69,8 +69,7 @@ class Condition:
         return _COMPARISONS[self.op](found, self.value)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Every:
+class Every(msgspec.Struct, frozen=True):
     """All of its parts; without any, everything."""
 
     parts: tuple[Filter, ...] = ()
@@ -90,8 +89,7 @@ class Every:
         return all(part.matches(record) for part in self.parts)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Either:
+class Either(msgspec.Struct, frozen=True):
     """At least one of its parts; without any, nothing."""
 
     parts: tuple[Filter, ...]
@@ -111,8 +109,7 @@ class Either:
         return any(part.matches(record) for part in self.parts)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Not:
+class Not(msgspec.Struct, frozen=True):
     """What its part is not."""
 
     part: Filter

@@ -11,7 +11,6 @@ by whoever shows a form.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -29,8 +28,7 @@ PROPERTIES_MAX = 500
 _LISTED_MAX = 20  # choices, or wrong keys, that a message names
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Kind:
+class _Kind(msgspec.Struct, frozen=True):
     """What an element asks for: the types it may have (the first is its own), its format, and that in words."""
 
     types: tuple[str, ...]
@@ -62,16 +60,14 @@ _NOT_SCHEMA = frozenset(
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """One entry of a dropdown: the JSON value it stands for, and what people read."""
 
     value: Any
     label: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Element:
+class Element(msgspec.Struct, frozen=True):
     """A property of a form, ready to be asked. ``default`` is the prefill, whether or not it would be an answer."""
 
     key: str
@@ -98,8 +94,7 @@ class Element:
         return _KINDS[_ELEMENT_OF_FORMAT.get(self.format, self.element)].expected
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Form:
+class Form(msgspec.Struct, frozen=True):
     """A form that can be answered; its elements stand in the order in which they are asked."""
 
     elements: tuple[Element, ...]

@@ -8,7 +8,6 @@ people and programs.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -23,8 +22,7 @@ _ELEMENT_OF_FORMAT = {"date": "date", "time": "time", "date-time": "datetime", "
 _TYPES_ASKED = ("string", "number", "integer", "boolean")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Declared:
+class Declared(msgspec.Struct, frozen=True):
     """A flow's inputs as it declares them: the form, the keys of it that are typed as JSON, and the whole schema."""
 
     form: forms.Form

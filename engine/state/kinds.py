@@ -8,7 +8,6 @@ flow or a person, before it becomes an event; what lies in the journal is not ch
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import urllib.parse
 from collections.abc import Callable, Collection, Mapping
@@ -40,23 +39,21 @@ class _Wrong(Exception):
     """A value is not what its field holds; the words say which part of it, if not the whole."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Field:
+class Field(msgspec.Struct, frozen=True):
     """What a field holds. ``check`` returns a value in its one form; without one any JSON will do."""
 
     expected: str
     check: Callable[[Any], Any] | None = None
-    default: msgspec.Raw = dataclasses.field(default_factory=lambda: _EMPTY_TEXT)
+    default: msgspec.Raw = msgspec.field(default_factory=lambda: _EMPTY_TEXT)
     required: bool = False
     secret: bool = False  # a literal in it is not shown to people
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(msgspec.Struct, frozen=True):
     """A type of record: its fields besides those every record has, and other names of them."""
 
     fields: Mapping[str, Field]
-    aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    aliases: Mapping[str, str] = msgspec.field(default_factory=dict)
     kept: frozenset[str] = frozenset()  # fields of its own that the daemon writes
 
 

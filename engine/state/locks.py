@@ -16,14 +16,14 @@ Everything here takes constant time, but for lists, and ``deadlock`` and ``circl
 from __future__ import annotations
 
 import collections
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
 
 from .. import errors, events
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(msgspec.Struct, frozen=True):
     """Who has a lock, and since when."""
 
     name: str
@@ -33,8 +33,7 @@ class Holder:
     call: int = 0  # the call of that execution which took it
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Waiter:
+class Waiter(msgspec.Struct, frozen=True, eq=False):
     """One wait for a lock; two with the same words are two. ``deadline``: it ends by itself."""
 
     name: str

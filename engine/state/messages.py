@@ -10,14 +10,14 @@ message stays in memory until it is deleted.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
+
+import msgspec
 
 from .. import errors, events, model
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """Something a person is told or asked. ``bound``: nobody needs the answer once its execution ended."""
 
     id: str
@@ -63,10 +63,10 @@ class Messages:
                 if not message.pending:
                     raise ValueError(f"message {message.id} was answered though nobody waits for that")
                 response = model.value(event.response, event.response_blob, event.response_sealed)
-                self._close(dataclasses.replace(message, response=response, answered_at=at, answered_by=event.by))
+                self._close(msgspec.structs.replace(message, response=response, answered_at=at, answered_by=event.by))
             case events.MessageWithdrawn():
                 if message.pending:
-                    self._close(dataclasses.replace(message, withdrawn=event.reason or "withdrawn"))
+                    self._close(msgspec.structs.replace(message, withdrawn=event.reason or "withdrawn"))
             case events.MessageDeleted():
                 self._close(message)
                 del self._messages[message.id]

@@ -11,7 +11,6 @@ Looking up a record takes the same time however many there are; ``declare`` and 
 from __future__ import annotations
 
 import base64
-import dataclasses
 import difflib
 import hashlib
 from collections.abc import Mapping
@@ -29,8 +28,7 @@ _NAMES_COMPARED_MAX = 2000
 _NOTHING: Mapping[str, model.Declared] = {}
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     """A stored record with all its fields. ``declared`` if it is as the repository says; else, ``base`` tells what
     it overlays."""
 
@@ -46,8 +44,7 @@ class Record:
     base: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Publication:
+class Publication(msgspec.Struct, frozen=True):
     """A published webhook and the record it comes from.
 
     ``webhook.secret`` is a reference or, where the secret was written out, ``[protected]``; then ``secret_in`` gives
@@ -67,13 +64,12 @@ class Publication:
         return str(held if self.record.type == "webhook" else _of_setting(held).get("key", ""))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Saved:
+class _Saved(msgspec.Struct, frozen=True):
     """What was saved at run time under a name, or, without an id, that it was deleted."""
 
     base: str
     id: str = ""
-    fields: Mapping[str, model.Value] = dataclasses.field(default_factory=dict)
+    fields: Mapping[str, model.Value] = msgspec.field(default_factory=dict)
     created_at: str = ""
     modified_at: str = ""
     created_by: str = ""

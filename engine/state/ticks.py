@@ -7,9 +7,10 @@ says from when on. Changed by ``Kept.apply`` and, for the executions of ticks, b
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 from collections.abc import Mapping
+
+import msgspec
 
 from .. import events, moments, scheduled
 
@@ -17,8 +18,7 @@ from .. import events, moments, scheduled
 _LATES_MAX = 50
 
 
-@dataclasses.dataclass(slots=True)
-class Position:
+class Position(msgspec.Struct):
     """A schedule, and the moment up to which its ticks are dealt with (seconds since the epoch)."""
 
     after: float
@@ -27,7 +27,7 @@ class Position:
     cron: str
     timezone: str
     missed: int = 0  # since the last one that ran
-    lates: dict[tuple[str, bool], None] = dataclasses.field(default_factory=dict)
+    lates: dict[tuple[str, bool], None] = msgspec.field(default_factory=dict)
 
 
 class Ticks:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import ipaddress
 import signal
 import ssl
@@ -29,8 +28,7 @@ log = structlog.get_logger()
 _FAREWELL_S = 5.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Options:
+class Options(msgspec.Struct, frozen=True):
     """How the cluster is used. ``listen``: where nodes find us, ``host:port``; empty is any port of the address that
     Ray knows this machine by."""
 
@@ -41,8 +39,7 @@ class Options:
     stock: str = ""  # folder of the nodes
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Lost:
+class _Lost(msgspec.Struct, frozen=True):
     """A process on a node that was given up, perhaps not dead yet."""
 
     process: remote_process.RemoteProcess

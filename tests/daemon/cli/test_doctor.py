@@ -1,6 +1,5 @@
 """`headrace doctor` and `headrace unit`: what is well is said, what is not comes with the next step."""
 
-import dataclasses
 import datetime
 import json
 import os
@@ -9,6 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from headrace.daemon.cli import main, symptoms, unit
@@ -102,9 +102,9 @@ def test_an_index_that_does_not_know_what_the_records_do(daemon, tmp_path):
     (tmp_path / "index.db").write_text("not one")
     assert symptoms.index(tmp_path, report).level == "warning"
     reached = until(lambda: tables.reached(daemon.state / "index.db"), "something is indexed")
-    behind = dataclasses.replace(report, records=reached + 20_000)
+    behind = msgspec.structs.replace(report, records=reached + 20_000)
     assert "20,000 records behind" in symptoms.index(daemon.state, behind).text
-    ahead = dataclasses.replace(report, records=reached - 3)
+    ahead = msgspec.structs.replace(report, records=reached - 3)
     assert "3 records ahead" in symptoms.index(daemon.state, ahead).text
 
 

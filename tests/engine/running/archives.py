@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import os
 import random
 import sys
@@ -248,7 +247,7 @@ def seen(found: unfinished.Unfinished) -> dict[str, Any]:
     store, locks, messages = found.kept.store, found.kept.locks, found.kept.messages
     return {
         "records": {
-            t: {n: dataclasses.asdict(s) for n, s in names.items()} for t, names in store._saved.items() if names
+            t: {n: msgspec.structs.asdict(s) for n, s in names.items()} for t, names in store._saved.items() if names
         },
         "ids": {type_: ids for type_, ids in store._saved_ids.items() if ids},
         "locks": locks.all(),

@@ -66,7 +66,7 @@ def fast(monkeypatch):
 
 async def test_who_waits_makes_room_at_once_as_long_as_others_have_none(fast):
     cluster, executions = Cluster(), Executions()
-    nothing = dict.fromkeys(flow_run.Surroundings.__dataclass_fields__)
+    nothing = dict.fromkeys(flow_run.Surroundings.__struct_fields__)
     lines = types.SimpleNamespace(durable=None)
     ledger = live.Ledger(lines, contents.Contents(None, None, masks.Masks()), None)
     around = flow_run.Surroundings(**nothing | {"ledger": ledger, "waiting": {}, "is_crowded": False})
