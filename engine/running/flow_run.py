@@ -243,9 +243,6 @@ class FlowRun:
         ``Hibernated`` when it is to be given back: then the wait goes on as ``live.rest``. A pause that began meanwhile
         is waited for too: what came is handed on when the execution is resumed."""
         rest, self.live.rest = self.live.rest, None
-        if rest is not None and rest.call != call.number:  # of a call whose end the record had all the same
-            rest.disarm()
-            rest = None
         if rest is None:
             outcome: waits.Hold = self._loop.create_future()
             rest = live.Rest(call.number, outcome, await self._around.waits.arm(self.state, call, outcome))

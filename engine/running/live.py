@@ -201,6 +201,9 @@ class Ledger:
             live.state.apply(event, self.journal.append(event))
             if live.loose and isinstance(event, history.SETTLING):
                 live.loose = ()
+        if live.rest is not None and live.rest.call not in live.state.pending:  # it ended by what the record had of it
+            live.rest.disarm()
+            live.rest = None
 
     def _end(self, live: Live, event: events.ExecutionEnded) -> None:
         live.state.apply(event, self.journal.append(event))
