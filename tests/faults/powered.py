@@ -58,17 +58,20 @@ class Disk:
             os.close(fd)
 
     def again(self) -> None:
-        """Power is back. Whoever still looks at a file is waited for."""
+        """Power is back. Whoever still looks at a file is waited for, and another mount namespace that still has it: as
+        long as one has, to mount it again gives the one without power."""
         deadline = time.monotonic() + 10
         while True:
             try:
-                self._do("umount", str(self.path))
-                break
-            except RuntimeError:
+                if self.path.is_mount():
+                    self._do("umount", str(self.path))
+                self.mount()
+                (self.path / "lost+found").chmod(0o700)  # a change, which has to be possible
+                return
+            except (RuntimeError, OSError):
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)
-        self.mount()
 
     def close(self) -> None:
         subprocess.run(["umount", "-l", str(self.path)], capture_output=True, check=False)
