@@ -162,7 +162,7 @@ def check_seen(node, seen, children):
 @pytest.mark.contract("2.status.path", "2.cancel.execution", "2.cancel.waited", "2.cancel.not-waited", "2.pause.stops")
 @pytest.mark.contract("2.wait-for.all-succeeded", "2.wait-for.all-ended", "2.wait-for.first-ended")
 @pytest.mark.contract("2.wait-for.first-succeeded", "2.handle.current")
-@hypothesis.settings(max_examples=70, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.settings(max_examples=40, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
 @hypothesis.given(tree=TREE, cancel_after=st.sampled_from([None, None, 0, 0.02, 0.1]))
 def test_any_tree_of_executions_ends_as_it_was_told(workshop, tree, cancel_after):
     if not (workshop.folder / "tree node.py").exists():

@@ -11,7 +11,7 @@ import pytest
 from tests.support.replays import checked, headrace, outcome
 
 #: Larger with HEADRACE_REPLAYS=5000.
-GENERATED = int(os.environ.get("HEADRACE_REPLAYS", "60"))
+GENERATED = int(os.environ.get("HEADRACE_REPLAYS", "30"))
 
 ORIGINAL = """
 def handler(system, this, inputs):

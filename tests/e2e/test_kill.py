@@ -13,7 +13,7 @@ from headrace.engine.records import recovery
 from tests.support import callers
 from tests.support.daemons import processes_matching, until
 
-ROUNDS = int(os.environ.get("HEADRACE_KILLS", "10"))
+ROUNDS = int(os.environ.get("HEADRACE_KILLS", "5"))
 FLOWS = {
     "quick.py": "def handler(system, this, inputs):\n    this.set_output('n', inputs['n'])\n",
     "waits.py": "def handler(system, this, inputs):\n    this.sleep(0.3)\n    return inputs['n']\n",

@@ -82,16 +82,15 @@ def test_a_flipped_bit_is_torn_in_the_last_batch_and_corruption_elsewhere(record
     begin = last_batch_offset(records / last)
     for name, content in files.items():
         for position in range(len(content)):
-            for bit in range(8):
-                damaged = bytearray(content)
-                damaged[position] ^= 1 << bit
-                (records / name).chmod(0o600)
-                (records / name).write_bytes(damaged)
-                seen = journals.outcome(records)
-                if name == last and position >= begin:
-                    assert seen == [r for r in told if r.segment < 3 or r.offset + r.length <= position]
-                else:
-                    assert seen is None, (name, position, bit)
+            damaged = bytearray(content)
+            damaged[position] ^= 1 << position % 8  # more of them are tried by tests/faults
+            (records / name).chmod(0o600)
+            (records / name).write_bytes(damaged)
+            seen = journals.outcome(records)
+            if name == last and position >= begin:
+                assert seen == [r for r in told if r.segment < 3 or r.offset + r.length <= position]
+            else:
+                assert seen is None, (name, position)
         journals.restore(records, files)
 
 
