@@ -416,7 +416,7 @@ def _closed_afterwards():
 
 
 @pytest.mark.usefixtures("_closed_afterwards")
-def test_no_name_and_no_path_leads_out_of_where_it_belongs(daemon):
+def test_no_name_and_no_path_leads_out_of_where_it_belongs(daemon, record_property):
     secret = daemon.token()
     names = [
         prefix + upward * depth + target
@@ -427,7 +427,9 @@ def test_no_name_and_no_path_leads_out_of_where_it_belongs(daemon):
     ]
     cases = [(route, name) for route in ROUTES for name in names]
     assert len(cases) > 10_000
-    for route, name in random.Random(0).sample(cases, int(os.environ.get("HEADRACE_PATHS", "200"))):
+    tried = random.Random(0).sample(cases, int(os.environ.get("HEADRACE_PATHS", "200")))
+    record_property("tries", len(tried))
+    for route, name in tried:
         answer = ask_raw(daemon, route.format(name), secret)
         assert secret.encode() not in answer and b"root:x:" not in answer, (route, name)
         assert not answer.startswith(b"HTTP/1.1 5"), (route, name, answer[:300])
@@ -464,8 +466,9 @@ def received(connection):
 # -- guessing ---------------------------------------------------------------------------------------------------------
 
 
-def test_whoever_guesses_is_soon_not_listened_to_and_others_are(daemon, tokens):
+def test_whoever_guesses_is_soon_not_listened_to_and_others_are(daemon, tokens, record_property):
     origin, count = a_new_address(), int(os.environ.get("HEADRACE_GUESSES", "200"))
+    record_property("tries", count)
     statuses = [ask(daemon, "GET", "/api/v1/flows", f"hr_{n:043}", origin=origin).status for n in range(count)]
     assert statuses == [401] * limits.FAILURES_MAX + [429] * (count - limits.FAILURES_MAX)
     refused = ask(daemon, "GET", "/api/v1/flows", "hr_x", origin=origin)

@@ -45,7 +45,8 @@ async def sent(daemon, count, *, rate=500.0, callers=100):
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace makes the disk slow")
-async def test_a_burst_on_a_slow_disk_is_acknowledged_and_kept(make_daemon, tmp_path):
+async def test_a_burst_on_a_slow_disk_is_acknowledged_and_kept(make_daemon, tmp_path, record_property):
+    record_property("tries", BURST)
     flows = tmp_path / "flows"
     flows.mkdir()
     for name, text in FLOWS.items():

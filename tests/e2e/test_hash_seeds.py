@@ -28,7 +28,8 @@ def handler(system, this):
 
 
 @pytest.mark.timeout(60 + 20 * SEEDS)
-def test_a_replay_under_another_hash_seed_of_the_daemon_is_the_same(tmp_path, make_daemon):
+def test_a_replay_under_another_hash_seed_of_the_daemon_is_the_same(tmp_path, make_daemon, record_property):
+    record_property("tries", SEEDS)
     (tmp_path / "flows").mkdir()
     (tmp_path / "flows" / "orders.py").write_text(ORDERS)
     daemon = make_daemon(tmp_path / "flows")

@@ -61,7 +61,7 @@ def test_the_bodies_of_runs_are_described_as_they_are_read():
         assert set(described.__struct_fields__) == set(read.__struct_fields__)
 
 
-def test_whatever_is_sent_is_answered_as_described_and_nothing_is_a_defect(daemon, document):
+def test_whatever_is_sent_is_answered_as_described_and_nothing_is_a_defect(daemon, document, record_property):
     schema = schemathesis.openapi.from_dict(document)
     schema.config.base_url = daemon.url
     headers = {"Authorization": f"Bearer {daemon.token()}"}
@@ -89,6 +89,7 @@ def test_whatever_is_sent_is_answered_as_described_and_nothing_is_a_defect(daemo
 
     for result in schema.get_all_operations():
         examine(result.ok())
+    record_property("tries", tried)
     assert tried >= 50 * min(EXAMPLES, 2)
     assert '"request.failed"' not in daemon.log.read_text()
 

@@ -154,8 +154,9 @@ def test_a_stop_is_said_and_the_watchdog_is_quiet_after_it(managed):
 
 
 @pytest.mark.timeout(90 + 30 * RESTARTS)
-def test_with_a_socket_of_the_manager_nobody_is_refused_while_it_restarts(home):
+def test_with_a_socket_of_the_manager_nobody_is_refused_while_it_restarts(home, record_property):
     """Eight callers, of whom four deliver webhooks as forges do: once, without another try."""
+    record_property("tries", RESTARTS)
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
         daemon = Daemon(home / "t", home / "flows")
         daemon.descriptors = (listening.fileno(),)

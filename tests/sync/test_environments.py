@@ -250,8 +250,9 @@ async def test_one_that_somebody_removed_is_built_again_when_it_is_wanted(sync, 
     assert version(daemon, sync, "one") == "1.0" and built(daemon) == [venv]
 
 
-def test_a_death_at_any_moment_of_a_build_is_healed_by_the_next_one(tmp_path, packages):
+def test_a_death_at_any_moment_of_a_build_is_healed_by_the_next_one(tmp_path, packages, record_property):
     """Killed so many times, at moments spread over a whole build, with everything it had started."""
+    record_property("tries", KILLS)
     recipe = requirements.Recipe(("alpha<2", "beta"))
     program = tmp_path / "build.py"
     program.write_text(f"""if True:
