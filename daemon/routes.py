@@ -9,13 +9,13 @@ defect: logged with its traceback, which stays there.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import ClassVar
 
+import msgspec
 import structlog
 from aiohttp import web
 
@@ -36,8 +36,7 @@ _SEGMENT = re.compile(r"\{(\w+)\}")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """One row: method, path pattern, what it needs (a scope, or ``access.PUBLIC``), who answers, one line of help.
 
     ``page``: it is made for people in a browser, who are sent to the login rather than refused. ``touches``: what those

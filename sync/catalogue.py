@@ -8,7 +8,6 @@ good version of a broken flow. Refuses: two flows with one webhook. What a commi
 from __future__ import annotations
 
 import base64
-import dataclasses
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 
@@ -49,9 +48,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     places: Places = USUAL
     venv: str = ""  # of scripts
     notes: Mapping[str, str] = msgspec.field(default_factory=dict)  # file → what is wrong with it
-    moved: Mapping[str, str] = dataclasses.field(
-        default_factory=dict
-    )  # new path → old path, as we moved them ourselves
+    moved: Mapping[str, str] = msgspec.field(default_factory=dict)  # new path → old path, as we moved them ourselves
 
 
 def new_id() -> str:

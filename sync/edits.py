@@ -7,7 +7,6 @@ not seen. Made by ``write_back``, carried out by ``branch`` and ``folder``.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import re
 from collections.abc import Iterable
@@ -66,8 +65,7 @@ class Stale(errors.Conflict):
         self.content = content
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Note:
+class Note(msgspec.Struct, frozen=True):
     """Who changes it and why, fit for a commit; ``since`` is the commit that the author has seen.
 
     ``on_behalf_of``: who had it done, where a flow did it."""
@@ -81,9 +79,9 @@ class Note:
         """Leave out what git cannot hold."""
         author, other = (_person(name) for name in (self.author, self.on_behalf_of))
         message = _encodable(self.message).replace("\0", "")[:_MESSAGE_CHARACTERS_MAX].strip()
-        object.__setattr__(self, "author", author or "headrace")
-        object.__setattr__(self, "message", message or "Change a flow")
-        object.__setattr__(self, "on_behalf_of", other if other != self.author else "")
+        msgspec.structs.force_setattr(self, "author", author or "headrace")
+        msgspec.structs.force_setattr(self, "message", message or "Change a flow")
+        msgspec.structs.force_setattr(self, "on_behalf_of", other if other != self.author else "")
 
 
 def path_of(name: str, places: Places) -> str:

@@ -6,7 +6,6 @@ does not allow, before anything is run. Called by ``daemon`` to configure a ``lo
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import re
 from collections.abc import Mapping
@@ -35,8 +34,7 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 raise ValueError(f"`refs` has {pattern!r}, which no branch or tag can be called")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class Source(msgspec.Struct, frozen=True, kw_only=True):
     """One source of flows. ``url`` is a git URL, or the absolute path of a directory when ``developer`` is set."""
 
     url: str
@@ -54,7 +52,7 @@ class Source:
     verify: verification.Verify | None = None  # whose signatures count; None: nobody has to sign
     github_app: forge.GithubApp | None = None  # gets in as an app, with tokens of its own
     preview: Preview | None = None  # what may be run unmerged; None: nothing
-    folders: Mapping[str, str] = dataclasses.field(default_factory=dict)  # other names of the declaring folders
+    folders: Mapping[str, str] = msgspec.field(default_factory=dict)  # other names of the declaring folders
 
     def __post_init__(self) -> None:
         """Refuse what git must never be given; raises ``ConfigurationInvalid``."""

@@ -83,7 +83,6 @@ class Registry:
     def __init__(self, definitions: Callable[[], Iterable[definition.TaskDefinition[Any]]]) -> None:
         self._source = definitions
         self._loading = threading.Lock()
-        self._is_loaded = False
         self._definitions: dict[str, definition.TaskDefinition[Any]] = {}
         self._by_name: dict[str, definition.TaskDefinition[Any]] = {}
 
@@ -92,18 +91,20 @@ class Registry:
 
         Raises ``ConfigurationInvalid`` for two of the same name."""
         with self._loading:
-            if self._is_loaded:
+            if self._definitions:
                 return
+            definitions: dict[str, definition.TaskDefinition[Any]] = {}
+            by_name: dict[str, definition.TaskDefinition[Any]] = {}
             for one in self._source():
-                self._definitions[one.name] = one
+                definitions[one.name] = one
                 for name in (one.name, *one.aliases):
-                    taken = self._by_name.setdefault(name.casefold(), one)
+                    taken = by_name.setdefault(name.casefold(), one)
                     if taken is not one:
                         raise errors.ConfigurationInvalid(
                             f"two task types are called {name}: {taken.name} and {one.name}",
                             hint="uninstall the distribution that brings the one you do not want",
                         )
-            self._is_loaded = True
+            self._definitions, self._by_name = definitions, by_name
 
     def prepare(self, type: str, inputs: bytes) -> Prepared:  # noqa: A002 - flow authors call it so
         """Validate; raises ``NotFound`` for an unknown type and ``InputRefused`` for inputs that cannot be used."""

@@ -213,6 +213,19 @@ def test_imports_stand_at_the_top_but_for_the_marked_places():
     assert set(lazy) <= allowed, "an import inside a function hides a circle: bring the modules in order instead"
 
 
+def test_values_are_structs_where_msgspec_is_at_hand():
+    without = ("engine.guest.", "daemon.cli.", "daemon.testing.")  # they run, or start quickly, without it
+    without += (
+        "daemon.written",
+        "daemon.endpoint",
+        "daemon.config",
+    )  # the same; and settings, whose fields are a table
+    for path, tree in TREES.items():
+        if not module_name(path).startswith(without):
+            names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+            assert "dataclasses" not in names, f"{path}: make it a msgspec.Struct, a dataclass slows each start"
+
+
 def test_broad_excepts_stand_only_at_the_seams():
     seams = {"daemon.routes", "engine.running.dispatcher", "sync.loop", "engine.guest.run", "engine.guest.fork_server"}
     seams |= {"engine.workers.ray_driver"}  # Ray raises whatever it likes

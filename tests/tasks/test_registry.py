@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
@@ -172,6 +173,20 @@ def test_two_types_of_one_name_are_refused() -> None:
 def test_a_daemon_does_not_wait_for_the_types_at_its_start() -> None:
     code = "import sys, headrace.daemon.app; print('headrace.tasks.builtin' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout == b"False\n"
+
+
+def test_what_could_not_be_loaded_is_loaded_whole_the_next_time() -> None:
+    def fails() -> Iterator[definition.TaskDefinition[EchoInputs]]:
+        yield _definition()
+        if not tried:
+            tried.append(1)
+            raise RuntimeError("a defect of a distribution's")
+
+    tried: list[int] = []
+    found = registry.Registry(fails)
+    with pytest.raises(RuntimeError):
+        found.load()
+    assert [one.name for one in found.types()] == ["ECHO"]
 
 
 def factory(settings: definition.Settings) -> definition.TaskDefinition[EchoInputs]:
