@@ -32,7 +32,7 @@ run: install  ## the daemon on flows.example
 # Most of the time tests wait, for processes and disks: more workers than cores. A module stays with one of them, for
 # its fixtures' sake.
 test: install system-packages  ## all tests
-	$(BIN)/pytest -n 4 --dist loadfile
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 # Each suite says what it came to in faults-results/, for docs/reliability.md.
 FAULTS := $(BIN)/python -m pytest --quiet -p tests.faults.outcomes

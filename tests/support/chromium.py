@@ -11,6 +11,9 @@ import playwright.sync_api as playwright
 from playwright.sync_api import Browser as Browser
 
 PATH = Path("/usr/bin/chromium")
+#: What has to come, comes within a second or two; other tests may have the machine to themselves for longer.
+_PATIENCE_MS = 30_000
+playwright.expect.set_options(timeout=_PATIENCE_MS)
 _FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -38,7 +41,7 @@ class Tab:
 
     def __init__(self, chromium: playwright.Browser, url: str, token: str, **looks: object) -> None:
         self.context = chromium.new_context(base_url=url, **looks)
-        self.context.set_default_timeout(8_000)
+        self.context.set_default_timeout(_PATIENCE_MS)
         self.page = self.context.new_page()
         self.wrong: list[str] = []
         self.page.on("console", self._console)

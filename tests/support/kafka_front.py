@@ -82,9 +82,14 @@ class Front:
         self._broker_port = broker_port
         self._advertised = advertised
         self._mechanism, self._password, self._iterations = mechanism, password, iterations
+        self._serving: set[asyncio.Task[None]] = set()  # the loop alone would let go of them in the middle
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.here += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         theirs, other = await asyncio.open_connection("127.0.0.1", self._broker_port)
         try:
             let_in, login = False, None
@@ -120,6 +125,12 @@ class Front:
             other.close()
             writer.close()
 
+    async def close(self) -> None:
+        """Turn away who is still here."""
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
     def _proof(self, proof: str) -> str:
         return proof
 
@@ -153,4 +164,7 @@ async def front(
     made = kind(broker_port, **more)
     async with await asyncio.start_server(made.serve, "127.0.0.1", 0, ssl=tls) as listening:
         made.port = listening.sockets[0].getsockname()[1]
-        yield made
+        try:
+            yield made
+        finally:
+            await made.close()

@@ -109,8 +109,11 @@ class _Supervisor:
             time.sleep(1)
 
     def _begin(self) -> None:
+        from ray._common.utils import get_default_ray_temp_dir
         from ray.cluster_utils import Cluster
 
+        # It notes the address of the newest cluster here, wherever that has its files, and makes no folder for it.
+        Path(get_default_ray_temp_dir()).mkdir(exist_ok=True)
         head = {"include_dashboard": False, "object_store_memory": _MEMORY_BYTES, "num_cpus": 0}
         self._lives += 1
         head |= {"gcs_server_port": self._port, "temp_dir": str(self._folder / f"t{self._lives}")}
