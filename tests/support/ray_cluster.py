@@ -35,7 +35,11 @@ class RayCluster:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=_root()
             )
-        self.state()
+        try:
+            self.state()
+        except BaseException:
+            self.stop()
+            raise
 
     @property
     def address(self) -> str:
