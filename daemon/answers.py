@@ -133,6 +133,8 @@ def _read_alike(body: bytes) -> None:
         raise errors.InvalidRequest(f"the body cannot be used: it is not valid JSON: {error}") from None
     except ValueError as error:  # a key that stands twice, a number of too many digits, no UTF-8
         raise errors.InvalidRequest(f"the body cannot be used: {error}") from None
+    if body.count(b"{") + body.count(b"[") <= DEPTH_MAX:  # as nearly always: there are not enough for that depth
+        return
     level = _containers([value])
     depth = 0
     while level:

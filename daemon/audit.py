@@ -18,6 +18,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import structlog
@@ -75,14 +76,13 @@ class Audit:
     @classmethod
     def open(cls, path: Path, clock: ports.Clock) -> Audit:
         """Go on where the file ends. A line that a loss of power tore is cut off; it was the last one."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         size = os.fstat(descriptor).st_size
         tail = os.pread(descriptor, _LINE_BYTES_MAX, max(0, size - _LINE_BYTES_MAX))
         whole, newline, torn = tail.rpartition(b"\n")
         if torn:
             log.warning("audit.tail_dropped", bytes=len(torn), hint="the last line was torn by a loss of power")
             os.ftruncate(descriptor, size - len(torn))
-        os.lseek(descriptor, 0, os.SEEK_END)
         return cls(path, descriptor, _digest(whole.rpartition(b"\n")[2]) if newline else "", clock)
 
     def check(self) -> None:
@@ -94,24 +94,22 @@ class Audit:
                 "the audit log cannot be written, so nothing is changed", hint="make room on the disk of the state"
             )
 
-    def write(self, **fields: str | int) -> None:
+    def write(self, **fields: Any) -> None:
         """Write a line; ``fields`` are those of ``Entry`` but for the time and the chain."""
-        entry = {"at": moments.timestamp(self._clock.time()), **fields, "prev": self._head}
-        line = msgspec.json.encode(msgspec.convert(entry, Entry))
+        line = msgspec.json.encode(Entry(at=moments.timestamp(self._clock.time()), prev=self._head, **fields))
         self._head = _digest(line)
         self._pending += line + b"\n"
         self._flush()
 
     def _flush(self) -> None:
         """Hand what is pending to the kernel; what it does not take whole is taken back and stays pending."""
-        end = os.lseek(self._descriptor, 0, os.SEEK_END)
         try:
             written = os.write(self._descriptor, self._pending)
         except OSError as error:
             log.error("audit.failed", reason=error.strerror)
             return
         if written < len(self._pending):  # the disk is full; the next write would fail
-            os.ftruncate(self._descriptor, end)
+            os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
             log.error("audit.failed", reason="the disk is full")
             return
         self._pending = b""

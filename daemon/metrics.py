@@ -7,6 +7,7 @@ than the code or the route table has. Called by ``routes`` for requests, by the 
 
 from __future__ import annotations
 
+import collections
 import typing
 from collections.abc import Callable, Sequence
 
@@ -56,7 +57,9 @@ class Metrics:
         )
         self._begin_at_zero()
         self._gauges: dict[str, prometheus_client.Gauge] = {}
-        self._counting: dict[tuple[int | str, ...], Callable[[], None]] = {}  # looked up once for each set of labels
+        self._counting: dict[
+            tuple[int | str, ...], Callable[[float], None]
+        ] = {}  # looked up once for each set of labels
         self._observing: dict[str, Callable[[float], None]] = {}
 
     def _begin_at_zero(self) -> None:
@@ -91,20 +94,21 @@ class Metrics:
 
     def durable(self, batch: Sequence[events.Recorded]) -> None:
         """Count what became durable."""
+        for kind, count in collections.Counter(type(recorded.event) for recorded in batch).items():
+            self._count(self._events, str(kind.__struct_config__.tag), by=count)
         for recorded in batch:
             event = recorded.event
-            self._count(self._events, str(type(event).__struct_config__.tag))
             if isinstance(event, events.ExecutionCreated):
                 self._count(self._created, event.type)
             elif isinstance(event, events.ExecutionEnded):
                 self._count(self._ended, event.status)
 
-    def _count(self, counter: prometheus_client.Counter, *labels: str) -> None:
+    def _count(self, counter: prometheus_client.Counter, *labels: str, by: int = 1) -> None:
         key: tuple[int | str, ...] = (id(counter), *labels)
         count = self._counting.get(key)
         if count is None:
             count = self._counting[key] = counter.labels(*labels).inc
-        count()
+        count(by)
 
     def gauge(self, name: str, help_: str, read: Callable[[], float]) -> None:
         """Have ``read`` asked for this figure whenever somebody looks."""

@@ -6,18 +6,26 @@ base 32), in lower case. Ordered ids keep the index's pages together; 80 random 
 
 from __future__ import annotations
 
-import secrets
+import functools
+import os
 import time
 
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
+_ALPHABET = b"0123456789abcdefghjkmnpqrstvwxyz"
+#: A letter for each byte there is; none is likelier than another.
+_LETTERS = _ALPHABET * 8
+_RANDOM_LETTERS = 16
 
 
 def new_id() -> str:
     """Return a fresh id."""
-    number = int(time.time() * 1000) << 80 | secrets.randbits(80)
-    pairs = []
-    for _ in range(13):
-        pairs.append(_PAIRS[number & 1023])
-        number >>= 10
-    return "".join(reversed(pairs))
+    return _moment(int(time.time() * 1000)) + random_letters(_RANDOM_LETTERS)
+
+
+def random_letters(count: int) -> str:
+    """Return letters that nobody can guess, of five bits each."""
+    return os.urandom(count).translate(_LETTERS).decode("ascii")
+
+
+@functools.lru_cache(maxsize=16)  # many are made in the same millisecond
+def _moment(epoch_ms: int) -> str:
+    return bytes(_ALPHABET[epoch_ms >> shift & 31] for shift in range(45, -1, -5)).decode("ascii")

@@ -169,7 +169,11 @@ class Execution(msgspec.Struct, eq=False):
 
     def apply(self, event: events.ExecutionEvent, at: str) -> None:
         """Change the state as ``event`` says; raises ``lifecycle.IllegalTransition`` if it cannot happen now."""
-        match event:
+        match event:  # what each execution has comes first
+            case events.ExecutionStarted():
+                self._started(event, at)
+            case events.ExecutionEnded():
+                self._ended(event, at)
             case events.LogWritten():
                 self._logged(event)
             case events.CallStarted():
@@ -183,8 +187,6 @@ class Execution(msgspec.Struct, eq=False):
             case events.ExecutionQueued():
                 self.status = next_status(self.status, "queued")
                 self.set_off_by = event.by
-            case events.ExecutionStarted():
-                self._started(event, at)
             case events.ExecutionInterrupted():
                 self._interrupted(event)
             case events.ExecutionHibernated():
@@ -213,8 +215,6 @@ class Execution(msgspec.Struct, eq=False):
                 self.deleted = True
             case events.ExecutionAcknowledged():
                 self.acknowledged = True
-            case events.ExecutionEnded():
-                self._ended(event, at)
             case events.ExecutionCreated():
                 raise ValueError(f"execution {self.id} was created twice")
             case _:

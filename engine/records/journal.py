@@ -234,12 +234,11 @@ class Journal:
         self._retry = None
         if self._refusal is not None:
             return
-        at = moments.timestamp(self._clock.time()).encode()
         if not self._tail.is_open:
-            self._jobs.put(lambda: self._turn_over(self._tail.open_next, at))
+            self._turn_over(self._tail.open_next)
         elif self._position.offset >= self._segment_bytes_max or (self._seal_wanted and self._pending):
             self._seal_wanted = False
-            self._jobs.put(lambda: self._turn_over(self._tail.seal, at))
+            self._turn_over(self._tail.seal)
         elif self._pending:
             self._write_batch()
         else:
@@ -290,6 +289,10 @@ class Journal:
         self._busy = False
         if self._pending:
             self._idle = self._loop.call_later(IDLE_S, self._hurry)
+
+    def _turn_over(self, step: Callable[[Position, bytes], Position]) -> None:
+        position, at = self._position, moments.timestamp(self._clock.time()).encode()
+        self._jobs.put(lambda: self._back(self._turned_over, step(position, at)))
 
     def _turned_over(self, position: Position) -> None:
         self._position = position
@@ -367,9 +370,6 @@ class Journal:
         self._tail.write(data)
         self._back(self._landed, position, lengths)
         self._tail.digest(data)
-
-    def _turn_over(self, step: Callable[[Position, bytes], Position], at: bytes) -> None:
-        self._back(self._turned_over, step(self._position, at))
 
     def _back(self, callback: Callable[..., None], *args: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told

@@ -85,7 +85,7 @@ class Dispatcher:
         self._flow_queue = admission.Line()
         self._woken: deque[live.Live] = deque()  # to be replayed; before those that have not begun
         self._task_queue: deque[live.Live] = deque()
-        self._flow_slots = slots.Slots(options.max_running, self._admit_flows)
+        self._flow_slots = slots.Slots(options.max_running, self._admit_flows, new_max=options.new_max)
         self._task_slots = slots.Slots(TASKS_RUNNING_MAX, self._admit_tasks)
         self.lanes = lanes.Lanes(ledger, beyond.flows, self)
         self._reception = reception.Reception(ledger, archive, beyond.flows, new_id, self._enqueue, self.lanes)

@@ -136,7 +136,7 @@ class FlowRun:
             for timer in (*self._timers, self._limit):
                 if timer is not None:
                     timer.cancel()
-        self._output.flush()
+        self._output.end()
         if not self.state.status.ended:
             self.record(event)
 

@@ -221,3 +221,4 @@ class Ledger:
             self._recent.popitem(last=False)
         if not live.ended.done():
             live.ended.set_result(None)
+        live.supervision = None  # each has the other: so both are freed now and not by the garbage collector

@@ -93,8 +93,13 @@ class Output:
         level = level or ("INFO" if stream == "stdout" else "WARNING")
         self._record(events.LogWritten(execution=self._execution, level=level, stream=stream, text=text))
 
-    def flush(self) -> None:
-        """Record what is left: it has ended."""
+    def end(self) -> None:
+        """Record what is left. Whose it was is forgotten, so that both are freed at once."""
         for stream, (clean, pending) in self._said.items():
             pending += clean.flush()
             self._lines(stream, pending, len(pending))
+        self._record = self._resume_reading = _nobody
+
+
+def _nobody(_: object) -> None:
+    pass

@@ -45,6 +45,7 @@ class FlowProcess:
         self._outgoing = bytearray()
         self._waiter: asyncio.Future[None] | None = None
         self._closed = ""
+        self._behind = False  # frames wait from before the latest ones
         self._pidfd = -1
         self._kill_wanted = False
         self._paused = False
@@ -93,10 +94,9 @@ class FlowProcess:
             self._loop.add_reader(self._pipes[stream], self._drain_once, stream)
 
     def drain(self) -> None:
-        """Take what lies in both pipes now."""
-        for stream in ("stdout", "stderr"):
-            while self._drain_once(stream):
-                pass
+        """Take what was written to both pipes before the latest frame, unless that was done when it came."""
+        if self._behind:
+            self._drain()
 
     def send(self, frame: bytes) -> None:
         """Send a frame; silently nothing if the process is gone, which ``receive`` tells."""
@@ -152,11 +152,8 @@ class FlowProcess:
         """Take what has arrived.
 
         How the process died comes from the fork server in a moment, so end-of-file alone only stops the reading;
-        without a word from there it is all we will ever know. What lies in the pipes was written by subprocesses before
-        the frame that comes now, unless we are behind: then nobody can tell.
+        without a word from there it is all we will ever know.
         """
-        if not self._frames:
-            self.drain()
         received = self._read_channel()
         if received == 0:
             self._loop.remove_reader(self._channel.fileno())
@@ -166,7 +163,10 @@ class FlowProcess:
             self._paused = True
 
     def _read_channel(self) -> int | None:
-        """Read once and return how many bytes; 0 at the end, None if there is nothing for now."""
+        """Read once and return how many bytes; 0 at the end, None if there is nothing for now.
+
+        What lies in the pipes was written by subprocesses before the frames that came now, so it is taken first; unless
+        we are behind: then nobody can tell."""
         if self._closed:
             return None
         try:
@@ -175,6 +175,9 @@ class FlowProcess:
             return None
         except OSError:
             return 0
+        self._behind = bool(self._frames)
+        if not self._behind:
+            self._drain()
         self._buffer += chunk
         try:
             self._frames.extend(frames.split(self._buffer))
@@ -195,6 +198,12 @@ class FlowProcess:
         del self._outgoing[:sent]
         if not self._outgoing:
             self._loop.remove_writer(self._channel.fileno())
+
+    def _drain(self) -> None:
+        """Take what lies in both pipes now."""
+        for stream in ("stdout", "stderr"):
+            while self._drain_once(stream):
+                pass
 
     def _drain_once(self, stream: str) -> bool:
         """Read once from a pipe; False when there is nothing more for now."""
@@ -222,7 +231,7 @@ class FlowProcess:
         self._loop.remove_reader(descriptor)
         self._loop.remove_writer(descriptor)
         self._channel.close()
-        self.drain()
+        self._drain()
         for pipe in self._pipes.values():
             self._loop.remove_reader(pipe)
             os.close(pipe)

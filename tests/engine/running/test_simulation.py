@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 
 from headrace.engine import events, lifecycle, model, policy
 from headrace.engine.records import journal
-from headrace.engine.running import contents, live
+from headrace.engine.running import contents, flow_run, live
 from headrace.engine.state import masks
 from tests.engine.running import archives
 from tests.faults.simulation import beyond, mutants, world
@@ -127,3 +128,20 @@ def test_one_that_is_cancelled_before_its_return_ends_and_takes_nobody_along(tmp
     )
     assert states["e1"].status is lifecycle.Status.ENDED_CANCELLED
     assert states["e2"].status.ended
+
+
+def test_what_ended_at_its_first_attempt_is_freed_without_the_garbage_collector(tmp_path: Path) -> None:
+    def left() -> list[str]:
+        found = [one for one in gc.get_objects() if isinstance(one, live.Live | flow_run.FlowRun)]
+        return [one.state.id for one in found if one.state.attempt == 1]
+
+    gc.collect()
+    before = left()
+    gc.disable()
+    try:
+        states = after(tmp_path, *(made(f"e{number}") for number in range(20)))
+        ended = [state for state in states.values() if state.status.ended and state.attempt == 1]
+        assert len(ended) > 5
+        assert left() == before
+    finally:
+        gc.enable()

@@ -3,7 +3,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.engine.running.slots import Slots
+from headrace.engine.running.slots import NEW_S, Slots
 
 
 async def test_who_comes_back_goes_before_newcomers():
@@ -81,3 +81,39 @@ def test_more_slots_let_in_who_waits_and_fewer_send_nobody_away():
         assert slots.free
 
     asyncio.run(walk())
+
+
+def test_few_are_new_at_a_time_and_who_stays_holds_up_nobody():
+    async def walk():
+        rooms = []
+        slots = Slots(100, lambda: rooms.append(slots.held), new_max=2)
+        slots.enter("a")
+        slots.enter("b")
+        assert not slots.free
+        slots.leave("a")
+        assert (slots.free, rooms) == (True, [1]), "its place as one who is new is free with it"
+        slots.enter("c")
+        while not slots.free:
+            await asyncio.sleep(NEW_S / 10)
+        assert slots.held == 2 and rooms == [1, 2], "those who stay are told to be new no more, and newcomers of it"
+        for name in ("d", "e"):
+            slots.enter(name)
+        assert not slots.free
+        returning = asyncio.create_task(slots.come_back("f"), name="f")
+        await returning
+        assert slots.held == 5, "who comes back is not new"
+
+    asyncio.run(walk())
+
+
+async def test_no_clock_runs_where_the_limit_is_lower_anyway():
+    slots = Slots(2, lambda: None, new_max=8)
+    slots.enter("a")
+    slots.enter("b")
+    slots.leave("a")
+    assert slots.free
+    slots.resize(100)
+    for name in "cdefghij":
+        assert slots.free
+        slots.enter(name)
+    assert not slots.free

@@ -215,6 +215,7 @@ class World(beyond.World):
         index: Any = archive
         options = outside.Options(
             max_running=self.ways.pick.choice((1, 2, 8)),
+            new_max=1 if self.seed % 4 == 1 else 8,
             cancel_grace_s=self.ways.pick.choice((0.05, 10.0)),
             hibernate_after_s=self.ways.pick.choice((0.0, 0.01, 2.0, 15.0)),
         )
