@@ -309,7 +309,7 @@ class Dispatcher:
         if subject is None:
             return await self.load(execution)
         if not subject.state.status.ended and timeout_s > 0:
-            await self._audience.wait(subject.ended, timeout_s)
+            await self._audience.wait(execution, timeout_s)
         if subject.state.status.ended and not subject.ended.done():
             await asyncio.wait({subject.ended}, timeout=_DURABLE_SOON_S)
         if subject.state.status.ended and not subject.ended.done():
@@ -480,6 +480,7 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         loop.call_soon(loop.call_soon, _tell_end, state)
         await self.ledger.settle(subject)
+        self._audience.tell(state.id)
 
 
 def _tell_end(state: model.Execution) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -93,34 +92,39 @@ class Audience:
     """Those outside who wait for executions to end. However many they are, an end costs each of them the same."""
 
     def __init__(self) -> None:
-        self._present: set[asyncio.Future[None]] = set()
+        self._seats: dict[str, set[asyncio.Future[None]]] = {}  # by execution
         self._is_over = False
 
-    async def wait(self, ended: asyncio.Future[None], timeout_s: float) -> None:
+    async def wait(self, execution: str, timeout_s: float) -> None:
         """Return when it has ended, durably, or the time is up, or nothing ends any more."""
         if self._is_over:
             return
         loop = asyncio.get_running_loop()
         seat: asyncio.Future[None] = loop.create_future()
-        self._present.add(seat)
+        present = self._seats.setdefault(execution, set())
+        present.add(seat)
         timer = loop.call_later(timeout_s, _release, seat)
-        leave = functools.partial(_release, seat)
-        ended.add_done_callback(leave)
         try:
             await seat
         finally:
             timer.cancel()
-            ended.remove_done_callback(leave)
-            self._present.discard(seat)
+            present.discard(seat)
+            if not present:
+                self._seats.pop(execution, None)
+
+    def tell(self, execution: str) -> None:
+        """It has ended, durably."""
+        for seat in self._seats.pop(execution, ()):
+            _release(seat)
 
     def dismiss(self) -> None:
         """Nothing ends any more: the daemon stops."""
         self._is_over = True
-        for seat in self._present:
-            _release(seat)
+        for execution in list(self._seats):
+            self.tell(execution)
 
 
-def _release(seat: asyncio.Future[None], _ended: object = None) -> None:
+def _release(seat: asyncio.Future[None]) -> None:
     if not seat.done():
         seat.set_result(None)
 
