@@ -187,6 +187,20 @@ class Parts(msgspec.Struct, frozen=True):
         await self.vaults.aclose()
 
 
+def _options(settings: config.Configuration, *, local_files: bool) -> outside.Options:
+    """How executions are run here, as it is configured."""
+    return outside.Options(
+        max_running=settings.run_max_running,
+        new_max=_NEW_PER_CORE * len(os.sched_getaffinity(0)),
+        cancel_grace_s=settings.run_cancel_grace_s,
+        hibernate_after_s=settings.run_hibernate_after_s,
+        allow_local_files=local_files,
+        workspace=settings.identity_workspace,
+        environment=settings.identity_environment,
+        placing=surroundings.placing(settings),
+    )
+
+
 def _assemble(
     settings: config.Configuration,
     lines: journal.Journal,
@@ -223,16 +237,7 @@ def _assemble(
         remote,
         clock=SystemClock(),
         new_id=ids.new_id,
-        options=outside.Options(
-            max_running=settings.run_max_running,
-            new_max=_NEW_PER_CORE * len(os.sched_getaffinity(0)),
-            cancel_grace_s=settings.run_cancel_grace_s,
-            hibernate_after_s=settings.run_hibernate_after_s,
-            allow_local_files=all(one.developer for one in (source, *others)),
-            workspace=settings.identity_workspace,
-            environment=settings.identity_environment,
-            placing=surroundings.placing(settings),
-        ),
+        options=_options(settings, local_files=all(one.developer for one in (source, *others))),
     )
     encrypted = age.Keys(settings.secrets_age_identity, os.environ, lambda name: _encrypted(source, flows, name))
     work.keeper.use(secrets.Secrets(os.environ, known, work.keeper.vault_access, vaults, encrypted))

@@ -27,6 +27,9 @@ log = structlog.get_logger()
 _REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
 #: The same for making a file; running out of descriptors passes, too.
 _REFUSALS_OPENING = _REFUSALS | {errno.EMFILE, errno.ENFILE}
+#: So much is hashed at a time: the interpreter is let go for that, and to get it back from a busy event loop costs
+#: more than to hash a batch.
+_HASHED_BYTES = 256 * 1024
 
 
 class DiskRefused(Exception):
@@ -59,6 +62,7 @@ class Tail:
         self._offset = 0
         self._first_seq = 1
         self._sha256 = hashlib.sha256()
+        self._unhashed = bytearray()  # what is durable and not in there yet
         #: Of the segment before the open one, as its seal says: the head of the chain. Any thread may read it.
         self.sealed_sha256 = segments.NO_SHA256
 
@@ -92,7 +96,13 @@ class Tail:
 
     def digest(self, data: bytes) -> None:
         """Take ``data``, now durable, into the segment's hash: apart from ``write``, as somebody waits for that."""
-        self._sha256.update(data)
+        self._unhashed += data
+        if len(self._unhashed) >= _HASHED_BYTES:
+            self._hash()
+
+    def _hash(self) -> None:
+        self._sha256.update(self._unhashed)
+        self._unhashed.clear()
 
     def _cut_back(self, error: OSError) -> None:
         if error.errno not in _REFUSALS:
@@ -112,6 +122,7 @@ class Tail:
 
     def seal(self, position: Position, at: bytes) -> Position:
         """Finish the segment for good and return the new end. If we die after, recovery finds it sealed."""
+        self._hash()
         sha256 = self._sha256.hexdigest()
         seal = segments.SegmentSealed(count=position.seq - self._first_seq + 1, sha256=sha256)
         seq = position.seq + 1

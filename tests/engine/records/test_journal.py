@@ -14,7 +14,7 @@ import pytest
 import uvloop
 
 from headrace.engine import errors, events
-from headrace.engine.records import journal, recovery, segments
+from headrace.engine.records import journal, recovery, segments, tail
 from tests.engine.records import journals
 
 
@@ -151,6 +151,15 @@ async def test_segments_are_sealed_chained_and_read_only(tmp_path: Path) -> None
             previous_crc, previous_sha256 = seal["crc"], seal["sha256"]
     assert journals.recovered(tmp_path)[1] == told
     assert recovery.verify(tmp_path).problem == ""
+
+
+async def test_the_seal_of_a_large_segment_is_the_hash_of_all_of_it(tmp_path: Path) -> None:
+    async with journals.opened(tmp_path, segment_bytes_max=3 * tail._HASHED_BYTES) as writer:
+        for number in range(80):
+            await writer.submit(journals.log(number, "x" * 10_001))
+    assert len(journals.segment_names(tmp_path)) == 2
+    lines = (tmp_path / journals.segment_names(tmp_path)[0]).read_bytes().splitlines(keepends=True)
+    assert msgspec.json.decode(lines[-1])["sha256"] == hashlib.sha256(b"".join(lines[:-1])).hexdigest()
 
 
 async def test_a_journal_goes_on_where_it_was_closed(tmp_path: Path) -> None:
