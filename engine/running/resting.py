@@ -114,10 +114,15 @@ class Resting:
         if subject.rest is None:
             hold: waits.Hold = asyncio.get_running_loop().create_future()
             try:
-                subject.rest = live.Rest(call.number, hold, await self._waits.arm(state, call, hold))
+                rest = live.Rest(call.number, hold, await self._waits.arm(state, call, hold))
             except (failures.Refused, errors.HeadraceError):
                 self._executions.again(subject)  # its handler has to be told, or to make what is not there
                 return
+            is_watched = subject.rest is not None or subject.supervision is not None
+            if is_watched or state.pending.get(call.number) is not call:
+                rest.disarm()  # meanwhile somebody else came to watch this, or it was begun anew
+                return
+            subject.rest = rest
         subject.rest.hold.add_done_callback(functools.partial(self._over, subject), context=live.CONTEXT)
 
     def _over(self, subject: live.Live, hold: waits.Hold) -> None:

@@ -25,8 +25,9 @@ def test_worlds_that_broke_a_promise_once_break_none() -> None:
     """3167437968: a daemon dies between a message and the line of its call, the next flow process before that call;
     2075008463: a flow process dies that was told the same thing twice, and the second time is not written yet;
     2243011654: a wait was over while nobody sat in it, its call was answered from the record, and the next generation
-    waits in a call of the same number."""
-    for seed in (3167437968, 2075008463, 2243011654):
+    waits in a call of the same number; 5008789: an execution is begun anew while it is found out what it waited for,
+    and waits in a call of the same number when that is known."""
+    for seed in (3167437968, 2075008463, 2243011654, 5008789):
         world.run(seed)
 
 
