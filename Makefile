@@ -30,7 +30,7 @@ run: install  ## the daemon on flows.example
 	exec $(BIN)/headrace up flows.example
 
 # Most of the time tests wait, for processes and disks: more workers than cores. A module stays with one of them, for
-# its fixtures' sake.
+# its fixtures' sake; in the order they stand in, for the longest ones are busy, and all at once would wait for each other.
 test: install system-packages  ## all tests
 	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 

@@ -57,9 +57,8 @@ class Metrics:
         )
         self._begin_at_zero()
         self._gauges: dict[str, prometheus_client.Gauge] = {}
-        self._counting: dict[
-            tuple[int | str, ...], Callable[[float], None]
-        ] = {}  # looked up once for each set of labels
+        # Looked up once for each set of labels.
+        self._counting: dict[tuple[int | str, ...], Callable[[float], None]] = {}
         self._observing: dict[str, Callable[[float], None]] = {}
 
     def _begin_at_zero(self) -> None:

@@ -95,7 +95,8 @@ class Tail:
         self._offset += len(data)
 
     def digest(self, data: bytes) -> None:
-        """Take ``data``, now durable, into the segment's hash: apart from ``write``, as somebody waits for that."""
+        """Take ``data``, now durable, into the segment's hash, which is complete when that is sealed: apart from
+        ``write``, as somebody waits for that."""
         self._unhashed += data
         if len(self._unhashed) >= _HASHED_BYTES:
             self._hash()

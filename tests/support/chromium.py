@@ -13,7 +13,6 @@ from playwright.sync_api import Browser as Browser
 PATH = Path("/usr/bin/chromium")
 #: What has to come, comes within a second or two; other tests may have the machine to themselves for longer.
 _PATIENCE_MS = 30_000
-playwright.expect.set_options(timeout=_PATIENCE_MS)
 _FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -23,6 +22,8 @@ _FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+playwright.expect.set_options(timeout=_PATIENCE_MS)
 
 
 @contextlib.contextmanager
