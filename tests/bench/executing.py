@@ -75,14 +75,14 @@ def _latency_row(name: str, daemon: Daemon, text: bytes, kind: Kind, plan: Plan)
 def accepting(plan: Plan) -> Iterator[Row]:
     """A signed delivery until it is durable and acknowledged: alone, and as many at once as there are callers."""
     with stage.daemon(plan, "accepting") as daemon:
-        port, text = stage.port(daemon), _delivery("hook", "?async=1")
-        http_load.generate(port, text, requests=30, expected="id", good=202)
+        port = stage.port(daemon)
+        http_load.generate(port, _delivery("hook", "?async=1"), requests=30, expected="id", good=202)
         for callers, tries, unit in ((1, 1000, "ms p50"), (_CALLERS, 4000, "/s")):
             requests = plan.count(tries)
             loads = [
                 http_load.generate(
                     port,
-                    text,
+                    _delivery(stage.ROUND_HOOKS[n], "?async=1"),
                     requests=requests,
                     callers=callers,
                     first=callers * 10_000_000 + (n + 1) * 1_000_000,

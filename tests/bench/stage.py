@@ -21,11 +21,15 @@ _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 WEBHOOK_SECRET = "only-for-the-benchmark"
 _TRIVIAL = "def handler(system, this):\n    return {'answer': 42}\n"
 _METADATA = "# /// script\n# [tool.headrace]\n# {}\n# ///\n"
+_HOOK = _METADATA.format('webhook = {auth = "github", secret = "secret.env(BENCH_SECRET)"}') + _TRIVIAL
+#: Webhooks for one round each: none takes more than so many at once.
+ROUND_HOOKS = tuple(f"hook{number}" for number in range(10))
 
 FLOWS = {
     "warm": _TRIVIAL,
     "fresh": _METADATA.format("reuse = false") + _TRIVIAL,
-    "hook": _METADATA.format('webhook = {auth = "github", secret = "secret.env(BENCH_SECRET)"}') + _TRIVIAL,
+    "hook": _HOOK,
+    **dict.fromkeys(ROUND_HOOKS, _HOOK),
     "freshhook": "# /// script\n# [tool.headrace]\n# reuse = false\n"
     '# webhook = {auth = "github", secret = "secret.env(BENCH_SECRET)"}\n# ///\n' + _TRIVIAL,
     "parallel": (
