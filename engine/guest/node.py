@@ -280,7 +280,7 @@ class Node:
 
     def host(self, ticket: dict[str, Any]) -> str:
         """Run executions, one after the other, until the daemon has no more for ``ticket``; returns why if it was cut
-        off."""
+        off. What else hinders it, a full disk say, is raised, and the connection ended: Ray tells the daemon why."""
         try:
             host = self._reach(ticket)
             while True:
@@ -289,10 +289,17 @@ class Node:
                     return ""
                 self._serve(host, json.loads(content))
         except (Lost, stock.Spoilt) as error:
-            if self._host is not None:
-                self._host.close()
-                self._host = None
+            self._let_go()
             return str(error)
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        """End the connection: what it served is cut off."""
+        if self._host is not None:
+            self._host.close()
+            self._host = None
 
     def _serve(self, host: Host, offer: dict[str, Any]) -> None:
         """Run one execution, until it gives its process back."""

@@ -14,6 +14,7 @@ import contextlib
 import ipaddress
 import signal
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,8 @@ from . import credentials, driver, node_link, processes, remote_process, seats, 
 log = structlog.get_logger()
 
 _FAREWELL_S = 5.0
+#: Ray says why a task ended within so long of that.
+_TOLD_S = 5.0
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -112,6 +115,7 @@ class Cluster:
         self._links: dict[node_link.Link, asyncio.Task[None] | None] = {}
         self._digests: dict[Path, asyncio.Task[str]] = {}
         self._lost: dict[str, _Lost] = {}
+        self._unserved: dict[str, Callable[[str], None]] = {}  # by seat: who wants to know why
         self._server: asyncio.Server | None = None
         self._address: tuple[str, int] | None = None  # where nodes reach us
         self._context: ssl.SSLContext | None = None
@@ -196,6 +200,16 @@ class Cluster:
             self._lost[seat.identity] = _Lost(process, heard + self.lease_s, silent)
         self._call_off(seat)
 
+    def unserved(self, seat: seats.Seat, tell: Callable[[str], None]) -> None:
+        """A worker left before it had a process: ``tell`` why, when Ray does; nothing if it does not."""
+        self._unserved[seat.identity] = tell
+        asyncio.get_running_loop().call_later(_TOLD_S, self._ask_no_more, seat)
+
+    def _ask_no_more(self, seat: seats.Seat) -> None:
+        if (tell := self._unserved.pop(seat.identity, None)) is not None:
+            self._call_off(seat)
+            tell("")
+
     def why(self, place: Place) -> str:
         """Return in words why a place is not taken yet."""
         if self.reason:
@@ -272,6 +286,8 @@ class Cluster:
 
     def _ended(self, identity: str, said: str) -> None:
         """Ray says that a task is over."""
+        if (tell := self._unserved.pop(identity, None)) is not None:
+            tell(said)
         lost = self._lost.get(identity)
         if lost is not None and not lost.silent:
             self._bury(identity)

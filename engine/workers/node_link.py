@@ -10,7 +10,7 @@ import asyncio
 import json
 import platform
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,6 +61,9 @@ class Cluster(Protocol):
 
     def lost(self, seat: Seat, process: remote_process.RemoteProcess | None, heard: float, *, silent: bool) -> None:
         """A link that served broke; ``heard`` is when the node was heard last. A ``silent`` one was given up."""
+
+    def unserved(self, seat: Seat, tell: Callable[[str], None]) -> None:
+        """A worker left before it had a process: ``tell`` why, when Ray does; nothing if it does not."""
 
 
 class Link:
@@ -212,12 +215,13 @@ class Link:
         self._cluster.seats.gone(self)
         seat, place, process, begun = self.seat, self.place, self.process, self._begun
         self.seat = self.place = self.process = self._begun = None
-        lost = remote_process.NodeLost(f"node {self.name} was lost: {why}")
-        if begun is not None and not begun.done():
-            begun.set_exception(lost)
-            begun.exception()  # whoever waited may have left
         if process is not None:
-            process.lose(lost)
+            process.lose(_lost(self.name, why))
+        if begun is not None and not begun.done():
+            if seat is not None and not silent:
+                self._cluster.unserved(seat, lambda said: _fail(begun, self.name, said or why))
+                return
+            _fail(begun, self.name, why)
         if seat is not None and place is not None:
             self._cluster.lost(seat, process, self._heard, silent=silent)
 
@@ -231,6 +235,17 @@ class Link:
             self._writer.transport.abort()
         else:
             self.send(link.PULSE)
+
+
+def _lost(node: str, why: str) -> remote_process.NodeLost:
+    return remote_process.NodeLost(f"node {node} was lost: {why}")
+
+
+def _fail(begun: asyncio.Future[remote_process.RemoteProcess], node: str, why: str) -> None:
+    """There will be no process."""
+    if not begun.done():
+        begun.set_exception(_lost(node, why))
+        begun.exception()  # whoever waited may have left
 
 
 def unlike_ours(hello: Hello) -> str:

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -375,6 +376,34 @@ def test_a_node_that_slept_past_its_lease_changes_nothing_and_kills_what_it_ran(
     assert site.ended(execution)["status"] == "ENDED_SUCCESS"
     kinds = [line["event"] for line in site.daemon.client.record(execution)]
     assert kinds.count("execution.started") == 2 and kinds.count("execution.interrupted") == 1
+
+
+def test_a_node_that_cannot_serve_says_why_and_the_execution_waits_for_it(site):
+    """Its disk is full: what the flow needs does not fit."""
+    site.value("where")
+    (site.folder / "large").write_bytes(os.urandom(3_000_000))
+    with small_disk(site.stock):
+        headrace("sync", "--state", site.daemon.state)
+        execution = site.start("where")
+        until(lambda: "No space left" in site.daemon.client.execution(execution)["reason"], "it says why", 60)
+        found = site.daemon.client.execution(execution)
+        assert found["reason"].startswith(f"interrupted: node {socket.gethostname()} was lost: "), found
+    assert site.ended(execution)["status"] == "ENDED_SUCCESS"
+    (site.folder / "large").unlink()
+    headrace("sync", "--state", site.daemon.state)
+
+
+@contextlib.contextmanager
+def small_disk(where: Path) -> Iterator[None]:
+    """Lay one over a folder."""
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", where], capture_output=True
+    ).returncode:
+        pytest.skip("a small file system cannot be mounted")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", where], check=True)
 
 
 def test_a_killed_daemon_leaves_nothing_on_nodes_and_goes_on(site):

@@ -65,13 +65,31 @@ def test_modes_links_and_seconds_arrive_and_nothing_tells_who_packed(tmp_path):
     assert b"root" not in packed(sent)
 
 
-def test_what_leads_out_of_the_folder_is_refused(tmp_path):
+@pytest.mark.parametrize("name", ["../out", "{}/out", "link/out", "below/../../out"])
+def test_what_leads_out_of_the_folder_is_refused(tmp_path, name):
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
-        archive.addfile(tarfile.TarInfo("../out"), io.BytesIO(b""))
-    with pytest.raises(tarfile.TarError):
+        link_out = tarfile.TarInfo("link")
+        link_out.type, link_out.linkname = tarfile.SYMTYPE, str(tmp_path)
+        archive.addfile(link_out)
+        archive.addfile(tarfile.TarInfo(name.format(tmp_path)), io.BytesIO(b""))
+    with pytest.raises(tarfile.TarError, match="leads out"):
         parcels.unpack(io.BytesIO(stream.getvalue()), str(tmp_path / "in"))
     assert not (tmp_path / "out").exists()
+
+
+def test_folders_are_unpacked_by_a_python_without_filters_too(tmp_path, monkeypatch):
+    """Debian 12's is one: ``extract`` has no such parameter there."""
+
+    def extract(self, member, path="", set_attrs=True, *, numeric_owner=False):
+        return whole(self, member, path, set_attrs, numeric_owner=numeric_owner)
+
+    whole = tarfile.TarFile.extract
+    monkeypatch.setattr(tarfile.TarFile, "extract", extract)
+    (tmp_path / "sent").mkdir()
+    (tmp_path / "sent" / "out").symlink_to("/usr/bin/python3")
+    parcels.unpack(io.BytesIO(packed(tmp_path / "sent")), str(tmp_path / "came"))
+    assert (tmp_path / "came" / "out").readlink() == Path("/usr/bin/python3")
 
 
 # -- what a node keeps -------------------------------------------------------------------------------------------------
