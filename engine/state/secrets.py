@@ -164,6 +164,8 @@ class Secrets:
                     found = await asyncio.to_thread(self._from_age, name)
                 case "secret.file" if not name.startswith("/"):
                     found = await asyncio.to_thread(self._from_repository, name)
+                case "secret.env":  # of each delivery to a webhook, often: a thread would take longer than all of that
+                    found = resolve(match[0], self._environ)
                 case _:
                     found = await asyncio.to_thread(resolve, match[0], self._environ)
         except _REFUSALS as error:

@@ -3,6 +3,9 @@
 Owns: the fork server's process and control socket, and the requests that wait for it. Refuses: judging its death, which
 ``Processes`` does. A flow process may be spoken to before its fork server is started. When the fork server dies, the
 kernel kills its flow processes; ``wait`` returns when that is known here.
+
+Whoever needs a new process will soon need another: each time the next one is made as well, and waits, of no flow yet.
+To fork takes as long as all else that a short execution does, and it need not be waited for.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from pathlib import Path
 
 import structlog
 
+from .. import errors
 from ..guest import cgroups, fork_server
 from . import flow_process
 
@@ -38,6 +42,7 @@ class Nursery:
         self._numbers = numbers
         self._subtree = subtree
         self._living: dict[int, flow_process.FlowProcess] = {}
+        self._next: flow_process.FlowProcess | None = None
         self._unsent: deque[tuple[bytes, list[int]]] = deque()
         self._server: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
@@ -49,11 +54,28 @@ class Nursery:
 
     @property
     def count(self) -> int:
-        """How many flow processes it has, idle ones included."""
-        return len(self._living)
+        """How many flow processes it has, idle ones included; without the next one."""
+        return len(self._living) - (self._next is not None)
 
-    def spawn(self) -> flow_process.FlowProcess:
-        """Return a new process that may be spoken to at once."""
+    def spawn(self, now: float) -> flow_process.FlowProcess:
+        """Return a new process that may be spoken to at once, and prepare the next; it is ``now``, monotonic.
+
+        Raises ``NotAccepting`` when this host has no descriptors left."""
+        process, self._next = self._next, None
+        if process is None or not process.alive:
+            process = self._make()
+        with contextlib.suppress(errors.NotAccepting):
+            self._next = self._make()
+            self._next.idle_since = now
+        return process
+
+    def dismiss_next(self, before: float) -> None:
+        """Let the next process leave if nobody needed one since ``before``, monotonic."""
+        if self._next is not None and self._next.idle_since < before:
+            self._next.dismiss()
+            self._next = None
+
+    def _make(self) -> flow_process.FlowProcess:
         ours, theirs, out, err = flow_process.make_pipes()
         process = flow_process.FlowProcess(asyncio.get_running_loop(), ours, out[0], err[0])
         process.python = self.python

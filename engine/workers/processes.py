@@ -97,7 +97,7 @@ class Processes:
                 del self._idle[kind, python]
             if process.alive:
                 return process
-        return self._nursery(python).spawn()
+        return self._nursery(python).spawn(self._clock.monotonic())
 
     def give_back(self, kind: Kind, process: flow_process.FlowProcess) -> None:
         """Keep a clean process for the next execution of ``kind``."""
@@ -185,6 +185,8 @@ class Processes:
             for kind in list(self._idle):
                 while kind in self._idle and self._idle[kind][0].idle_since < now - self._idle_s:
                     self._dismiss_first(kind)
+            for one in (self._main, *self._others.values()):
+                one.dismiss_next(now - self._idle_s)
             for one in list(self._others.values()):
                 if one.count:
                     one.idle_since = None

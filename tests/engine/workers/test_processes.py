@@ -112,6 +112,26 @@ async def test_a_warm_process_is_used_again_and_an_idle_one_leaves_after_a_while
     assert pool.count == 0
 
 
+async def test_who_needs_a_new_process_finds_one_that_was_made_before_and_leaves_when_nobody_does(pool, run):
+    await run("return 1")
+    (made,) = until(lambda: fork_server.children(pool._main.pid), "the next is made", 5)
+    assert await run("return os.getpid()") == made and pool.count == 0
+    (made,) = until(lambda: fork_server.children(pool._main.pid), "the one after that is made", 5)
+    for _ in range(100):
+        if not fork_server.children(pool._main.pid):
+            break
+        await asyncio.sleep(0.05)
+    assert not fork_server.children(pool._main.pid)
+
+
+async def test_one_that_died_while_it_waited_harms_nobody(pool, run):
+    await run("return 1")
+    for pid in fork_server.children(pool._main.pid):
+        os.kill(pid, signal.SIGKILL)
+    await asyncio.sleep(0.1)
+    assert await run("return 2") == 2
+
+
 async def test_no_more_than_so_many_rest(pool, run):
     for name in ("a.py", "b.py", "c.py", "d.py"):
         await run("return 1", name=name, keep=True)
