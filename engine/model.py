@@ -425,6 +425,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     digest: str
     path: str
     commit: str
+    source: str = ""  # the prefix of the source that declares it
     fields: dict[str, msgspec.Raw] = {}
     size: int = 0  # of a file, in bytes
 

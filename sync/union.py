@@ -109,7 +109,8 @@ def merged(parts: Mapping[str, model.Catalogue]) -> model.Catalogue:
                     file = prefixed(prefix, one.path)
                     problems.append(model.Broken(reason=said, file=file, line=0, commit=part.commit))
                 else:
-                    mine[name] = _of_own_flow(prefix, one, part) if kind in _NAMING else one
+                    named_so = _of_own_flow(prefix, one, part) if kind in _NAMING else one
+                    mine[name] = msgspec.structs.replace(named_so, source=prefix)
         problems += [msgspec.structs.replace(problem, file=prefixed(prefix, problem.file)) for problem in part.problems]
     first = next(iter(there.values()))
     return model.Catalogue(
@@ -147,7 +148,8 @@ def missing(known: model.Catalogue) -> Iterator[Unmet]:
     for records in known.declared.values():
         for one in records.values():
             if "flow_name" in one.fields:
-                yield from _missed(known, one.path, "flow_name", msgspec.json.decode(one.fields["flow_name"]))
+                path, target = prefixed(one.source, one.path), msgspec.json.decode(one.fields["flow_name"])
+                yield from _missed(known, path, "flow_name", target)
 
 
 def _missed(known: model.Catalogue, path: str, key: str, target: str) -> Iterator[Unmet]:

@@ -107,7 +107,7 @@ def test_flows_that_others_count_on_and_that_are_not_there_are_told():
         ("schedules/s.yaml", "flow_name"),
     ]
     both = union.merged({"": one, "t": other})
-    assert [found.path for found in union.missing(both)] == ["schedules/s.yaml"]
+    assert [found.path for found in union.missing(both)] == ["t/schedules/s.yaml"]
 
 
 PLACES = {
