@@ -312,6 +312,7 @@ def _rewrite(path: Path, found: Recovered) -> None:
             if error.errno not in _NO_ROOM:
                 raise
             found.sha256 = _mend_in_place(path, size)
+        tail.sync_directory(path.parent)  # whoever gave the file its name may have died before this
     except OSError as error:
         raise errors.JournalFailed(
             f"{path} could not be made durable: {error.strerror}", hint="look at the disk, then start again"
@@ -327,7 +328,6 @@ def _replace(path: Path, size: int, mode: int) -> hashlib._Hash:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    tail.sync_directory(path.parent)
     return sha256
 
 

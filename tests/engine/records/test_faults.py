@@ -159,6 +159,19 @@ def test_a_failed_write_costs_requests_but_nothing_that_happened(tmp_path: Path,
 
 
 @needs_strace
+def test_a_file_that_there_is_no_room_to_write_anew_has_a_durable_name_all_the_same(tmp_path: Path) -> None:
+    """Whoever gave it that may have died before it was."""
+    records = tmp_path / "records"
+    journals.filled(records, [1])
+    faults = ("-e", "trace=write,fdatasync,fsync,rename", "-e", "inject=write:error=ENOSPC:when=1")
+    acknowledged, code, trace = run(records, strace=faults)
+    assert (code, trace.count("rename(")) == (0, 0)
+    mended, named = trace.index("fdatasync("), trace.index(f"<{records}>")
+    assert mended < named < trace.index("fdatasync(", mended + 1)
+    assert_acknowledged_are_there(records, acknowledged)
+
+
+@needs_strace
 def test_a_truncate_that_fails_ends_it(tmp_path: Path) -> None:
     records = tmp_path / "records"
     faults = ("-e", "inject=write:error=EIO:when=3", "-e", "inject=ftruncate:error=EIO:when=1")
