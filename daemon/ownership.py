@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from ..engine import errors
+from ..engine.records import tail
 from . import private_files
 
 log = structlog.get_logger()
@@ -26,7 +27,7 @@ def locked(state: Path) -> Iterator[None]:
     """Hold the state directory for this process alone; the lock goes when the process does, however that happens.
 
     A directory that others could look into is closed to them. Raises ``StateInUse``."""
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make(state)
     if private_files.close_folder(state):
         log.warning("state.closed", directory=str(state), hint="others could look into it; now its mode is 0700")
     descriptor = os.open(state / _FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -40,3 +41,12 @@ def locked(state: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _make(state: Path) -> None:
+    """Make the directory, with a durable name; also if it was there: whoever made it may have died before that was."""
+    made = [folder for folder in (state, *state.parents) if not folder.exists()]
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in made or [state]:
+        with contextlib.suppress(OSError):  # of others, or of another file system, which may have no such thing
+            tail.sync_directory(folder.absolute().parent)

@@ -81,6 +81,20 @@ def test_nothing_is_left_of_a_daemon_that_died_in_between(sealed, tmp_path, mask
     assert [one.name for one in (tmp_path / "sealed").iterdir()] == [id_]
 
 
+def test_its_folder_has_a_durable_name_before_anything_is_put_there(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+
+    def noted(descriptor):
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    sealed = Sealed(tmp_path / "sealed", Masks())
+    assert synced == [str(tmp_path)]
+    sealed.put(b"null")
+    assert synced[-1] == str(tmp_path / "sealed")
+
+
 def test_a_full_disk_leaves_nothing_behind(sealed, tmp_path):
     with pytest.raises(OSError):
         _on_a_full_disk(lambda: sealed.put(b'"' + b"x" * 100_000 + b'"'))
