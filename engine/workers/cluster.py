@@ -201,7 +201,7 @@ class Cluster:
         self._call_off(seat)
 
     def unserved(self, seat: seats.Seat, tell: Callable[[str], None]) -> None:
-        """A worker left before it had a process: ``tell`` why, when Ray does; nothing if it does not."""
+        """A worker left before it had a process: ``tell`` why when Ray does, or nothing if it does not."""
         self._unserved[seat.identity] = tell
         asyncio.get_running_loop().call_later(_TOLD_S, self._ask_no_more, seat)
 
@@ -286,6 +286,9 @@ class Cluster:
 
     def _ended(self, identity: str, said: str) -> None:
         """Ray says that a task is over."""
+        for each in list(self._links) if said else ():
+            if each.is_preparing and each.seat is not None and each.seat.identity == identity:
+                each.abandon(said, silent=False)  # Ray was quicker than the end of the connection
         if (tell := self._unserved.pop(identity, None)) is not None:
             tell(said)
         lost = self._lost.get(identity)

@@ -63,7 +63,7 @@ class Cluster(Protocol):
         """A link that served broke; ``heard`` is when the node was heard last. A ``silent`` one was given up."""
 
     def unserved(self, seat: Seat, tell: Callable[[str], None]) -> None:
-        """A worker left before it had a process: ``tell`` why, when Ray does; nothing if it does not."""
+        """A worker left before it had a process: ``tell`` why when Ray does, or nothing if it does not."""
 
 
 class Link:
@@ -122,6 +122,11 @@ class Link:
     def name(self) -> str:
         """Of the node, for people."""
         return self.hello.host if self.hello is not None else "?"
+
+    @property
+    def is_preparing(self) -> bool:
+        """Whether it was asked for a process and has none yet."""
+        return self._begun is not None and not self._begun.done()
 
     # -- its life ---------------------------------------------------------------------------------------------------
 

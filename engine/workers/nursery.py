@@ -55,7 +55,7 @@ class Nursery:
     @property
     def count(self) -> int:
         """How many flow processes it has, idle ones included; without the next one."""
-        return len(self._living) - (self._next is not None)
+        return len(self._living) - (self._next is not None and self._next.alive)
 
     def spawn(self, now: float) -> flow_process.FlowProcess:
         """Return a new process that may be spoken to at once, and prepare the next; it is ``now``, monotonic.

@@ -129,6 +129,7 @@ async def test_one_that_died_while_it_waited_harms_nobody(pool, run):
     for pid in fork_server.children(pool._main.pid):
         os.kill(pid, signal.SIGKILL)
     await asyncio.sleep(0.1)
+    assert pool.count == 0
     assert await run("return 2") == 2
 
 
