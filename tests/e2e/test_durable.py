@@ -160,11 +160,13 @@ def children_of_fork_server(daemon):
 
 
 def test_a_long_wait_gives_the_process_back_and_goes_on_after_it(daemon):
-    daemon.environment["HEADRACE_RUN__HIBERNATE_AFTER"] = "0.1s"
+    daemon.environment["HEADRACE_RUN__HIBERNATE_AFTER"] = "1s"
     daemon.start()
     execution = daemon.client.run("asks")["id"]
+    until(lambda: len(children_of_fork_server(daemon)) == 2, "it has a process, and the next one waits for somebody")
+    its_own, waiting = children_of_fork_server(daemon)
     until(lambda: daemon.record(execution)[-1]["event"] == "execution.hibernated", "it hibernates")
-    until(lambda: len(children_of_fork_server(daemon)) == 1, "its process is gone, the next one waits for somebody")
+    until(lambda: children_of_fork_server(daemon) == [waiting], f"its process {its_own} is gone")
     assert daemon.client.execution(execution)["status"] == "WAITING"
     daemon.kill()
     daemon.start()

@@ -126,8 +126,8 @@ async def test_who_needs_a_new_process_finds_one_that_was_made_before_and_leaves
 
 async def test_one_that_died_while_it_waited_harms_nobody(pool, run):
     await run("return 1")
-    for pid in fork_server.children(pool._main.pid):
-        os.kill(pid, signal.SIGKILL)
+    (made,) = until(lambda: fork_server.children(pool._main.pid), "the next is made", 5)
+    os.kill(made, signal.SIGKILL)
     await asyncio.sleep(0.1)
     assert pool.count == 0
     assert await run("return 2") == 2
