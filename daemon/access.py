@@ -35,6 +35,8 @@ from . import answers, connections, front, limits, principals, private_files, re
 
 PUBLIC = principals.PUBLIC
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+#: Nothing ends with what let somebody in.
+_ANYHOW = contextlib.nullcontext()
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid of SO_PEERCRED
 #: Where a recognised sender is kept for the handler, also when they may not do what they ask for.
 PRINCIPAL = web.RequestKey("principal", principals.Principal)
@@ -197,15 +199,16 @@ class Access:
 
     # -- being connected --------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def present(self, principal: principals.Principal, request: web.Request) -> Iterator[None]:
+    def present(self, principal: principals.Principal, request: web.Request) -> contextlib.AbstractContextManager[None]:
         """While a request is answered: have its connection cut when what let its sender in is taken or runs out.
 
         So an event stream ends with its token, not at its own end. What was begun for the sender goes on."""
-        transport = request.transport
-        if transport is None or not principal.keys:
-            yield
-            return
+        if request.transport is None or not principal.keys:
+            return _ANYHOW
+        return self._as_long_as(principal, request.transport)
+
+    @contextlib.contextmanager
+    def _as_long_as(self, principal: principals.Principal, transport: asyncio.Transport) -> Iterator[None]:
         timer = None
         if principal.expires_s is not None:
             left_s = min(max(0.0, principal.expires_s - time.time()), sessions.ABSOLUTE_S)

@@ -1,13 +1,13 @@
 """Figures for whoever watches: counters of what happened since the start, gauges of what is so now (Prometheus).
 
-Owns the names and labels; docs/operation.md lists them. Counting must cost next to nothing, so what is counted for each
-request is looked up once; what takes a question to the index is asked when somebody reads. No label has more values
-than the code or the route table has. Called by ``routes`` for requests, by the journal for events, by ``health``.
+Owns the names and labels; docs/operation.md lists them. Counting must cost next to nothing, so it is adding up in a
+dictionary, which is put into the counters when somebody reads; what takes a question to the index is asked then, too.
+No label has more values than the code or the route table has. Called by ``routes`` for requests, by the journal for
+events, by ``health``.
 """
 
 from __future__ import annotations
 
-import collections
 import typing
 from collections.abc import Callable, Sequence
 
@@ -57,9 +57,9 @@ class Metrics:
         )
         self._begin_at_zero()
         self._gauges: dict[str, prometheus_client.Gauge] = {}
-        # Looked up once for each set of labels.
-        self._counting: dict[tuple[int | str, ...], Callable[[float], None]] = {}
-        self._observing: dict[str, Callable[[float], None]] = {}
+        self._uncounted: dict[tuple[prometheus_client.Counter, tuple[str | int, ...]], int] = {}
+        self._became_durable: dict[type[events.AnyEvent], int] = {}
+        self._observing: dict[str, Callable[[float], None]] = {}  # by route, looked up once
 
     def _begin_at_zero(self) -> None:
         """Have the counters whose labels are known stand there before they count: the first step from nothing to one
@@ -77,7 +77,7 @@ class Metrics:
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count an answered request; ``route`` is the pattern of the table."""
         method = method if method in _METHODS else "other"
-        self._count(self._requests, method, route, str(status))
+        self._count(self._requests, method, route, status)
         observe = self._observing.get(route)
         if observe is None:
             observe = self._observing[route] = self._durations.labels(route).observe
@@ -93,21 +93,28 @@ class Metrics:
 
     def durable(self, batch: Sequence[events.Recorded]) -> None:
         """Count what became durable."""
-        for kind, count in collections.Counter(type(recorded.event) for recorded in batch).items():
-            self._count(self._events, str(kind.__struct_config__.tag), by=count)
+        counts = self._became_durable
         for recorded in batch:
             event = recorded.event
+            kind = type(event)
+            counts[kind] = counts.get(kind, 0) + 1
             if isinstance(event, events.ExecutionCreated):
                 self._count(self._created, event.type)
             elif isinstance(event, events.ExecutionEnded):
                 self._count(self._ended, event.status)
 
-    def _count(self, counter: prometheus_client.Counter, *labels: str, by: int = 1) -> None:
-        key: tuple[int | str, ...] = (id(counter), *labels)
-        count = self._counting.get(key)
-        if count is None:
-            count = self._counting[key] = counter.labels(*labels).inc
-        count(by)
+    def _count(self, counter: prometheus_client.Counter, *labels: str | int) -> None:
+        key = (counter, labels)
+        self._uncounted[key] = self._uncounted.get(key, 0) + 1
+
+    def _add_up(self) -> None:
+        """Put into the counters what was counted since somebody read them."""
+        for (counter, labels), count in self._uncounted.items():
+            counter.labels(*labels).inc(count)
+        self._uncounted.clear()
+        for kind, count in self._became_durable.items():
+            self._events.labels(str(kind.__struct_config__.tag)).inc(count)
+        self._became_durable.clear()
 
     def gauge(self, name: str, help_: str, read: Callable[[], float]) -> None:
         """Have ``read`` asked for this figure whenever somebody looks."""
@@ -125,6 +132,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return all figures as they are read by Prometheus."""
+        self._add_up()
         return exposition.generate_latest(self._registry)
 
     def names(self) -> set[str]:

@@ -9,6 +9,7 @@ defect: logged with its traceback, which stays there.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -28,7 +29,6 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 PRINCIPAL = access.PRINCIPAL
 _GOOD_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,100}")
-_ID_LETTERS = 16
 #: What a head may have, in bytes: its address, and its headers together. Each line is bounded by ``connections``.
 _TARGET_BYTES_MAX = 4096
 _HEADERS_BYTES_MAX = 32 * 1024
@@ -192,10 +192,10 @@ def _refused(route: Route, request: web.Request, error: errors.HeadraceError) ->
 async def named(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request the name that its sender chose for it (``X-Request-Id``), or a new one; refuse huge heads."""
     given = request.headers.get("X-Request-Id", "")
-    request[answers.REQUEST_ID] = given if _GOOD_REQUEST_ID.fullmatch(given) else ids.random_letters(_ID_LETTERS)
+    request[answers.REQUEST_ID] = given if _GOOD_REQUEST_ID.fullmatch(given) else ids.random_letters()
     if len(request.raw_path) > _TARGET_BYTES_MAX:
         return templates.refusal(request, errors.TooLarge("the address is too long"), status=414)
-    if sum(len(name) + len(value) for name, value in request.raw_headers) > _HEADERS_BYTES_MAX:
+    if sum(map(len, itertools.chain.from_iterable(request.raw_headers))) > _HEADERS_BYTES_MAX:
         return templates.refusal(request, errors.TooLarge("the headers are too long"), status=431)
     structlog.contextvars.bind_contextvars(request=request[answers.REQUEST_ID])  # each request has a context of its own
     return await handler(request)

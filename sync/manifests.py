@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import hashlib
 import secrets
 from collections.abc import Callable
@@ -82,6 +83,9 @@ class Published:
 
     def __init__(self, snapshots: Path) -> None:
         self._snapshots = snapshots
+        self._folder = functools.lru_cache(_CATALOGUES_KEPT)(
+            lambda commit: snapshot.folder_of(snapshots, git.checked_sha(commit))
+        )
         self._current = model.Catalogue()
         self._recent: collections.OrderedDict[str, model.Catalogue] = collections.OrderedDict()
         self.watchers: list[Callable[[], None]] = []  # told when another catalogue is published
@@ -102,7 +106,7 @@ class Published:
 
     def snapshot(self, commit: str) -> Path:
         """Return the folder with the files of a published commit; raises ``NotFound`` if it is not kept any more."""
-        folder = snapshot.folder_of(self._snapshots, git.checked_sha(commit))
+        folder = self._folder(commit)
         if not folder.is_dir():
             raise errors.NotFound(
                 f"the files of commit {commit} are not here any more", hint="run the flow as published now"

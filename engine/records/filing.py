@@ -112,7 +112,8 @@ class Filing:
             else:
                 self._batches.append(batch)
                 self._waiting_events += len(batch)
-        self._wake.set()
+        if not self._wake.is_set():
+            self._wake.set()
 
     def settle(self, settled: Settled) -> None:
         """Call ``settled`` when everything put so far is written, soon."""

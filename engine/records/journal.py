@@ -57,6 +57,27 @@ class _Entry(NamedTuple):
     joined: bool  # to the entry before it: both are there after a crash, or neither
 
 
+class _Group:
+    """What is appended together: the events between its beginning and its end. One inside another belongs to that."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._count = 0
+
+    def takes_another(self) -> bool:
+        """Count an event and return whether it has to be there whenever the one before it is."""
+        self._count += 1
+        return self._depth > 0 and self._count > 1
+
+    def __enter__(self) -> None:
+        if not self._depth:
+            self._count = 0
+        self._depth += 1
+
+    def __exit__(self, *_raised: object) -> None:
+        self._depth -= 1
+
+
 class Journal:
     """The one writer of a directory of segments; see ``ports.Journal``. Made by ``open``, on a running event loop."""
 
@@ -74,8 +95,7 @@ class Journal:
         self._pending_bytes = 0
         self._flying: list[_Entry] = []
         self._appended = 0
-        self._in_group = 0  # so many were appended together until now
-        self._is_group = False
+        self._group = _Group()
         self._waiters: collections.deque[tuple[int, asyncio.Future[None]]] = collections.deque()
         self._listeners: list[Listener] = []
         self._seal_wanted = False
@@ -131,17 +151,9 @@ class Journal:
         """Put ``event`` next in line and return its time; see ``ports.Journal``. Raises ``TooLarge``."""
         return self._append(event, None)
 
-    @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self) -> contextlib.AbstractContextManager[None]:
         """See ``ports.Journal``."""
-        if self._is_group:  # what follows from a part of it belongs to the whole
-            yield
-            return
-        self._is_group, self._in_group = True, 0
-        try:
-            yield
-        finally:
-            self._is_group = False
+        return self._group
 
     def _append(self, event: events.AnyEvent, waiter: asyncio.Future[None] | None) -> str:
         if self._refusal is not None:
@@ -156,8 +168,7 @@ class Journal:
             raise ValueError("a raw line break inside a value would tear the record")
         at = moments.timestamp(self._clock.time())
         self._appended += 1
-        joined = self._is_group and self._in_group > 0
-        self._in_group += 1
+        joined = self._group.takes_another()
         self._pending.append(_Entry(self._appended, event, at, body, waiter, joined))
         self._pending_bytes += len(body)
         if waiter is not None or self._pending_bytes > BATCH_BYTES_MAX:

