@@ -196,6 +196,11 @@ class Connection(web.RequestHandler):
             self.transport.write(_TOO_SLOW)
             self.force_close()
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """aiohttp asks for it after every piece of a body; where nothing was paused there is nothing to be done."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def pause_writing(self) -> None:
         """The reader does not keep up: it has so long to read some of it."""
         super().pause_writing()

@@ -31,8 +31,6 @@ _SECRET_NAME = re.compile(
     r"(?i)(?:^|[_-])(password|passwd|secret|token|authorization|cookie|api[_-]?key|private[_-]?key)$"
 )
 _SECRET_TEXT = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}|\bhr_[\w-]{8,}")
-#: Without any of these, folded, there is neither such a text nor an address with credentials in it.
-_SUSPICIOUS = ("bearer", "basic", "hr_", "://")
 _HIDDEN = "***"
 
 
@@ -95,7 +93,8 @@ def _is_harmless(event: Mapping[str, Any]) -> bool:
         elif value is not None and not isinstance(value, int | float):
             return False
     text = "\0".join(texts).casefold()
-    return not any(part in text for part in _SUSPICIOUS) and not any(map(_names_secret, event))
+    could_be = "bearer" in text or "basic" in text or "hr_" in text or "://" in text
+    return not could_be and not any(map(_names_secret, event))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import difflib
+import functools
 import sys
 from collections.abc import Iterable, Mapping
 from typing import assert_never
@@ -430,7 +431,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     size: int = 0  # of a file, in bytes
 
 
-class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
+class Catalogue(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """All flows at one moment, and what the repository declares; replaced whole, never changed."""
 
     source: str = ""
@@ -447,9 +448,13 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
         """Return the commit that is published of the source a flow comes from."""
         return self.commits.get(flow.source, self.commit)
 
+    @functools.cached_property
+    def _by_id(self) -> dict[str, Flow]:
+        return {flow.id: flow for flow in self.flows.values()}
+
     def find(self, name: str) -> Flow:
         """Return the flow called ``name`` or with that id; raises ``NotFound`` with the nearest names."""
-        flow = self.flows.get(name) or next((f for f in self.flows.values() if f.id == name), None)
+        flow = self.flows.get(name) or self._by_id.get(name)
         if flow is not None:
             return flow
         near = difflib.get_close_matches(name, self.flows, n=3)

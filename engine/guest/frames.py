@@ -14,8 +14,11 @@ import threading
 from typing import Any
 
 HEADER = struct.Struct(">I")
-#: A value of 64 MiB and what stands around it.
-FRAME_BYTES_MAX = 65 * 1024 * 1024
+_VALUE_BYTES_MAX = 64 * 1024 * 1024
+#: A value and what stands around it.
+FRAME_BYTES_MAX = _VALUE_BYTES_MAX + 1024 * 1024
+#: Made once: ``json.dumps`` would make one for each frame.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _RECEIVE_BYTES = 256 * 1024
 #: The frame that acknowledges a notice; no other one is written so.
 NOTICED = b'{"noticed":true}'
@@ -35,8 +38,24 @@ def encode(frame: dict[str, Any]) -> bytes:
     Text that UTF-8 cannot hold (lone surrogates) is replaced by question marks rather than refused: it comes from file
     names and broken input, and the record should show the rest.
     """
-    text = json.dumps(frame, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
-    return pack(text)
+    return pack(_text(frame))
+
+
+def encode_value(value: Any) -> bytes:
+    """Return the JSON text of a value that is to stand in a frame; raises as ``encode`` does."""
+    text = _text(value)
+    if len(text) > _VALUE_BYTES_MAX:
+        raise FrameTooLarge(f"{len(text):,} bytes, the limit is {_VALUE_BYTES_MAX:,}")
+    return text
+
+
+def encode_with(frame: dict[str, Any], name: str, text: bytes) -> bytes:
+    """Return the bytes of ``frame`` with one more member, a value that was encoded before."""
+    return pack(b'%b,"%b":%b}' % (_text(frame)[:-1], name.encode(), text))
+
+
+def _text(value: Any) -> bytes:
+    return _ENCODER.encode(value).encode("utf-8", "replace")
 
 
 def pack(text: bytes) -> bytes:
@@ -83,7 +102,10 @@ class BlockingFrames:
 
     def send(self, frame: dict[str, Any]) -> None:
         """Send ``frame``; raises as ``encode`` does, and ``ChannelClosed``."""
-        data = encode(frame)
+        self.send_encoded(encode(frame))
+
+    def send_encoded(self, data: bytes) -> None:
+        """Send the bytes of a frame; raises ``ChannelClosed``."""
         try:
             with self._sending:
                 self._connection.sendall(data)

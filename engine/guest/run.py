@@ -119,17 +119,18 @@ class FlowProcess:
         system = flow_api.System(self._channel, this, frame.get("system"))
         random.seed(int(this.id, 36))  # an id's letters are digits of that base
         self._channel.watch.begin(self._snapshot, _SCRIPT_NAME)
-        ended = self._handle(frame, system, this, outcome)
+        ended, returned = self._handle(frame, system, this, outcome)
         self._channel.watch.end()
         streams.flush()
         ended["dirty"] = self._dirt(environment)
         ended["met_cancel"] = self._channel.met_cancel
-        self._connection.send(ended)
+        whole = frames.encode(ended) if returned is None else frames.encode_with(ended, "returned", returned)
+        self._connection.send_encoded(whole)
 
     def _handle(
         self, frame: dict[str, Any], system: flow_api.System, this: flow_api.Execution, outcome: running.Outcome
-    ) -> dict[str, Any]:
-        """Run the handler and say how it ended."""
+    ) -> tuple[dict[str, Any], bytes | None]:
+        """Run the handler and say how it ended, and the JSON text of what it returned, if that is to be kept."""
         try:
             handler = self._load(frame["path"], frame.get("script"))
             arguments = (system, this, this.get("input_value"))[: _arity(handler)]
@@ -138,23 +139,22 @@ class FlowProcess:
                 returned.close()
                 raise exceptions.InternalError("a handler is a plain function: take away its async, waiting is free")
         except exceptions.ExecutionCancel:
-            return {"op": "ended", "outcome": "cancelled"}
+            return {"op": "ended", "outcome": "cancelled"}, None
         except exceptions.ContinueAsNew:
-            return {"op": "ended", "outcome": "continued"}
+            return {"op": "ended", "outcome": "continued"}, None
         except BaseException as error:  # whatever leaves the handler is how it ended: SystemExit and its kin too
-            return {"op": "ended", "outcome": "error", "failure": self._failure(error)}
+            return {"op": "ended", "outcome": "error", "failure": self._failure(error)}, None
         ended: dict[str, Any] = {"op": "ended", "outcome": outcome.marked or "success"}
         if outcome.message is not None:
             ended["message"] = outcome.message
-        if returned is not None and not isinstance(returned, flow_api.Handle):
-            ended["returned"] = returned
-            try:
-                frames.encode(ended)
-            except (TypeError, ValueError, RecursionError, frames.FrameTooLarge) as error:
-                del ended["returned"]
-                text = f"the return value was not kept as output, it cannot be written as JSON: {error}"
-                self._channel.log("WARNING", [text], {})
-        return ended
+        if returned is None or isinstance(returned, flow_api.Handle):
+            return ended, None
+        try:
+            return ended, frames.encode_value(returned)
+        except (TypeError, ValueError, RecursionError, frames.FrameTooLarge) as error:
+            text = f"the return value was not kept as output, it cannot be written as JSON: {error}"
+            self._channel.log("WARNING", [text], {})
+            return ended, None
 
     def _call(self, handler: Any, arguments: tuple[Any, ...]) -> Any:
         """Call the handler and return what it returns."""
