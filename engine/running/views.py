@@ -151,8 +151,20 @@ def mark(state: model.Execution) -> bytes:
 
 async def start(reading: Reading, state: model.Execution) -> bytes:
     """Return what ``this`` knows from the beginning, as JSON text."""
-    fields = ("id", "name", "type", "created_at", "created_by", "flow_id", "flow_name", "commit")
-    return values.encode(await for_flow(reading, state, (*fields, "parent_execution_id", "input_value")))
+    return values.encode(
+        {
+            "id": state.id,
+            "name": state.name,
+            "type": state.type,
+            "created_at": state.created_at,
+            "created_by": state.created_by,
+            "flow_id": state.flow_id,
+            "flow_name": state.flow_name,
+            "commit": state.commit,
+            "parent_execution_id": state.parent or None,
+            "input_value": await reading.contents.true(state.inputs),
+        }
+    )
 
 
 def summary(state: model.Execution | listing.Summary) -> dict[str, Any]:
