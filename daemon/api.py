@@ -207,12 +207,12 @@ class Api:
 
     async def list_tasks(self, request: web.Request) -> web.Response:
         """All task types, documented."""
-        return answers.json_answer({"items": self._tasks.types()})
+        return answers.json_answer({"items": await asyncio.to_thread(self._tasks.types)})
 
     async def show_task(self, request: web.Request) -> web.Response:
         """One task type."""
         name = request.match_info["type"].upper()
-        for found in self._tasks.types():
+        for found in await asyncio.to_thread(self._tasks.types):
             if name == found.name or name in found.aliases:
                 return answers.json_answer(found)
         raise errors.NotFound(f"there is no task type {name!r}", hint="`headrace tasks` lists what there is")

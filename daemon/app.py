@@ -371,9 +371,9 @@ def _begin(group: asyncio.TaskGroup, parts: Parts, *, ticks: bool) -> list[async
 
 
 async def _load_types(tasks: registry.Registry) -> None:
-    """Load the task types when the first requests are over, so that no flow has to wait for that."""
+    """Look for task types of other distributions when the first requests are over, so that no flow has to wait."""
     await asyncio.sleep(_LEISURE_S)
-    await asyncio.to_thread(tasks.load)
+    await asyncio.to_thread(tasks.load_foreign)
 
 
 @contextlib.asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -34,12 +35,12 @@ class TaskPages:
 
     async def list_tasks(self, request: web.Request) -> web.Response:
         """All task types."""
-        return templates.page(request, "tasks.html", tasks=self._tasks.types())
+        return templates.page(request, "tasks.html", tasks=await asyncio.to_thread(self._tasks.types))
 
     async def show_task(self, request: web.Request) -> web.Response:
         """One, with its inputs and its output."""
         name = request.match_info["type"].upper()
-        for found in self._tasks.types():
+        for found in await asyncio.to_thread(self._tasks.types):
             if name == found.name or name in found.aliases:
                 inputs, output = page.root(found.inputs), page.root(found.output)
                 own = inputs.get("properties", {}).keys() - _SHARED

@@ -2,25 +2,28 @@
 
 Owns the template engine, with escaping on everywhere and undefined names an error. A page needs no script; its policy
 allows those of ``assets`` alone. Templates lie in ``web/`` inside the package and are compiled when first used: a
-daemon that nobody looks at pays only for the import. Called by the pages, ``login`` and ``routes``.
+daemon that nobody looks at pays for none of this. Called by the pages, ``login`` and ``routes``.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.resources
 import shlex
 import time
 import urllib.parse
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jinja2
 from aiohttp import web
 
 from .. import __version__
 from ..engine import errors
 from . import access, ansi, answers, assets, principals, wording
+
+if TYPE_CHECKING:
+    import jinja2
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -36,39 +39,46 @@ HEADERS = {
 _CSS = importlib.resources.files(__package__).joinpath("web/style.css").read_bytes()
 _CSS_TAG = hashlib.sha256(_CSS).hexdigest()[:16]
 
-_environment = jinja2.Environment(
-    loader=jinja2.PackageLoader(__package__, "web/templates"),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    auto_reload=False,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_environment.filters |= {
-    "segment": wording.segment,
-    "plain": wording.plain,
-    "spans": wording.spans,
-    "shell": shlex.quote,
-    "status": wording.status,
-    "moment": wording.moment,
-    "effect": wording.effect,
-    "ago": wording.ago,
-    "duration": wording.duration,
-    "lasted": wording.lasted,
-    "pretty": wording.pretty,
-    "pieces": ansi.pieces,
-    "size": wording.size,
-}
-_environment.globals |= {
-    "version": __version__,
-    "css": f"/style.css?{_CSS_TAG}",
-    "script": assets.SCRIPT,
-}
 Signals = Callable[[principals.Principal], Awaitable[dict[str, int]]]
 #: What the navigation of this request's pages tells, by the address of the page.
 _SIGNALS = web.RequestKey("signals", dict[str, int])
 #: What ``show_signals`` was given.
 _signals: list[Signals] = []
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    import jinja2  # the marked place: a daemon that nobody looks at goes without
+
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__, "web/templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        auto_reload=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "segment": wording.segment,
+        "plain": wording.plain,
+        "spans": wording.spans,
+        "shell": shlex.quote,
+        "status": wording.status,
+        "moment": wording.moment,
+        "effect": wording.effect,
+        "ago": wording.ago,
+        "duration": wording.duration,
+        "lasted": wording.lasted,
+        "pretty": wording.pretty,
+        "pieces": ansi.pieces,
+        "size": wording.size,
+    }
+    made.globals |= {
+        "version": __version__,
+        "css": f"/style.css?{_CSS_TAG}",
+        "script": assets.SCRIPT,
+    }
+    return made
 
 
 def page(request: web.Request, template: str, *, status: int = 200, **shown: Any) -> web.Response:
@@ -80,8 +90,10 @@ def page(request: web.Request, template: str, *, status: int = 200, **shown: Any
     shown["signals"] = request.get(_SIGNALS, {})
     shown["may"] = frozenset() if who is None else who.scopes
     shown["is_limited"] = who is not None and who.limited
-    text = _environment.get_template(template).render(
-        shown, form_token=request.get(access.FORM_TOKEN, ""), here=request.path, now_s=time.time()
+    text = (
+        _environment()
+        .get_template(template)
+        .render(shown, form_token=request.get(access.FORM_TOKEN, ""), here=request.path, now_s=time.time())
     )
     # Text of flows may hold halves of surrogate pairs, which no encoding takes.
     body = text.encode("utf-8", "replace")
@@ -90,7 +102,7 @@ def page(request: web.Request, template: str, *, status: int = 200, **shown: Any
 
 def fragment(template: str, **shown: Any) -> str:
     """Return a piece of a page, for one that is open already."""
-    return _environment.get_template(template).render(shown)
+    return _environment().get_template(template).render(shown)
 
 
 def show_signals(signals: Signals) -> None:

@@ -232,6 +232,9 @@ class TaskType(msgspec.Struct, frozen=True, kw_only=True):
 class Tasks(Protocol):
     """The task types that are there."""
 
+    async def ready(self, type: str) -> None:  # noqa: A002 - flow authors call it so
+        """Have at hand what ``prepare`` needs for a type; it takes a moment, and says nothing of an unknown one."""
+
     def prepare(self, type: str, inputs: bytes) -> PreparedTask:  # noqa: A002 - flow authors call it so
         """Validate; raises ``NotFound`` for an unknown type and ``InputRefused`` for inputs that cannot be used."""
 

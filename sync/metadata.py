@@ -13,8 +13,6 @@ import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-
 from ..engine import errors, model, policy
 from ..engine.state import inputs
 from . import policies, requirements, shapes
@@ -86,9 +84,11 @@ def _metadata(
 def _on_top(key: str, value: object) -> Any:
     """Check what stands beside the table and return it in its one form."""
     if key == "requires-python":
+        from packaging import specifiers  # the marked place: few flows say it
+
         try:
-            wanted = SpecifierSet(shapes.text(value))
-        except InvalidSpecifier:
+            wanted = specifiers.SpecifierSet(shapes.text(value))
+        except specifiers.InvalidSpecifier:
             raise shapes.Wrong(f"is {value!r}; write versions such as '>=3.11'") from None
         if not wanted.contains(platform.python_version(), prereleases=True):
             raise shapes.Wrong(f"is {value!r}, and flows run on Python {platform.python_version()}, as the daemon does")

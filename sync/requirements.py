@@ -16,12 +16,14 @@ import sys
 import sysconfig
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
 
 from ..engine import errors
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 DEFAULT = "requirements.txt"
 LOCK = "requirements.lock"
@@ -76,7 +78,7 @@ class Shared(msgspec.Struct, frozen=True):
         if not wanted:
             return None
         for one in wanted:
-            _check_lock(Requirement(one), self.lock)
+            _check_lock(_parsed(one), self.lock)
         return Recipe(wanted, self.lock)
 
 
@@ -102,17 +104,24 @@ def normalised(lines: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     Raises ``Unusable`` with the first that is no requirement (PEP 508)."""
     found = set()
     for where, text in lines:
-        one = _requirement(where, text)
-        one.name = canonicalize_name(one.name)
-        found.add(str(one))
+        found.add(str(_requirement(where, text)))
     return tuple(sorted(found))
+
+
+def _parsed(text: str) -> Requirement:
+    """Return a requirement under its canonical name; raises ``ValueError`` for what is none."""
+    from packaging import requirements, utils  # the marked place: most repositories ask for no packages
+
+    one = requirements.Requirement(text)
+    one.name = utils.canonicalize_name(one.name)
+    return one
 
 
 def _requirement(where: str, text: str) -> Requirement:
     told = f"{where}{text!r}" if len(text) <= 200 else f"{where}{text[:200]!r}…"
     try:
-        one = Requirement(text)
-    except InvalidRequirement as error:
+        one = _parsed(text)
+    except ValueError as error:
         raise Unusable(f"{told} is no requirement such as 'requests>=2.31,<3': {str(error).splitlines()[0]}") from None
     if one.url is not None:
         address = urllib.parse.urlsplit(one.url)
@@ -145,14 +154,13 @@ def _lock(content: bytes) -> str:
         exact = [each.operator for each in one.specifier] == ["=="]
         if one.url is None and not exact:
             raise Unusable(f"{where}{bare!r} is no exact version such as 'requests==2.32.3'")
-        one.name = canonicalize_name(one.name)
         lines.append(" ".join([str(one), *sorted(found.strip() for found in _HASH.findall(text))]))
     return "".join(f"{line}\n" for line in sorted(lines))
 
 
 def _check_lock(one: Requirement, lock: str) -> None:
     """Raise ``Unusable`` where the lock says a version that ``one`` does not take: that can be told offline."""
-    pinned = [Requirement(_HASH.sub("", line)) for line in lock.splitlines() if line.startswith(one.name)]
+    pinned = [_parsed(_HASH.sub("", line)) for line in lock.splitlines() if line.startswith(one.name)]
     held = [each for each in pinned if each.name == one.name and each.url is None and _counts(each)]
     for each in held if _counts(one) else ():
         version = next(iter(each.specifier)).version

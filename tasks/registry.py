@@ -4,24 +4,25 @@ It owns everything the types have in common: finding a type by name or alias, te
 apart with messages people can act on, the escape of reserved words (``from_`` is ``from``), the JSON Schemas, and the
 bound on what a task may return. The engine calls ``prepare`` before it records the call, and ``run`` after.
 
-Types are loaded when somebody first asks for one, or by ``Registry.load``: a daemon is ready sooner without them.
+A type is loaded when somebody first asks for it: a daemon is ready sooner, and smaller, without those it does not need.
 """
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import functools
 import importlib.metadata
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
 
 from ..engine import errors, ports, values
-from . import definition
+from . import builtin, definition
 
 log = structlog.get_logger()
 
@@ -77,52 +78,77 @@ class Prepared(msgspec.Struct, frozen=True):
         return text
 
 
+class Type(NamedTuple):
+    """A type that may not be loaded yet: what it is called, its own name first, and how to load it."""
+
+    names: tuple[str, ...]
+    load: Callable[[], definition.TaskDefinition[Any]]
+
+
 class Registry:
-    """Implements ``ports.Tasks``. ``aclose`` when the daemon stops, on the event loop the tasks ran on."""
+    """Implements ``ports.Tasks``. ``aclose`` when the daemon stops, on the event loop the tasks ran on.
 
-    def __init__(self, definitions: Callable[[], Iterable[definition.TaskDefinition[Any]]]) -> None:
-        self._source = definitions
-        self._loading = threading.Lock()
-        self._definitions: dict[str, definition.TaskDefinition[Any]] = {}
-        self._by_name: dict[str, definition.TaskDefinition[Any]] = {}
+    ``built_in`` are loaded one by one, ``foreign`` ones together, for only then is it known what they are called."""
 
-    def load(self) -> None:
-        """Have the types there, from any thread; later calls return at once.
+    def __init__(
+        self, built_in: Iterable[Type], foreign: Callable[[], Iterable[definition.TaskDefinition[Any]]] = tuple
+    ) -> None:
+        self._loading = threading.RLock()
+        self._types: dict[str, Type] = {}  # by each of their names, folded
+        self._loaded: dict[str, definition.TaskDefinition[Any]] = {}  # by their own names, folded
+        self._foreign: Callable[[], Iterable[definition.TaskDefinition[Any]]] | None = foreign  # until they are loaded
+        _add(self._types, built_in)
 
-        Raises ``ConfigurationInvalid`` for two of the same name."""
+    def load_foreign(self) -> None:
+        """Have the types of other distributions there, from any thread; later calls return at once.
+
+        Raises ``ConfigurationInvalid`` for two types of the same name."""
         with self._loading:
-            if self._definitions:
+            if self._foreign is None:
                 return
-            definitions: dict[str, definition.TaskDefinition[Any]] = {}
-            by_name: dict[str, definition.TaskDefinition[Any]] = {}
-            for one in self._source():
-                definitions[one.name] = one
-                for name in (one.name, *one.aliases):
-                    taken = by_name.setdefault(name.casefold(), one)
-                    if taken is not one:
-                        raise errors.ConfigurationInvalid(
-                            f"two task types are called {name}: {taken.name} and {one.name}",
-                            hint="uninstall the distribution that brings the one you do not want",
-                        )
-            self._definitions, self._by_name = definitions, by_name
+            types = dict(self._types)
+            found = list(self._foreign())
+            _add(types, (Type((one.name, *one.aliases), functools.partial(_itself, one)) for one in found))
+            self._types, self._foreign = types, None
+
+    def _find(self, name: str) -> definition.TaskDefinition[Any] | None:
+        """Return the type of that name, from any thread; None if there is none. One that is loaded is at hand."""
+        if (known := self._types.get(name.casefold())) and (found := self._loaded.get(known.names[0].casefold())):
+            return found
+        with self._loading:
+            if name.casefold() not in self._types:
+                self.load_foreign()
+            known = self._types.get(name.casefold())
+            if known is None:
+                return None
+            own = known.names[0].casefold()
+            if own not in self._loaded:
+                self._loaded[own] = known.load()
+            return self._loaded[own]
+
+    async def ready(self, type: str) -> None:  # noqa: A002 - flow authors call it so
+        """Load a type in a thread, unless it is; nothing is said of an unknown one."""
+        known = self._types.get(type.casefold())
+        if known is None or known.names[0].casefold() not in self._loaded:
+            await asyncio.to_thread(self._find, type)
 
     def prepare(self, type: str, inputs: bytes) -> Prepared:  # noqa: A002 - flow authors call it so
         """Validate; raises ``NotFound`` for an unknown type and ``InputRefused`` for inputs that cannot be used."""
-        self.load()
-        found = self._by_name.get(type.casefold())
+        found = self._find(type)
         if found is None:
-            names = [name for one in self._definitions.values() for name in (one.name, *one.aliases)]
+            names = {name: one.names[0] for one in self._types.values() for name in one.names}
             raise errors.NotFound(
                 f"there is no task type {type!r}" + _nearest(type, names),
-                hint=f"the types are {', '.join(sorted(self._definitions))}",
+                hint=f"the types are {', '.join(sorted({*names.values()}))}",
             )
         struct = _decoded(found, _named(found, inputs))
         found.check(struct)
         return Prepared(found, struct)
 
     def types(self) -> Sequence[ports.TaskType]:
-        """All types, by name, with JSON Schemas that stand alone."""
-        self.load()
+        """All types, by name, with JSON Schemas that stand alone. Loads them all, from any thread."""
+        self.load_foreign()
+        everything = (self._find(name) for name in {one.names[0] for one in self._types.values()})
         return [
             ports.TaskType(
                 name=one.name,
@@ -132,12 +158,12 @@ class Registry:
                 inputs=msgspec.json.schema(one.inputs),
                 output=msgspec.json.schema(one.output),
             )
-            for _, one in sorted(self._definitions.items())
+            for one in sorted(filter(None, everything), key=lambda one: one.name)
         ]
 
     async def aclose(self) -> None:
         """Close what the types keep open between runs."""
-        for one in self._definitions.values():
+        for one in self._loaded.values():
             await one.close()
 
 
@@ -146,23 +172,43 @@ def installed(settings: definition.Settings | None = None) -> Registry:
 
     A foreign type that is not there or lacks a library is logged and left out: a distribution that was half removed
     must not keep the daemon from running. What else its module raises is a defect, and raised by whoever loads it."""
-    return Registry(functools.partial(_installed, settings or definition.Settings()))
+    settings = settings or definition.Settings()
+    return Registry(_built_in(settings), functools.partial(_from_entry_points, settings))
 
 
 def built_in() -> Registry:
     """Return the registry of the built-in types alone."""
-    return Registry(functools.partial(_built_in, definition.Settings()))
+    return Registry(_built_in(definition.Settings()))
 
 
-def _installed(settings: definition.Settings) -> Iterator[definition.TaskDefinition[Any]]:
-    yield from _built_in(settings)
-    yield from _from_entry_points(settings)
+def of(*definitions: definition.TaskDefinition[Any]) -> Registry:
+    """Return the registry of these types alone."""
+    return Registry((), lambda: definitions)
 
 
-def _built_in(settings: definition.Settings) -> Iterator[definition.TaskDefinition[Any]]:
-    from . import builtin
+def _built_in(settings: definition.Settings) -> Iterator[Type]:
+    return (Type(names, functools.partial(_made, where, settings)) for where, names in builtin.TYPES.items())
 
-    return (factory(settings) for factory in builtin.FACTORIES)
+
+def _made(where: str, settings: definition.Settings) -> definition.TaskDefinition[Any]:
+    module, _, function = where.partition(":")
+    factory: definition.Factory = getattr(importlib.import_module(f".{module}", __package__), function or "definition")
+    return factory(settings)
+
+
+def _itself(one: definition.TaskDefinition[Any]) -> definition.TaskDefinition[Any]:
+    return one
+
+
+def _add(known: dict[str, Type], types: Iterable[Type]) -> None:
+    for one in types:
+        for name in one.names:
+            taken = known.setdefault(name.casefold(), one)
+            if taken is not one:
+                raise errors.ConfigurationInvalid(
+                    f"two task types are called {name}: {taken.names[0]} and {one.names[0]}",
+                    hint="uninstall the distribution that brings the one you do not want",
+                )
 
 
 def _from_entry_points(settings: definition.Settings) -> Iterator[definition.TaskDefinition[Any]]:

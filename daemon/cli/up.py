@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
@@ -37,7 +39,8 @@ def up(
     # The marked place for the daemon itself: no other verb pays for importing it.
     gc.disable()  # what is imported stays; looking through it again and again costs a tenth of the time
     try:
-        from .. import app, config, service_manager
+        with _absent("rich"):  # structlog takes it in wherever it is installed: 3 MB for no line of ours
+            from .. import app, config, service_manager
     finally:
         gc.enable()
 
@@ -59,6 +62,19 @@ def up(
         render.code(configuration.printed(), "toml")
         return 0
     return app.run(configuration, manager, read, accept_loss=accept_loss)
+
+
+@contextlib.contextmanager
+def _absent(name: str) -> Iterator[None]:
+    """Let what is imported meanwhile find no module of that name."""
+    known = sys.modules.get(name)
+    sys.modules[name] = None  # type: ignore[assignment] # as importlib has it for what cannot be imported
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        if known is not None:
+            sys.modules[name] = known
 
 
 def _read_file(named: str | None, usual: Iterable[Path]) -> dict[str, str]:

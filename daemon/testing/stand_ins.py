@@ -114,6 +114,10 @@ class _Stage:
         """All types there are."""
         return self._real.types()
 
+    async def ready(self, type: str) -> None:  # noqa: A002 - as in ports
+        """Have the type itself at hand."""
+        await self._real.ready(type)
+
     def prepare(self, type: str, inputs: bytes) -> ports.PreparedTask:  # noqa: A002 - as in ports
         """Have the type check the inputs if it is there; one that is not may be played all the same."""
         given: JSON = {name: value for name, value in msgspec.json.decode(inputs).items() if value is not None}

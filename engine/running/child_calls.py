@@ -95,6 +95,7 @@ class ChildCalls:
         untrusted = b""
         if state.outside:
             untrusted = bytes(await self._contents.true((await self._executions.load(state.parent)).inputs))
+        await self._tasks.ready(state.task)
         return self._tasks.prepare(state.task, await self._keeper.resolved(given, untrusted))
 
     # -- making -----------------------------------------------------------------------------------------------------
@@ -166,6 +167,7 @@ class ChildCalls:
         given = values.checked(bytes(args.inputs), "inputs")
         untrusted = bytes(await self._contents.true(run.state.inputs)) if run.state.outside else b""
         resolved = await self._keeper.resolved(given, untrusted)
+        await self._tasks.ready(kind)
         prepared = self._tasks.prepare(kind, resolved)
         protect = {*args.init.protect_inputs, *prepared.secret_inputs}
         held = await self._held_inputs(args.inputs, protect, credentials=True)

@@ -12,8 +12,6 @@ import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Never
 
-import jsonschema_rs
-
 from .. import errors
 
 DEPTH_MAX = 32
@@ -32,6 +30,8 @@ class Schema:
 
     def __init__(self, schema: dict[str, Any], what: str, formats: Mapping[str, Format]) -> None:
         """Read ``schema``; raises ``InvalidRequest`` that says where in ``what`` it is wrong."""
+        import jsonschema_rs  # the marked place: it takes 3 MB, and most flows say nothing about their inputs
+
         _bounded(schema, what)
         try:
             self._validator = jsonschema_rs.Draft202012Validator(

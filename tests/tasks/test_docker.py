@@ -39,7 +39,7 @@ def engine():
 
 
 async def _run(context: Context, settings: definition.Settings, **inputs) -> dict:
-    tasks = registry.Registry(lambda: [docker.definition(settings)])
+    tasks = registry.of(docker.definition(settings))
     try:
         return json.loads(
             await tasks.prepare("DOCKER", json.dumps({"retry_backoff": False, **inputs}).encode()).run(context)

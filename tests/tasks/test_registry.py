@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -13,7 +14,7 @@ import msgspec
 import pytest
 
 from headrace.engine import errors
-from headrace.tasks import definition, registry
+from headrace.tasks import builtin, definition, registry
 from tests.support.task_context import Context
 
 
@@ -47,7 +48,7 @@ def _definition(name: str = "ECHO", aliases: tuple[str, ...] = ("SAY",)) -> defi
 
 @pytest.fixture
 def echo() -> registry.Registry:
-    return registry.Registry(lambda: [_definition()])
+    return registry.of(_definition())
 
 
 def _refused(echo: registry.Registry, text: str) -> tuple[str, str]:
@@ -167,12 +168,39 @@ def test_types_describe_themselves_with_json_schemas(tasks: registry.Registry) -
 
 def test_two_types_of_one_name_are_refused() -> None:
     with pytest.raises(errors.ConfigurationInvalid, match="two task types are called say: ECHO and OTHER"):
-        registry.Registry(lambda: [_definition(), _definition("OTHER", ("say",))]).load()
+        registry.of(_definition(), _definition("OTHER", ("say",))).load_foreign()
 
 
-def test_a_daemon_does_not_wait_for_the_types_at_its_start() -> None:
-    code = "import sys, headrace.daemon.app; print('headrace.tasks.builtin' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout == b"False\n"
+def test_the_table_says_what_the_types_are_called() -> None:
+    for where, names in builtin.TYPES.items():
+        module, _, function = where.partition(":")
+        found = getattr(importlib.import_module(f"headrace.tasks.{module}"), function or "definition")
+        made = found(definition.Settings())
+        assert (made.name, *made.aliases) == names
+
+
+@pytest.mark.parametrize("asking", ["", "prepare('SLEEP', b'{\"seconds\": 1}')", "load_foreign()"])
+def test_only_the_type_that_is_asked_for_is_loaded(asking: str) -> None:
+    call = f"headrace.tasks.registry.installed().{asking}" if asking else ""
+    code = f"import sys, headrace.daemon.app\n{call}\nprint(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ("headrace.tasks.sleep" in done.stdout.split()) is asking.startswith("prepare")
+    assert "headrace.tasks.docker" not in done.stdout.split()
+
+
+async def test_a_type_is_made_ready_beside_the_event_loop() -> None:
+    threads = []
+
+    def load() -> definition.TaskDefinition[EchoInputs]:
+        threads.append(threading.current_thread())
+        return _definition()
+
+    found = registry.Registry([registry.Type(("ECHO", "SAY"), load)])
+    await found.ready("say")
+    await found.ready("Echo")
+    assert found.prepare("ECHO", b'{"word": "x"}').type == "ECHO"
+    assert [one is threading.main_thread() for one in threads] == [False]
+    await found.ready("nothing of that name")
 
 
 def test_what_could_not_be_loaded_is_loaded_whole_the_next_time() -> None:
@@ -183,9 +211,9 @@ def test_what_could_not_be_loaded_is_loaded_whole_the_next_time() -> None:
             raise RuntimeError("a defect of a distribution's")
 
     tried: list[int] = []
-    found = registry.Registry(fails)
+    found = registry.Registry((), fails)
     with pytest.raises(RuntimeError):
-        found.load()
+        found.load_foreign()
     assert [one.name for one in found.types()] == ["ECHO"]
 
 

@@ -1,5 +1,8 @@
 """The verb ``up`` until the daemon itself begins: where settings come from and how wrong ones are refused."""
 
+import subprocess
+import sys
+
 import pytest
 
 from headrace.daemon.cli import main
@@ -65,3 +68,15 @@ def test_a_file_that_cannot_be_read_is_named(up, tmp_path):
     assert status == 2
     assert "bad.toml cannot be read" in err
     assert up("x", "--config", tmp_path)[0] == 2
+
+
+def test_a_daemon_takes_in_no_library_that_it_may_never_need():
+    """Each of these is megabytes, and most daemons stay for weeks without a page, a schema or a list of packages."""
+    code = (
+        "import sys; from headrace.daemon.cli import main; "
+        "main.main(['up', 'x', '--print-config']); print(*sorted(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "headrace.daemon.app" in loaded
+    assert not loaded & {"rich", "jinja2", "jsonschema_rs", "packaging", "headrace.tasks.docker"}

@@ -136,6 +136,9 @@ class Tasks:
     def __init__(self, world: World) -> None:
         self._world = world
 
+    async def ready(self, type: str) -> None:  # noqa: A002
+        """Nothing is to be loaded."""
+
     def prepare(self, type: str, inputs: bytes) -> Task:  # noqa: A002
         return Task(self._world, type)
 
