@@ -37,7 +37,7 @@ if __name__ == "__main__":
     sys.modules["flow_api.exceptions"] = flow_api.exceptions
     if sys.argv[2:3] == ["replay"]:
         importlib.import_module(f"{_PACKAGE}.replay").main(int(sys.argv[1]), sys.argv[3:])
-    importlib.import_module(f"{_PACKAGE}.run").rehearse()
+    process = importlib.import_module(f"{_PACKAGE}.run").rehearsed()
     gc.collect()
     gc.freeze()
-    fork_server.main(int(sys.argv[1]))
+    fork_server.main(int(sys.argv[1]), process)

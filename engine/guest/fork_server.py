@@ -15,6 +15,7 @@ end-of-file on the control socket kills everything.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found] # below ``signal``, which makes names of numbers: 20 pages to copy
 import contextlib
 import ctypes
 import json
@@ -24,11 +25,12 @@ import select
 import signal
 import socket
 import sys
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from . import cgroups, frames, run, streams
+from . import cgroups, frames, run
 
 MESSAGE_BYTES_MAX = 64 * 1024
+_READ_BYTES = 64 * 1024
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -61,18 +63,27 @@ def children(pid: int) -> list[int]:
     found: list[int] = []
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as listing:
-                found += [int(child) for child in listing.read().split()]
+            found += [int(child) for child in _read(f"/proc/{pid}/task/{thread}/children").split()]
     except OSError:
         return found
     return found
 
 
-class ForkServer:
-    """The loop: requests from the daemon, deaths of children."""
+def _read(path: str) -> bytes:
+    """What ``open`` does, by a few calls alone: after each fork every page that a process writes to is copied."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return b"".join(iter(lambda: os.read(descriptor, _READ_BYTES), b""))
+    finally:
+        os.close(descriptor)
 
-    def __init__(self, control: socket.socket) -> None:
+
+class ForkServer:
+    """The loop: requests from the daemon, deaths of children. These go on as ``process``."""
+
+    def __init__(self, control: socket.socket, process: run.FlowProcess) -> None:
         self._control = control
+        self._process = process
         self._flows: dict[int, int] = {}  # pid -> number given by the daemon
         self._cells: dict[int, str] = {}  # of those that have a cgroup of their own
         self._wakeup, writer = socket.socketpair()
@@ -118,7 +129,8 @@ class ForkServer:
         try:
             self._spawn(request["spawn"], request["limits"], request.get("cell", ""), descriptors)
         except OSError as error:  # no more processes or memory: the daemon must know, and nothing else is lost
-            self._tell({"exited": request["spawn"], "status": -1, "orphans": 0, "error": str(error)})
+            told = {"exited": request["spawn"], "status": -1, "orphans": 0, "error": str(error)}
+            self._tell(json.dumps(told).encode())
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -128,13 +140,13 @@ class ForkServer:
         server = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _become_flow_process(server, limits, cell, descriptors)
+            _become_flow_process(self._process, server, limits, cell, descriptors)
         self._flows[pid] = number
         if cell:
             self._cells[pid] = cell
         pidfd = os.pidfd_open(pid)
         try:
-            self._tell({"spawned": number, "pid": pid}, pidfd)
+            self._tell(b'{"spawned":%d,"pid":%d}' % (number, pid), pidfd)
         finally:
             os.close(pidfd)
 
@@ -162,7 +174,8 @@ class ForkServer:
                 cgroups.clear([cell])
             _, status = os.waitpid(pid, 0)
             del self._flows[pid]
-            self._tell({"exited": number, "status": status, "orphans": self._kill_strangers(), "memory": why})
+            said = (number, status, self._kill_strangers(), why.encode())
+            self._tell(b'{"exited":%d,"status":%d,"orphans":%d,"memory":"%b"}' % said)
             if block:
                 return
 
@@ -177,12 +190,15 @@ class ForkServer:
                     os.waitpid(pid, 0)
         return len(killed)
 
-    def _tell(self, message: dict[str, Any], *descriptors: int) -> None:
+    def _tell(self, message: bytes, *descriptors: int) -> None:
+        """Send a JSON object. Those of each process are not made by ``json``, for the pages that it writes to."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the daemon is gone: the loop will see it
-            socket.send_fds(self._control, [json.dumps(message).encode()], list(descriptors))
+            socket.send_fds(self._control, [message], list(descriptors))
 
 
-def _become_flow_process(server: int, limits: dict[str, int], cell: str, descriptors: list[int]) -> NoReturn:
+def _become_flow_process(
+    process: run.FlowProcess, server: int, limits: dict[str, int], cell: str, descriptors: list[int]
+) -> NoReturn:
     """Turn the forked child into a flow process and never return."""
     status = 1
     try:
@@ -195,13 +211,11 @@ def _become_flow_process(server: int, limits: dict[str, int], cell: str, descrip
             cgroups.enter(cell, limits.get("tasks", 0))
         connection = _take_descriptors(descriptors)
         _set_limits(limits)
-        os.umask(0o077)
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
-        channel = frames.BlockingFrames(connection)
-        streams.install(channel)
-        run.FlowProcess(channel, cell=cell).serve()
+        for number in (_signal.SIGCHLD, _signal.SIGINT, _signal.SIGTERM):
+            _signal.signal(number, _signal.SIG_DFL)
+        process.connect(connection)
+        process.serve(cell)
         status = 0
     except frames.ChannelClosed:
         status = 0
@@ -210,18 +224,15 @@ def _become_flow_process(server: int, limits: dict[str, int], cell: str, descrip
 
 
 def _take_descriptors(descriptors: list[int]) -> socket.socket:
-    """Put the channel at 3, the pipes at 1 and 2, nothing at 0, and close everything else."""
+    """Put the channel at 3, the pipes at 1 and 2, and close everything else but 0."""
     channel, out, err = (os.dup(descriptor) for descriptor in descriptors)
-    null = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((null, 0), (out, 1), (err, 2), (channel, 3)):
+    for source, target in ((out, 1), (err, 2), (channel, 3)):
         os.dup2(source, target, inheritable=target < 3)
     os.closerange(4, os.sysconf("SC_OPEN_MAX"))
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - lives as long as the process
     return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=3)
 
 
 def _set_limits(limits: dict[str, int]) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for name, kind in (("memory_bytes", resource.RLIMIT_AS), ("open_files", resource.RLIMIT_NOFILE)):
         if limits.get(name):
             _, hard = resource.getrlimit(kind)
@@ -229,7 +240,18 @@ def _set_limits(limits: dict[str, int]) -> None:
             resource.setrlimit(kind, (soft, hard))
 
 
-def main(descriptor: int) -> None:
-    """Serve the daemon at the other end of the inherited control socket ``descriptor``."""
+def _share() -> None:
+    """Do what is the same for all flow processes, which they would have to do one by one."""
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - lives as long as the process
+
+
+def main(descriptor: int, process: run.FlowProcess) -> None:
+    """Serve the daemon at the other end of the inherited control socket ``descriptor``; children are ``process``."""
     become_subreaper()
-    ForkServer(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=descriptor)).serve()
+    _share()
+    ForkServer(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=descriptor), process).serve()

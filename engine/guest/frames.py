@@ -90,8 +90,9 @@ class BlockingFrames:
     time reads from the socket, and hands to the others what came for them.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
+    def __init__(self, connection: socket.socket | None = None) -> None:
+        if connection is not None:
+            self.connect(connection)
         self._sending = threading.Lock()  # a flow's threads may print while its handler calls
         self._buffer = bytearray()
         self._ready: collections.deque[bytes] = collections.deque()
@@ -99,6 +100,10 @@ class BlockingFrames:
         self._reader = 0  # the thread that reads from the socket now
         self._asked = 0  # acknowledgements that were asked for
         self._confirmed = 0  # and those that came
+
+    def connect(self, connection: socket.socket) -> None:
+        """Speak with who is at the other end of ``connection``."""
+        self._connection = connection
 
     def send(self, frame: dict[str, Any]) -> None:
         """Send ``frame``; raises as ``encode`` does, and ``ChannelClosed``."""

@@ -60,9 +60,19 @@ class Logs:
     def __init__(self, channel: channels.Channel) -> None:
         self._handler = RecordHandler(channel)
         self._configured = False
+        self._is_new = False
+
+    def renew(self) -> None:
+        """Forget what the last execution configured, once and for all processes that are forked from this one."""
+        self.begin()
+        self._is_new = True
 
     def begin(self) -> None:
         """Forget what the last execution configured."""
+        if self._is_new:
+            self._is_new = False
+            self._handler.begin()
+            return
         root = logging.root
         self._take_root()
         self._handler.begin()

@@ -110,7 +110,7 @@ def main(descriptor: int, options: Sequence[str]) -> NoReturn:
     connection = frames.BlockingFrames(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=descriptor))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if "debugger" not in options:
-        streams.install(connection)
+        streams.install(streams.made(connection))
     with contextlib.suppress(frames.ChannelClosed):
         ReplayProcess(connection, debugger="debugger" in options, effects="effects" in options).serve()
     sys.exit(0)

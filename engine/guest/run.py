@@ -36,40 +36,55 @@ def handler(system, this, inputs):
 """
 
 
-def rehearse(times: int = 10) -> None:
-    """Run an execution of nothing, several times, in the fork server, before anything is forked.
+def rehearsed(times: int = 10) -> FlowProcess:
+    """Return what a flow process needs, made in the fork server before anything is forked, after it has run an
+    execution of nothing several times.
 
     The interpreter adapts code while it runs. Done here it is done once; done in every child it would cost each of them
-    the time, and a copy of the pages the code lies in.
+    the time, and a copy of the pages that the code and these objects lie in.
     """
+    connection = frames.BlockingFrames()
+    process = FlowProcess(connection)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        process = FlowProcess(frames.BlockingFrames(ours))
+        connection.connect(ours)
         process.stand_on(os.sep, compile(_REHEARSAL, "rehearsal", "exec"))
         for _ in range(times):
             process.run({"path": "rehearsal", "execution": {"id": "0", "input_value": {}}})
             theirs.recv(65536)
     sys.modules.pop(_MODULE_NAME)
+    process.renew()
+    return process
 
 
 class FlowProcess:
     """The state of this process: what it serves and what it looked like when it was fresh."""
 
-    def __init__(
-        self, connection: frames.BlockingFrames, way: channel.Channel | None = None, *, cell: str = ""
-    ) -> None:
+    def __init__(self, connection: frames.BlockingFrames, way: channel.Channel | None = None) -> None:
         self._connection = connection
-        self._cell = cell
         self._channel = way or channel.Channel(connection)
         self._logs = logs.Logs(self._channel)
+        self._streams = streams.made(connection)
         self._snapshot = ""
         self._settling = False
         self._code: types.CodeType | None = None
-        self._peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        self._descriptors = _descriptors()
+        self._peak_kb = 0
+        self._descriptors: set[str] = set()
 
-    def serve(self) -> None:
-        """Run executions until the daemon closes the channel."""
+    def renew(self) -> None:
+        """Be as it was made."""
+        self._snapshot, self._code = "", None
+        self._logs.renew()
+
+    def connect(self, connection: socket.socket) -> None:
+        """Be this process, and speak with who is at the other end of ``connection``."""
+        self._connection.connect(connection)
+        streams.install(self._streams)
+
+    def serve(self, cell: str = "") -> None:
+        """Run executions until the daemon closes the channel; ``cell`` is the cgroup of this process, if it has one."""
+        self._peak_kb = _peak_kb()
+        self._descriptors = _descriptors()
         self._channel.watch.install(self._before_child)
         os.register_at_fork(after_in_child=self._forget_channel)
         while True:
@@ -82,7 +97,7 @@ class FlowProcess:
             if not self._snapshot:
                 imports.serve_snapshot(frame["snapshot"])
                 self.stand_on(frame["snapshot"])
-                _limit_memory(frame.get("max_memory", 0), self._cell)
+                _limit_memory(frame.get("max_memory", 0), cell)
             self.run(frame)
 
     def _before_child(self) -> None:
@@ -218,7 +233,7 @@ class FlowProcess:
             return "the environment was changed"
         if self._channel.watch.happened and _descriptors() != self._descriptors:
             return "a file or a connection is still open"
-        peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak_kb = _peak_kb()
         grown_kb = peak_kb - self._peak_kb
         self._peak_kb = peak_kb
         return "memory grew" if grown_kb > _GROWTH_KB_MAX else ""
@@ -257,6 +272,11 @@ def _limit_memory(bytes_: int, cell: str) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         bytes_ = bytes_ if hard == resource.RLIM_INFINITY else min(bytes_, hard)
         resource.setrlimit(resource.RLIMIT_DATA, (bytes_, bytes_))
+
+
+def _peak_kb() -> int:
+    """The most memory this process ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _descriptors() -> set[str]:

@@ -48,10 +48,18 @@ class Printed(io.RawIOBase):
         return len(view)
 
 
-def install(connection: frames.BlockingFrames) -> None:
-    """Make ``sys.stdout`` and ``sys.stderr`` of this process speak on the channel."""
-    for name in _DESCRIPTORS:
-        _set(name, io.BufferedWriter(Printed(connection, name)))
+Streams = dict[str, io.TextIOWrapper]
+
+
+def made(connection: frames.BlockingFrames) -> Streams:
+    """Return the streams that speak on the channel, by the names they will have."""
+    return {name: _text(io.BufferedWriter(Printed(connection, name))) for name in _DESCRIPTORS}
+
+
+def install(streams: Streams) -> None:
+    """Make these the streams of this process."""
+    for name, stream in streams.items():
+        _set(name, stream)
     os.register_at_fork(after_in_child=_plain)
 
 
@@ -66,10 +74,13 @@ def flush() -> None:
 
 def _plain() -> None:
     for name, descriptor in _DESCRIPTORS.items():
-        _set(name, open(descriptor, "wb", closefd=False))  # noqa: SIM115 - lives as long as the process
+        _set(name, _text(open(descriptor, "wb", closefd=False)))  # noqa: SIM115 - lives as long as the process
 
 
-def _set(name: str, bottom: io.BufferedWriter) -> None:
-    stream = io.TextIOWrapper(bottom, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+def _text(bottom: io.BufferedWriter) -> io.TextIOWrapper:
+    return io.TextIOWrapper(bottom, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+
+
+def _set(name: str, stream: io.TextIOWrapper) -> None:
     setattr(sys, name, stream)
     setattr(sys, f"__{name}__", stream)

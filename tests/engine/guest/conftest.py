@@ -26,7 +26,7 @@ from headrace.engine.guest import flow_api, frames, run, streams
 sys.modules["flow_api"] = flow_api
 sys.modules["flow_api.exceptions"] = flow_api.exceptions
 connection = frames.BlockingFrames(socket.socket(fileno=int(sys.argv[1])))
-streams.install(connection)
+streams.install(streams.made(connection))
 run.FlowProcess(connection).serve()
 """
 
