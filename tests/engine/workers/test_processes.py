@@ -97,6 +97,28 @@ async def test_it_leads_a_session_of_its_own_dumps_no_core_and_writes_private_fi
     assert await run(body) == [True, [0, 0], 0o077]
 
 
+async def test_it_has_nothing_to_read_and_meets_signals_as_any_program(run):
+    body = (
+        "import signal\n"
+        "met = [signal.getsignal(number) for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM)]\n"
+        "return [sys.stdin.read(), os.readlink('/proc/self/fd/0'), met == [signal.SIG_DFL] * 3]"
+    )
+    assert await run(body) == ["", "/dev/null", True]
+
+
+async def test_logging_begins_as_it_is_in_every_new_process(run):
+    body = (
+        "import logging\n"
+        "found = [logging.root.level, len(logging.root.handlers), logging.getLogger('a').isEnabledFor(logging.INFO)]\n"
+        "logging.basicConfig(level=logging.ERROR, format='%(message)s!')\n"
+        "return [*found, logging.root.level]"
+    )
+    for _ in range(2):
+        assert await run(body) == [20, 1, True, 40]
+    assert await run(body, keep=True) == [20, 1, True, 40]
+    assert await run(body, keep=True) == [20, 1, True, 40]
+
+
 async def test_sets_iterate_alike_in_every_process(run):
     orders = {tuple(await run("return list({'a', 'b', 'c', 'd', 'e', 'f', 'g'})")) for _ in range(3)}
     assert len(orders) == 1
