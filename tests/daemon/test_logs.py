@@ -86,6 +86,31 @@ def test_secrets_are_hidden_wherever_they_stand(out):
     assert line["headers"]["Accept"] == "json"
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("note", "Bearer s3cret-s3cret", "***"),
+        ("note", "ba\u017fic s3cret-s3cret", "***"),  # a letter that counts as an s
+        ("note", "sent HR_s3crets3cret", "sent ***"),
+        ("note", "https://bot:s3cret@forge.example", "https://***@forge.example"),
+        ("api-key", "s3cret", "***"),
+        ("note", ["Basic s3cret-s3cret"], ["***"]),
+        ("note", {"password": "s3cret"}, {"password": "***"}),
+        ("note", 7, 7),
+        ("note", None, None),
+        ("note", "basically bearers of hr_x", "basically bearers of hr_x"),
+    ],
+)
+def test_a_secret_is_hidden_also_where_nothing_else_of_the_line_is_suspicious(out, name, value, shown):
+    logs.configure("json", "info", out)
+
+    structlog.get_logger().info("sync.failed", flow="deploy", **{name: value})
+
+    (line,) = lines(out)
+    assert line[name] == shown
+    assert line["flow"] == "deploy"
+
+
 def test_no_value_can_break_a_line(out):
     logs.configure("json", "info", out)
 
