@@ -20,7 +20,7 @@ from typing import Any
 
 import structlog
 
-from . import bench_sync, drawing, living, stage, waiting
+from . import bench_sync, drawing, http_load, living, stage, waiting
 from .__main__ import about_this_run
 from .stage import Plan
 
@@ -45,6 +45,7 @@ CHARTS = {
     "start": Chart("From start to ready", "executions", "s"),
     "waiting": Chart("Memory for each waiting execution, over a daemon's own", "executions waiting", "KB"),
     "sync": Chart("A sync", "flows in the repository", "s"),
+    "run": Chart("An execution, one caller", "flows in the repository", "ms (p50)"),
 }
 
 #: What one measurement says: chart, line, figure.
@@ -75,6 +76,11 @@ def _flows(plan: Plan, size: int) -> Found:
     yield "sync", "one changed file", found["one_file_s"]
     yield "sync", "nothing changed", found["unchanged_s"]
     yield "sync", "the first", found["first_s"]
+    with stage.running(stage.prepare(plan, "run", others=size)) as daemon:
+        for flow in ("warm", "fresh"):
+            text = stage.run_request(daemon, flow)
+            http_load.generate(stage.port(daemon), text, requests=100)
+            yield "run", flow, http_load.generate(stage.port(daemon), text, requests=300).percentile_ms(50)
 
 
 #: What grows: how it is measured, the least and the greatest exponent of ten.

@@ -97,11 +97,13 @@ def daemon(plan: Plan, name: str) -> Iterator[Daemon]:
         yield made
 
 
-def prepare(plan: Plan, name: str) -> Daemon:
-    """The same, not started."""
+def prepare(plan: Plan, name: str, *, others: int = 0) -> Daemon:
+    """The same, not started; ``others`` are as many flows that nobody runs."""
     repository = Repository(plan.directory / name)
     for flow, text in FLOWS.items():
         repository.write(f"{flow}.py", text)
+    for number in range(others):
+        repository.write(f"others/{number}.py", _TRIVIAL)
     repository.push()
     made = Daemon(plan.directory / name / "state", repository.url)
     made.environment["BENCH_SECRET"] = WEBHOOK_SECRET

@@ -65,7 +65,7 @@ def test_a_measured_growth_is_drawn_again_and_what_has_no_figure_is_said(tmp_pat
     out, err = capsys.readouterr()
     assert {path.name for path in (tmp_path / "drawn").iterdir()} == {"list.svg", "sync.svg"}
     assert out.split() == [str(tmp_path / "drawn" / name) for name in ("list.svg", "sync.svg")]
-    assert len(re.findall("nothing of .* can be drawn", err)) == 2  # nothing of the start either
+    assert len(re.findall("nothing of .* can be drawn", err)) == 3  # nothing of starts and runs either
     assert plots.CHARTS["list"].title in words((tmp_path / "drawn" / "list.svg").read_text())
 
 
