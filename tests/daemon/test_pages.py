@@ -118,11 +118,11 @@ def test_the_way_on_after_a_login_stays_here(path, leads_to):
 
 
 def test_every_template_compiles_and_its_links_into_the_style_sheet_exist():
-    names = templates._environment.list_templates()
+    names = templates._environment().list_templates()
     assert "layout.html" in names
     for name in names:
-        templates._environment.get_template(name)
-        source, _, _ = templates._environment.loader.get_source(templates._environment, name)
+        templates._environment().get_template(name)
+        source, _, _ = templates._environment().loader.get_source(templates._environment(), name)
         assert not re.search(r'\sstyle="|\son\w+="|<script(?! type="module" src=")|\| *safe\b', source), (
             f"{name}: the policy forbids it"
         )
