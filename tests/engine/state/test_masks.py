@@ -26,6 +26,14 @@ HARD = [
 ]  # fmt: skip
 
 
+@pytest.fixture(autouse=True, scope="module", params=[masks_module._FEW_MAX, 0], ids=["few", "many"])
+def _both_ways_to_look(request):
+    """Few spellings are looked for one by one, many another way; the second time these few are many."""
+    before, masks_module._FEW_MAX = masks_module._FEW_MAX, request.param
+    yield
+    masks_module._FEW_MAX = before
+
+
 def knowing(*secrets):
     masks = Masks()
     for secret in secrets:
