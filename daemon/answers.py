@@ -126,7 +126,10 @@ async def json_of(request: web.Request, bytes_max: int) -> bytes:
 
 def _read_alike(body: bytes) -> None:
     try:
-        value = _DECODER.decode(body.decode().strip() or "{}")
+        text = body.decode().strip() or "{}"
+        value, end = _DECODER.raw_decode(text)
+        if end < len(text):
+            raise json.JSONDecodeError("Extra data", text, end)
     except RecursionError:
         raise _too_deep() from None
     except json.JSONDecodeError as error:

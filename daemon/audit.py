@@ -18,7 +18,6 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import structlog
@@ -38,12 +37,12 @@ _LOOKED_MAX = 5000
 _READ_BYTES_MAX = 4 * 1024 * 1024
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class Entry(msgspec.Struct, kw_only=True):
     """One line. ``who`` is empty for somebody who was not recognised; ``what`` is method and route, ``target`` the path
     without its query; ``origin`` is an address, or "socket"; ``made`` is what came of it, if that has an address;
     ``before`` and ``after`` are hashes of what was changed, empty for what was not there."""
 
-    at: str
+    at: str = ""
     who: str
     what: str
     target: str
@@ -94,9 +93,10 @@ class Audit:
                 "the audit log cannot be written, so nothing is changed", hint="make room on the disk of the state"
             )
 
-    def write(self, **fields: Any) -> None:
-        """Write a line; ``fields`` are those of ``Entry`` but for the time and the chain."""
-        line = msgspec.json.encode(Entry(at=moments.timestamp(self._clock.time()), prev=self._head, **fields))
+    def write(self, entry: Entry) -> None:
+        """Write a line; the time and the chain are put in here."""
+        entry.at, entry.prev = moments.timestamp(self._clock.time()), self._head
+        line = msgspec.json.encode(entry)
         self._head = _digest(line)
         self._pending += line + b"\n"
         self._flush()

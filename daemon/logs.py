@@ -54,10 +54,11 @@ def configure(form: str, level: str, stream: TextIO | None = None) -> None:
     # Tracebacks become text before the mask, which could not look into them otherwise.
     rendered = _console(out) if for_people and not channel else _json_line
     last: list[structlog.typing.Processor] = [structlog.processors.format_exc_info, mask, rendered]
+    writer = structlog.WriteLogger(out)
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=(lambda *_: channel) if channel else structlog.WriteLoggerFactory(file=out),
+        logger_factory=lambda *_: channel or writer,
         cache_logger_on_first_use=False,  # what is configured anew counts at once
     )
     handler: logging.Handler = journald.Handler(channel) if channel else logging.StreamHandler(out)

@@ -154,7 +154,7 @@ class Desk:
                 await self._settled()  # what changes something has waited for its own
             return response
 
-    def _write(self, route: Route, request: web.Request, status: int, **fields: str) -> None:
+    def _write(self, route: Route, request: web.Request, status: int, *, made: str = "", reason: str = "") -> None:
         """Write down what changes something, and whoever was refused, as long as they are not refused all the time."""
         who = request.get(PRINCIPAL)
         was_refused = status in (401, 403, 429) and route.scope != access.PUBLIC
@@ -166,7 +166,7 @@ class Desk:
                 return
             self._refusals.count(address)
         before, after = request.get(answers.CHANGE, ("", ""))
-        self._audit.write(
+        entry = audit.Entry(
             who=who.name if who else "",
             token=who.keys[0] if who and who.keys else "",
             what=f"{request.method} {route.path}",
@@ -174,10 +174,12 @@ class Desk:
             origin=self._guard.origin(request),
             status=status,
             request=request[answers.REQUEST_ID],
+            made=made,
+            reason=reason,
             before=before,
             after=after,
-            **fields,
         )
+        self._audit.write(entry)
 
 
 def _refused(route: Route, request: web.Request, error: errors.HeadraceError) -> web.Response:

@@ -21,7 +21,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -48,7 +47,7 @@ SWITCH_INTERVAL_S = 0.00002
 Listener = Callable[[Sequence[events.Recorded]], None]
 
 
-class _Entry(NamedTuple):
+class _Entry(msgspec.Struct, frozen=True):
     number: int  # in order of appending, for those who wait
     event: events.AnyEvent
     at: str

@@ -33,7 +33,7 @@ def verified(path):
 def filled(path, count):
     one = book(path)
     for n in range(count):
-        one.write(**FIELDS | {"target": f"/{n}"})
+        one.write(audit.Entry(**FIELDS | {"target": f"/{n}"}))
     return one
 
 
@@ -101,7 +101,7 @@ def test_pages_of_the_log_lead_from_the_newest_line_to_the_first(path):
         entries, end = one.latest(3, end)
         seen += [entry.target for entry in entries]
         if len(seen) == 3:
-            one.write(**FIELDS | {"target": "/later"})
+            one.write(audit.Entry(**FIELDS | {"target": "/later"}))
     assert seen == [f"/{n}" for n in range(9, -1, -1)]
     for nowhere in (5, path.stat().st_size + 1, -1):
         with pytest.raises(errors.InvalidRequest, match="cursor"):
@@ -114,7 +114,7 @@ def test_while_it_cannot_be_written_nothing_is_let_through_and_then_nothing_is_m
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 100, hard))  # a disk with room for half a line
     try:
-        one.write(**FIELDS | {"target": "/kept"})
+        one.write(audit.Entry(**FIELDS | {"target": "/kept"}))
         with pytest.raises(errors.NotAccepting):
             one.check()
     finally:
@@ -140,7 +140,7 @@ async def test_lines_are_brought_to_the_disk_together_and_a_log_at_rest_wakes_no
     running = asyncio.create_task(one.run(), name="audit log")
     for lines in (2, 4):
         for _ in range(2):
-            one.write(**FIELDS)
+            one.write(audit.Entry(**FIELDS))
         assert await synced.get() == lines
     await asyncio.sleep(0.02)
     before = len(looks)
