@@ -163,7 +163,7 @@ class Registry:
 
     async def aclose(self) -> None:
         """Close what the types keep open between runs."""
-        for one in self._loaded.values():
+        for one in list(self._loaded.values()):  # a thread may be loading another
             await one.close()
 
 
