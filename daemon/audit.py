@@ -42,7 +42,7 @@ class Entry(msgspec.Struct, kw_only=True):
     without its query; ``origin`` is an address, or "socket"; ``made`` is what came of it, if that has an address;
     ``before`` and ``after`` are hashes of what was changed, empty for what was not there."""
 
-    at: str = ""
+    at: str
     who: str
     what: str
     target: str

@@ -13,7 +13,7 @@ from headrace.daemon import audit
 from headrace.engine import errors
 from tests.support.clocks import Clock
 
-FIELDS = {"who": "ada", "what": "POST /x", "target": "/x", "origin": "127.0.0.1", "status": 200}
+FIELDS = {"at": "", "who": "ada", "what": "POST /x", "target": "/x", "origin": "127.0.0.1", "status": 200}
 
 
 @pytest.fixture
