@@ -225,6 +225,8 @@ class Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what is not HTTP, or not the kind that is taken here."""
+        if isinstance(exc, ConnectionError) and request.writer.output_size > 0:
+            raise exc  # who asked hung up while the answer was under way: nobody's mistake, and nothing for the log
         if status >= 500 or request.writer.output_size > 0:
             return super().handle_error(request, status, exc, message)
         body = {"type": "about:blank", "title": "Invalid request", "status": status}

@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import socket
+import struct
 import threading
 
 import pytest
@@ -242,6 +243,21 @@ def test_a_slow_reader_of_a_stream_does_not_hold_others_up(daemon):
         )
         idle.sendall(f"{request}Authorization: Bearer {daemon.token()}\r\n\r\n".encode())
         assert daemon.client.wait(execution)["status"] == "ENDED_SUCCESS"
+
+
+def test_a_reader_of_a_stream_who_hangs_up_is_no_error_in_the_log(daemon):
+    execution = daemon.client.run("steps", {"steps": 40})["id"]
+    host, port = daemon.url.removeprefix("http://").split(":")
+    told = len(daemon.log.read_text())
+    with socket.create_connection((host, int(port)), 20) as reader:
+        request = (
+            f"GET /api/v1/executions/{execution}/events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n"
+        )
+        reader.sendall(f"{request}Authorization: Bearer {daemon.token()}\r\n\r\n".encode())
+        assert b"200 OK" in reader.recv(100)
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # gone at once
+    assert daemon.client.wait(execution)["status"] == "ENDED_SUCCESS"
+    assert '"level":"error"' not in daemon.log.read_text()[told:]
 
 
 def test_task_types_are_documented_with_schemas(daemon):
