@@ -3,7 +3,7 @@
 Owns the names and labels; docs/operation.md lists them. Counting must cost next to nothing, so it is adding up in a
 dictionary, which is put into the counters when somebody reads; what takes a question to the index is asked then, too.
 No label has more values than the code or the route table has. Called by ``routes`` for requests, by the journal for
-events, by ``health``.
+events, by ``health``; all of them on the event loop.
 """
 
 from __future__ import annotations

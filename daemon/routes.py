@@ -167,7 +167,7 @@ class Desk:
             self._refusals.count(address)
         before, after = request.get(answers.CHANGE, ("", ""))
         entry = audit.Entry(
-            at="",  # as the log says
+            at="",  # the log puts it in
             who=who.name if who else "",
             token=who.keys[0] if who and who.keys else "",
             what=f"{request.method} {route.path}",

@@ -111,9 +111,13 @@ class Registry:
             _add(types, (Type((one.name, *one.aliases), functools.partial(_itself, one)) for one in found))
             self._types, self._foreign = types, None
 
+    def _at_hand(self, name: str) -> definition.TaskDefinition[Any] | None:
+        known = self._types.get(name.casefold())
+        return None if known is None else self._loaded.get(known.names[0].casefold())
+
     def _find(self, name: str) -> definition.TaskDefinition[Any] | None:
-        """Return the type of that name, from any thread; None if there is none. One that is loaded is at hand."""
-        if (known := self._types.get(name.casefold())) and (found := self._loaded.get(known.names[0].casefold())):
+        """Return the type of that name, from any thread; None if there is none. Waits only for one not loaded yet."""
+        if (found := self._at_hand(name)) is not None:
             return found
         with self._loading:
             if name.casefold() not in self._types:
@@ -128,8 +132,7 @@ class Registry:
 
     async def ready(self, type: str) -> None:  # noqa: A002 - flow authors call it so
         """Load a type in a thread, unless it is; nothing is said of an unknown one."""
-        known = self._types.get(type.casefold())
-        if known is None or known.names[0].casefold() not in self._loaded:
+        if self._at_hand(type) is None:
             await asyncio.to_thread(self._find, type)
 
     def prepare(self, type: str, inputs: bytes) -> Prepared:  # noqa: A002 - flow authors call it so
