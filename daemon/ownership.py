@@ -13,8 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from ..engine import errors
-from ..engine.records import tail
+from ..engine import durable, errors
 from . import private_files
 
 log = structlog.get_logger()
@@ -49,4 +48,4 @@ def _make(state: Path) -> None:
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     for folder in made or [state]:
         with contextlib.suppress(OSError):  # of others, or of another file system, which may have no such thing
-            tail.sync_directory(folder.absolute().parent)
+            durable.names(folder.absolute().parent)

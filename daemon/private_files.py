@@ -10,7 +10,7 @@ import os
 import stat
 from pathlib import Path
 
-from ..engine import errors
+from ..engine import durable, errors
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -25,11 +25,7 @@ def write(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    durable.names(path.parent)
 
 
 def check(path: Path) -> None:

@@ -22,9 +22,9 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from ..engine import errors, events, model, moments
+from ..engine import durable, errors, events, model, moments
 from ..engine.lifecycle import Status
-from ..engine.records import head, journal, recovery, tail
+from ..engine.records import head, journal, recovery
 from ..engine.running import resting
 from ..sync import snapshot
 from . import app, audit, depots, ownership, unfinished
@@ -181,4 +181,4 @@ def _put_in_place(beside: Path, state: Path) -> None:
     )
     for name in names:
         (beside / name).rename(state / name)
-        tail.sync_directory(state)
+        durable.names(state)

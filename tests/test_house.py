@@ -26,6 +26,7 @@ SEAM = {
 #: Floors of the engine: a module imports its own floor's package or lower ones only.
 FLOORS = {
     "engine.guest": 0,
+    "engine.durable": 0,
     "engine.errors": 0,
     "engine.ids": 0,
     "engine.traces": 0,

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .. import errors, events
+from .. import durable, errors, events
 from . import tail
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -45,7 +45,7 @@ class Blobs:
             raise errors.NotAccepting(f"no room to keep {len(text):,} bytes", hint="free disk space") from error
         # Also what was found: whoever put it may have died before it was durable.
         for directory in (path.parent, path.parent.parent, self._directory, self._directory.parent):
-            tail.sync_directory(directory)
+            durable.names(directory)
         return blob
 
     def writer(self) -> Writer:
@@ -60,7 +60,7 @@ class Blobs:
         with self._turn:
             temporary.replace(path)
         for directory in (path.parent, path.parent.parent, self._directory, self._directory.parent):
-            tail.sync_directory(directory)
+            durable.names(directory)
 
     def get(self, blob: events.Blob) -> bytes:
         """Return what was put. Raises ``NotFound`` if it is gone, ``JournalCorrupt`` if it has changed."""

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from .. import errors, events
-from . import segments, tail
+from .. import durable, errors, events
+from . import segments
 
 #: Reading pauses after so many lines: whoever runs flows goes first.
 _LINES_AT_ONCE = 500
@@ -139,7 +139,7 @@ def unlink(directory: Path, segment: int) -> int:
         freed += path.stat().st_size
         path.unlink()
     if freed:
-        tail.sync_directory(directory)
+        durable.names(directory)
     return freed
 
 

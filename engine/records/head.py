@@ -17,8 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-from .. import errors
-from . import segments, tail
+from .. import durable, errors
+from . import segments
 from .segments import Position
 
 FILE_NAME = "HEAD"
@@ -75,7 +75,7 @@ class Head:
         try:
             _put(fd, mark)
             temporary.rename(self._path)
-            tail.sync_directory(self._path.parent)
+            durable.names(self._path.parent)
         except OSError:
             os.close(fd)
             with contextlib.suppress(OSError):

@@ -28,7 +28,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from .. import errors, events
+from .. import durable, errors, events
 from . import dropping, head, seals, segments, tail
 from .segments import Position
 
@@ -92,7 +92,7 @@ def recover(directory: Path, visit: Visit | None = None, mark: head.Mark | None 
     if mark is not None:
         head.check(directory, found.instance, found.position, mark)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    tail.sync_directory(directory.parent)  # also if it was there: whoever made it may have died before this
+    durable.names(directory.parent)  # also if it was there: whoever made it may have died before this
     _sweep(directory)
     if files:
         _rewrite(files[-1][1], found)
@@ -312,7 +312,7 @@ def _rewrite(path: Path, found: Recovered) -> None:
             if error.errno not in _NO_ROOM:
                 raise
             found.sha256 = _mend_in_place(path, size)
-        tail.sync_directory(path.parent)  # whoever gave the file its name may have died before this
+        durable.names(path.parent)  # whoever gave the file its name may have died before this
     except OSError as error:
         raise errors.JournalFailed(
             f"{path} could not be made durable: {error.strerror}", hint="look at the disk, then start again"

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from .. import errors, events
+from .. import durable, errors, events
 from . import head, recovery, segments, tail
 from .segments import Position
 
@@ -80,14 +80,14 @@ def salvage(state: Path) -> Salvaged:
         shutil.rmtree(new)
     new.mkdir(mode=0o700)
     position, instance = _build(files, new, reader, where, done)
-    tail.sync_directory(new)
+    durable.names(new)
     end = head.Head(state / head.FILE_NAME)
     end.write(instance, position)
     end.close()
     _exchange(state)
     for suffix in ("", "-wal", "-shm"):
         (state / f"index.db{suffix}").unlink(missing_ok=True)
-    tail.sync_directory(state)
+    durable.names(state)
     return done
 
 
@@ -102,7 +102,7 @@ def _before(files: list[tuple[int, Path]]) -> recovery.Reader:
 def _exchange(state: Path) -> None:
     (state / "records").rename(state / "records.old")
     (state / "records.new").rename(state / "records")
-    tail.sync_directory(state)
+    durable.names(state)
     shutil.rmtree(state / "records.old")  # every file of it has a second name in the new folder
 
 
@@ -112,7 +112,7 @@ def _finish_exchange(state: Path) -> None:
     if old.exists():
         if not records.exists():
             (state / "records.new").rename(records)
-            tail.sync_directory(state)
+            durable.names(state)
         shutil.rmtree(old)
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from . import journal, tail
+from .. import durable
+from . import journal
 
 log = structlog.get_logger()
 
@@ -127,7 +128,7 @@ class Space:
                 os.fsync(fd)
             finally:
                 os.close(fd)
-            tail.sync_directory(self._directory)
+            durable.names(self._directory)
         except OSError as error:
             with contextlib.suppress(OSError):
                 self._ballast.unlink()

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from .. import errors
+from .. import durable, errors
 from . import segments
 from .segments import Position
 
@@ -34,15 +34,6 @@ _HASHED_BYTES = 256 * 1024
 
 class DiskRefused(Exception):
     """The disk did not take it; the journal is as it was before."""
-
-
-def sync_directory(directory: Path) -> None:
-    """Make names in ``directory`` durable: a new, renamed or removed file is only that after this."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -166,7 +157,7 @@ class Tail:
         try:
             os.fdatasync(fd)
             temporary.rename(path)
-            sync_directory(self._directory)
+            durable.names(self._directory)
         except OSError as error:
             os.close(fd)
             raise _failed("open a new segment in", error) from error

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from .. import errors
+from .. import durable, errors
 from .masks import Masks
 
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -37,7 +37,7 @@ class Sealed:
         self._masks = masks
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)
-        _sync(directory.parent)  # also if it was there: whoever made it may have died before this
+        durable.names(directory.parent)  # also if it was there: whoever made it may have died before this
         for left in directory.glob(".*.tmp"):  # by a daemon that died before the rename
             left.unlink()
 
@@ -59,7 +59,7 @@ class Sealed:
             with contextlib.suppress(FileNotFoundError):
                 temporary.unlink()
             raise
-        _sync(self._directory)
+        durable.names(self._directory)
         return id_
 
     def get(self, id_: str) -> bytes:
@@ -103,12 +103,3 @@ class Sealed:
         if not _ID.fullmatch(id_):  # it came from a line of the journal: never let that choose a path
             raise errors.NotFound(f"{id_[:100]!r} cannot be the id of a sealed value")
         return self._directory / id_
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

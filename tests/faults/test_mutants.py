@@ -53,7 +53,7 @@ MUTANTS = {
     ),
     "a new segment's name is not synced": Mutant(
         "tail",
-        "            temporary.rename(path)\n            sync_directory(self._directory)",
+        "            temporary.rename(path)\n            durable.names(self._directory)",
         "            temporary.rename(path)",
         "faults",
     ),

@@ -25,7 +25,7 @@ import msgspec
 import structlog
 
 from headrace.daemon import unfinished
-from headrace.engine import errors, events, lifecycle, model
+from headrace.engine import durable, errors, events, lifecycle, model
 from headrace.engine.records import blobs, journal, recovery, tail
 from headrace.engine.running import contents, dispatcher, history, live, outside, own_calls
 from headrace.engine.state import masks, sealed
@@ -446,6 +446,7 @@ class World(beyond.World):
                 (journal, "threading", threads),
                 (journal, "queue", queues),
                 (tail, "os", self.disk),
+                (durable, "os", self.disk),
                 (recovery, "os", self.disk),
                 (recovery, "secrets", names),
                 (own_calls, "random", chance),
