@@ -24,6 +24,8 @@ _CONSTANT = frozenset(
         "protect_outputs",
     }
 )
+#: What ``_shaped`` makes something else of.
+_SHAPED = ("input_value", "output_value")
 
 
 class Execution(children.Children["Execution"], running.Running):
@@ -298,12 +300,13 @@ class Execution(children.Children["Execution"], running.Running):
         """Keep what cannot change any more: everything, once it has ended."""
         self._name = fields.get("name", self._name)
         if str(fields.get("status", "")).startswith("ENDED_"):
-            self._known |= {field: self._shaped(field, value) for field, value in fields.items()}
             self._lent.clear()
-            return
-        for field, value in fields.items():
-            if field in _CONSTANT:
-                self._known[field] = self._shaped(field, value)
+        else:
+            fields = {field: value for field, value in fields.items() if field in _CONSTANT}
+        self._known |= fields
+        for field in _SHAPED:
+            if field in fields:
+                self._known[field] = self._shaped(field, fields[field])
 
     def _shaped(self, field: str, value: Any) -> Any:
         if field == "output_value":

@@ -178,5 +178,5 @@ class BlockingFrames:
         return True
 
     def _first(self) -> dict[str, Any]:
-        frame: dict[str, Any] = json.loads(self._ready.popleft())
+        frame: dict[str, Any] = json.loads(self._ready.popleft().decode())
         return frame

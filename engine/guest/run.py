@@ -177,7 +177,7 @@ class FlowProcess:
 
     def _load(self, path: str, script: str | None) -> Any:
         """Execute the flow's module afresh and return its handler; ``script`` is its text if it lies in no file."""
-        filename = os.path.join(self._snapshot, path) if script is None else _SCRIPT_NAME
+        filename = self._snapshot + os.sep + path if script is None else _SCRIPT_NAME
         module = types.ModuleType(_MODULE_NAME)
         module.__file__ = filename
         sys.modules[_MODULE_NAME] = module
