@@ -7,6 +7,7 @@ force. Called by ``candidate`` before anything of a commit is looked at.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -93,17 +94,27 @@ class Verifier:
         return "" if found else f"commit {commit[:12]} is not there"
 
     def _make_home(self) -> None:
-        """Have exactly the keys of the keyring in gpg's folder; whoever is in it is trusted."""
+        """Have exactly the keys of the keyring in gpg's folder, and trust whoever is in it."""
         shutil.rmtree(self._home, ignore_errors=True)
         self._home.mkdir(mode=0o700, parents=True)
         if not self._setting.keyring:
             return
-        (self._home / "gpg.conf").write_text("trust-model always\nno-auto-key-retrieve\nno-auto-key-locate\n")
-        command = ["gpg", "--batch", "--quiet", "--no-autostart", "--homedir", str(self._home)]
+        (self._home / "gpg.conf").write_text("no-auto-key-retrieve\nno-auto-key-locate\n")
+        self._gpg("--import", self._setting.keyring)
+        listed = self._gpg("--with-colons", "--list-keys").decode("utf-8", "replace").splitlines()
+        # With gpg's own `trust-model always` newer versions of git (2.47, say) call every signer unknown.
+        trusted = [
+            f"{following.split(':')[9]}:6:\n"  # 6: as if it were our own
+            for line, following in itertools.pairwise(listed)
+            if line.startswith("pub:") and following.startswith("fpr:")
+        ]
+        self._gpg("--import-ownertrust", given="".join(trusted).encode())
+
+    def _gpg(self, *words: str, given: bytes = b"") -> bytes:
+        """Ask gpg in its folder, and return what it says; raises ``SourceUnavailable``."""
+        command = ["gpg", "--batch", "--quiet", "--no-autostart", "--homedir", str(self._home), *words]
         try:
-            done = subprocess.run(
-                [*command, "--import", self._setting.keyring], capture_output=True, timeout=60, check=False
-            )
+            done = subprocess.run(command, input=given, capture_output=True, timeout=60, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise errors.SourceUnavailable(
                 f"signatures cannot be verified: gpg: {error}", hint="install the package gpg"
@@ -111,3 +122,4 @@ class Verifier:
         if done.returncode not in (0, 2):  # 2: some of the keys could not be taken; those that could are enough
             said = done.stderr.decode("utf-8", "replace").strip()[:300]
             raise errors.SourceUnavailable(f"the keyring {self._setting.keyring} cannot be read: {said}")
+        return done.stdout

@@ -146,6 +146,9 @@ def test_who_signed_with_openpgp_decides(repository, keys):
     keys.export()
     setting = verification.Verify(keyring=str(keys.exported))
     assert refusal(repository, setting, shas["ada"]) == ""
+    asking = {**os.environ, "GNUPGHOME": str(repository.directory.parent / "gnupg")}  # as that left it
+    command = ["git", "log", "--no-walk", "--format=%GT", shas["ada"]]
+    assert subprocess.check_output(command, cwd=repository.directory, env=asking) == b"ultimate\n"  # to newer gits, too
     assert "revoked" in refusal(repository, setting, shas["revoked"])
     assert "nobody named" in refusal(repository, setting, shas["eve"])
     assert "nobody named" in refusal(repository, setting, commit(repository, keys, "ssh:ada"))
