@@ -100,18 +100,22 @@ class _Connection(sqlite3.Connection):
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """Open the file as readers and the writer need it."""
+    """Open the file as readers and the writer need it; of one that is damaged nothing stays open."""
     address = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
     connection = sqlite3.connect(
         address, uri=True, isolation_level=None, check_same_thread=False, cached_statements=256, factory=_Connection
     )
-    connection.execute("PRAGMA busy_timeout = 5000")
-    if not read_only:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        # Filling touches many pages at once: with SQLite's own 2 MB it costs a fifth more.
-        connection.execute("PRAGMA cache_size = -16384")
-        connection.execute("PRAGMA wal_autocheckpoint = 8000")
+    try:
+        connection.execute("PRAGMA busy_timeout = 5000")
+        if not read_only:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            # Filling touches many pages at once: with SQLite's own 2 MB it costs a fifth more.
+            connection.execute("PRAGMA cache_size = -16384")
+            connection.execute("PRAGMA wal_autocheckpoint = 8000")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

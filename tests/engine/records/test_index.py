@@ -274,6 +274,22 @@ async def test_an_index_that_cannot_be_used_is_made_anew(tmp_path: Path, acciden
         assert catalogue.find_key("hook:7")[0] == "e00007"
 
 
+def test_a_file_that_cannot_be_opened_does_not_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    class Noted(tables._Connection):
+        def __init__(self, *given: object, **named: object) -> None:
+            super().__init__(*given, **named)
+            made.append(self)
+
+    monkeypatch.setattr(tables, "_Connection", Noted)
+    (tmp_path / "index.db").write_bytes(b"no database at all\n" * 100)
+    with pytest.raises(sqlite3.DatabaseError):
+        tables.connect(tmp_path / "index.db")
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        made[0].execute("SELECT 1")
+
+
 @pytest.fixture
 def held_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Have every index be made behind, and no further than its first portion until the event is set."""
