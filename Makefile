@@ -5,8 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # command:package — what the tests use of the system; a test whose server is missing skips and says so
-TEST_PACKAGES := git:git jq:jq strace:strace /usr/sbin/mkfs.ext4:e2fsprogs openssl:openssl /usr/sbin/sshd:openssh-server \
-	systemd-analyze:systemd chromium:chromium gpg:gpg ssh-keygen:openssh-client zsh:zsh fish:fish pg_ctlcluster:postgresql dovecot:dovecot-imapd \
+TEST_PACKAGES := git:git jq:jq curl:curl strace:strace /usr/sbin/mkfs.ext4:e2fsprogs openssl:openssl /usr/sbin/sshd:openssh-server \
+	systemd-analyze:systemd chromium:chromium gpg:gpg gpg-agent:gpg-agent ssh-keygen:openssh-client zsh:zsh fish:fish pg_ctlcluster:postgresql dovecot:dovecot-imapd \
 	mariadbd:mariadb-server redis-server:redis-server slapd:slapd ldapadd:ldap-utils \
 	/usr/sbin/mosquitto:mosquitto /usr/sbin/snmpd:snmpd /usr/sbin/rabbitmq-server:rabbitmq-server prometheus:prometheus \
 	ansible-playbook:ansible-core smbd:samba podman:podman runc:runc busybox:busybox-static

@@ -29,16 +29,29 @@ def make(folder: pathlib.Path) -> Certificates:
     ``stranger``, whom no authority knows."""
     config = folder / "extensions.cnf"
     config.write_text(
-        "[ca]\nbasicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\nsubjectKeyIdentifier=hash\n"
         "[server]\nsubjectAltName=IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n"
         "[client]\nextendedKeyUsage=clientAuth\nauthorityKeyIdentifier=keyid\n"
     )
+    usage = ["-addext", "keyUsage=critical,keyCertSign"]  # Python 3.13 wants an authority to have one
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
 
     def openssl(*arguments: str) -> None:
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
 
-    openssl("req", "-x509", *key, "-subj", "/CN=test authority", "-days", "30", "-keyout", "ca.key", "-out", "ca.crt")
+    openssl(
+        "req",
+        "-x509",
+        *key,
+        "-subj",
+        "/CN=test authority",
+        "-days",
+        "30",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.crt",
+        *usage,
+    )
     for name in ("server", "client"):
         openssl("req", *key, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
         signed = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "30"]
