@@ -1,10 +1,14 @@
 import json
+import sys
 
 import msgspec
 import pytest
 
 from headrace.engine import errors
 from headrace.engine.state import protection
+
+#: Later Pythons bear more before they give up, and what they bear is looked through like anything else.
+before_3_12 = pytest.mark.skipif(sys.version_info >= (3, 12), reason="not too deep for this Python")
 
 
 def raw(value):
@@ -62,8 +66,9 @@ def test_other_settings_are_shown_as_they_are():
     assert shown("later", value={"password": "p"}) == ({"value": {"password": "p"}}, set())
 
 
-def test_a_value_nested_too_deeply_is_refused():
-    deep = msgspec.Raw(b'{"a":' * 5000 + b"1" + b"}" * 5000)
+@pytest.mark.parametrize("depth", [pytest.param(900, marks=before_3_12), 5000])
+def test_a_value_nested_too_deeply_is_refused(depth):
+    deep = msgspec.Raw(b'{"a":' * depth + b"1" + b"}" * depth)
     with pytest.raises(errors.InvalidRequest, match="nested too deeply"):
         protection.shown("connection", "x", {"value": deep})
 
