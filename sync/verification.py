@@ -100,7 +100,8 @@ class Verifier:
         if not self._setting.keyring:
             return
         (self._home / "gpg.conf").write_text("no-auto-key-retrieve\nno-auto-key-locate\n")
-        self._gpg("--import", self._setting.keyring)
+        # 2: some of the keys could not be taken; those that could are enough
+        self._gpg("--import", self._setting.keyring, good=(0, 2))
         listed = self._gpg("--with-colons", "--list-keys").decode("utf-8", "replace").splitlines()
         # With gpg's own `trust-model always` newer versions of git (2.47, say) call every signer unknown.
         trusted = [
@@ -110,7 +111,7 @@ class Verifier:
         ]
         self._gpg("--import-ownertrust", given="".join(trusted).encode())
 
-    def _gpg(self, *words: str, given: bytes = b"") -> bytes:
+    def _gpg(self, *words: str, given: bytes = b"", good: tuple[int, ...] = (0,)) -> bytes:
         """Ask gpg in its folder, and return what it says; raises ``SourceUnavailable``."""
         command = ["gpg", "--batch", "--quiet", "--no-autostart", "--homedir", str(self._home), *words]
         try:
@@ -119,7 +120,7 @@ class Verifier:
             raise errors.SourceUnavailable(
                 f"signatures cannot be verified: gpg: {error}", hint="install the package gpg"
             ) from None
-        if done.returncode not in (0, 2):  # 2: some of the keys could not be taken; those that could are enough
+        if done.returncode not in good:
             said = done.stderr.decode("utf-8", "replace").strip()[:300]
-            raise errors.SourceUnavailable(f"the keyring {self._setting.keyring} cannot be read: {said}")
+            raise errors.SourceUnavailable(f"the keyring {self._setting.keyring} cannot be used: {said}")
         return done.stdout
