@@ -32,7 +32,8 @@ SHIFTED = """
 
 def shift_clock(daemon, folder, seconds):
     """Have the daemon's wall clock ahead by so much, from its next start on, and whenever this is called again."""
-    (folder / "shift").write_text(str(seconds))
+    (folder / "next").write_text(str(seconds))
+    (folder / "next").replace(folder / "shift")  # whole at any moment: the daemon asks its clock all the time
     (folder / "sitecustomize.py").write_text(textwrap.dedent(SHIFTED.format(path=str(folder / "shift"))))
     daemon.environment["PYTHONPATH"] = str(folder)
 
