@@ -99,6 +99,7 @@ _LEISURE_S = 1.0
 _YOUNG_MAX = 20_000
 #: So many executions for each core are begun at the same time; see ``engine.running.slots``.
 _NEW_PER_CORE = 4
+_CORES = len(os.sched_getaffinity(0))
 
 
 class SystemClock:
@@ -191,7 +192,8 @@ def _options(settings: config.Configuration, *, local_files: bool) -> outside.Op
     """How executions are run here, as it is configured."""
     return outside.Options(
         max_running=settings.run_max_running,
-        new_max=_NEW_PER_CORE * len(os.sched_getaffinity(0)),
+        new_max=_NEW_PER_CORE * _CORES,
+        quick_max=processes.TURNS_MAX * _CORES,
         cancel_grace_s=settings.run_cancel_grace_s,
         hibernate_after_s=settings.run_hibernate_after_s,
         allow_local_files=local_files,
@@ -306,7 +308,8 @@ async def serve(
     ):
         care.start(group)
         watch_disk = group.create_task(_raise_when_done(lines.failed), name="journal")
-        pool = processes.Processes(SystemClock(), idle_max=settings.run_max_running, subtree=surroundings.cgroup())
+        clock, folder, subtree = SystemClock(), settings.state_directory, surroundings.cgroup()
+        pool = processes.Processes(clock, idle_max=settings.run_max_running, cores=_CORES, subtree=subtree)
         await pool.start()
         watch_pool = group.create_task(_raise_when_done(pool.failed), name="fork server")
         parts = _assemble(settings, lines, archive, found, pool, remote, on.cast, figures)
@@ -318,7 +321,6 @@ async def serve(
         found.executions.clear()  # they are the dispatcher's now
         ticking, *chores = _begin(group, parts, ticks=on.ticks)
         subjects = reach.Subjects(synchroniser.flows, work, work.asking)
-        clock, folder = SystemClock(), settings.state_directory
         stands = surroundings.stands(settings, clock)
         door = entrance.Entrance(folder, subjects, clock, stands, parts.figures, lines.settled)
         turn = reloading.Reloading(settings, read or (lambda: settings), manager)

@@ -3,7 +3,8 @@
 It is exec'd by the daemon, so it holds none of the daemon's sockets, locks, threads or journal; its hash seed is fixed,
 so sets and dicts iterate the same way when a flow is run again. It runs no flow code itself.
 
-    daemon -> server   {"spawn": N, "limits": {…}, "cell": C} with three descriptors: channel, stdout, stderr
+    daemon -> server   {"spawn": N, "limits": {…}, "cell": C} with descriptors: channel, stdout, stderr, and a queue of
+                       starts, unless these come over the channel
     server -> daemon   {"spawned": N, "pid": P} with one descriptor: a pidfd of the child
                        {"exited": N, "status": S, "orphans": K, "memory": W}
 
@@ -120,7 +121,7 @@ class ForkServer:
     def _take_request(self) -> bool:
         """Serve one request; False when the daemon is gone."""
         try:
-            message, descriptors, _flags, _address = socket.recv_fds(self._control, MESSAGE_BYTES_MAX, 3)
+            message, descriptors, _flags, _address = socket.recv_fds(self._control, MESSAGE_BYTES_MAX, 4)
         except ConnectionResetError:  # it died with something of ours unread
             return False
         if not message:
@@ -209,12 +210,12 @@ def _become_flow_process(
         become_subreaper()
         if cell:
             cgroups.enter(cell, limits.get("tasks", 0))
-        connection = _take_descriptors(descriptors)
+        connection, starts = _take_descriptors(descriptors)
         _set_limits(limits)
         signal.set_wakeup_fd(-1)
         for number in (_signal.SIGCHLD, _signal.SIGINT, _signal.SIGTERM):
             _signal.signal(number, _signal.SIG_DFL)
-        process.connect(connection)
+        process.connect(connection, starts)
         process.serve(cell)
         status = 0
     except frames.ChannelClosed:
@@ -223,13 +224,14 @@ def _become_flow_process(
         os._exit(status)
 
 
-def _take_descriptors(descriptors: list[int]) -> socket.socket:
-    """Put the channel at 3, the pipes at 1 and 2, and close everything else but 0."""
-    channel, out, err = (os.dup(descriptor) for descriptor in descriptors)
-    for source, target in ((out, 1), (err, 2), (channel, 3)):
+def _take_descriptors(descriptors: list[int]) -> tuple[socket.socket, socket.socket | None]:
+    """Put the pipes at 1 and 2, the channel at 3, the queue at 4 if there is one, and close everything else but 0."""
+    channel, out, err, *queue = (os.dup(descriptor) for descriptor in descriptors)
+    for target, source in enumerate((out, err, channel, *queue), 1):
         os.dup2(source, target, inheritable=target < 3)
-    os.closerange(4, os.sysconf("SC_OPEN_MAX"))
-    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=3)
+    os.closerange(4 + len(queue), os.sysconf("SC_OPEN_MAX"))
+    starts = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=4) if queue else None
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=3), starts
 
 
 def _set_limits(limits: dict[str, int]) -> None:

@@ -22,6 +22,11 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 _RECEIVE_BYTES = 256 * 1024
 #: The frame that acknowledges a notice; no other one is written so.
 NOTICED = b'{"noticed":true}'
+#: A start that lies in the queue of a process is one message of a SOCK_SEQPACKET socket: a number, as ``HEADER`` has
+#: it, and the start, of so many bytes at most. By default the kernel keeps more than 16 such for a socket.
+START_BYTES_MAX = 4 * 1024
+#: What lies there in place of a longer one, which comes over the channel when the process asks for it.
+OVER_THE_CHANNEL = b'{"over":"channel"}'
 
 
 class ChannelClosed(Exception):

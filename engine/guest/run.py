@@ -2,20 +2,24 @@
 
 The flow's own module is executed anew for each execution, so its globals start fresh; modules it imports stay loaded,
 which is what makes a warm process quick. After a handler that ended well the process says whether it is clean (no
-thread, child process, changed directory or environment left behind); the daemon reuses only a clean one and kills any
-other.
+thread, child process, changed directory or environment left behind). Only then does it take the next execution, which
+may lie in its queue already; else it waits for its end.
 """
 
 from __future__ import annotations
 
+import fcntl
 import inspect
+import json
 import linecache
 import os
 import random
 import resource
 import socket
 import sys
+import termios
 import threading
+import time
 import traceback
 import types
 from typing import Any
@@ -67,6 +71,7 @@ class FlowProcess:
         self._streams = streams.made(connection)
         self._snapshot = ""
         self._settling = False
+        self._starts: socket.socket | None = None
         self._code: types.CodeType | None = None
         self._peak_kb = 0
         self._descriptors: set[str] = set()
@@ -76,9 +81,11 @@ class FlowProcess:
         self._snapshot, self._code = "", None
         self._logs.renew()
 
-    def connect(self, connection: socket.socket) -> None:
-        """Be this process, and speak with who is at the other end of ``connection``."""
+    def connect(self, connection: socket.socket, starts: socket.socket | None) -> None:
+        """Be this process, and speak with who is at the other end of ``connection``; what to run lies in the queue
+        ``starts``, or comes over the connection as well."""
         self._connection.connect(connection)
+        self._starts = starts
         streams.install(self._streams)
 
     def serve(self, cell: str = "") -> None:
@@ -87,18 +94,35 @@ class FlowProcess:
         self._descriptors = _descriptors()
         self._channel.watch.install(self._before_child)
         os.register_at_fork(after_in_child=self._forget_channel)
-        while True:
-            try:
-                frame = self._connection.receive()
-            except frames.ChannelClosed:
-                return
-            if "cancel" in frame:
-                continue  # too late: that execution has ended
-            if not self._snapshot:
-                imports.serve_snapshot(frame["snapshot"])
-                self.stand_on(frame["snapshot"])
-                _limit_memory(frame.get("max_memory", 0), cell)
-            self.run(frame)
+        try:
+            while True:
+                frame = self._next()
+                if not self._snapshot:
+                    imports.serve_snapshot(frame["snapshot"])
+                    self.stand_on(frame["snapshot"])
+                    _limit_memory(frame.get("max_memory", 0), cell)
+                if not self.run(frame):
+                    self._starts = None  # whoever waits there goes to another process; here comes only the end
+        except frames.ChannelClosed:
+            return
+
+    def _next(self) -> dict[str, Any]:
+        """Return what to run next, waiting for it; raises ``ChannelClosed``.
+
+        Whoever takes a start out of the queue, this process or the daemon, has it alone: the daemon may take it back
+        until then."""
+        if self._starts is not None:
+            message = self._starts.recv(frames.HEADER.size + frames.START_BYTES_MAX)
+            if not message:
+                raise frames.ChannelClosed("the daemon closed the queue")
+            text = message[frames.HEADER.size :]
+            if text != frames.OVER_THE_CHANNEL:
+                start: dict[str, Any] = json.loads(text)
+                return start
+            self._connection.send({"op": "begin"})
+        while "cancel" in (frame := self._connection.receive()):
+            pass  # too late: that execution has ended
+        return frame
 
     def _before_child(self) -> None:
         """Let what was printed before a child process starts be taken up before what that writes."""
@@ -123,8 +147,9 @@ class FlowProcess:
         self._code = code
         self._channel.stand_on(snapshot)
 
-    def run(self, frame: dict[str, Any]) -> None:
-        """Run one execution and tell how it ended."""
+    def run(self, frame: dict[str, Any]) -> bool:
+        """Run one execution, tell how it ended, and return whether there may be another one here."""
+        began_s = time.monotonic()
         os.chdir(self._snapshot)
         environment = _environment().copy()
         self._channel.begin(frame["execution"]["id"], frame.get("replayed", 0))
@@ -137,10 +162,14 @@ class FlowProcess:
         ended, returned = self._handle(frame, system, this, outcome)
         self._channel.watch.end()
         streams.flush()
-        ended["dirty"] = self._dirt(environment)
-        ended["met_cancel"] = self._channel.met_cancel
+        if self._starts is not None and _lies_in_pipes():
+            self._channel.settle()  # the next one may begin before the daemon hears of this one's end
+        dirty, met_cancel = self._dirt(environment), self._channel.met_cancel
+        again = ended["outcome"] == "success" and not dirty and not met_cancel
+        ended |= {"dirty": dirty, "met_cancel": met_cancel, "again": again, "took_s": time.monotonic() - began_s}
         whole = frames.encode(ended) if returned is None else frames.encode_with(ended, "returned", returned)
         self._connection.send_encoded(whole)
+        return again
 
     def _handle(
         self, frame: dict[str, Any], system: flow_api.System, this: flow_api.Execution, outcome: running.Outcome
@@ -272,6 +301,14 @@ def _limit_memory(bytes_: int, cell: str) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         bytes_ = bytes_ if hard == resource.RLIM_INFINITY else min(bytes_, hard)
         resource.setrlimit(resource.RLIMIT_DATA, (bytes_, bytes_))
+
+
+def _lies_in_pipes() -> bool:
+    """Whether what was written to the streams' pipes has not been read from there yet."""
+    try:
+        return any(any(fcntl.ioctl(stream, termios.FIONREAD, bytes(4))) for stream in (1, 2))
+    except OSError:
+        return True  # the flow closed one, or has something else there
 
 
 def _peak_kb() -> int:

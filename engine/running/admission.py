@@ -20,6 +20,11 @@ class Line:
     def __bool__(self) -> bool:
         return bool(self._first)
 
+    @property
+    def first(self) -> live.Live:
+        """Whose turn it is."""
+        return self._by_priority[self._first[0]][0]
+
     def append(self, subject: live.Live) -> None:
         """Stand in line."""
         priority = subject.state.terms.priority

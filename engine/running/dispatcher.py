@@ -85,7 +85,9 @@ class Dispatcher:
         self._flow_queue = admission.Line()
         self._woken: deque[live.Live] = deque()  # to be replayed; before those that have not begun
         self._task_queue: deque[live.Live] = deque()
-        self._flow_slots = slots.Slots(options.max_running, self._admit_flows, new_max=options.new_max)
+        self._flow_slots = slots.Slots(
+            options.max_running, self._admit_flows, new_max=options.new_max, quick_max=options.quick_max
+        )
         self._task_slots = slots.Slots(TASKS_RUNNING_MAX, self._admit_tasks)
         self.lanes = lanes.Lanes(ledger, beyond.flows, self)
         self._reception = reception.Reception(ledger, archive, beyond.flows, new_id, self._enqueue, self.lanes)
@@ -371,17 +373,22 @@ class Dispatcher:
         self._admit_flows()
 
     def _admit_flows(self) -> None:
-        while (self._woken or self._flow_queue) and self._flow_slots.free and not self._stopping:
+        room = self._flow_slots
+        while (self._woken or self._flow_queue) and not self._stopping:
+            first = self._woken[0] if self._woken else self._flow_queue.first
+            quick = self._around.processes.expects_quick(first.state)
+            if not room.has_room(quick=quick):
+                return
             subject = self._woken.popleft() if self._woken else self._flow_queue.popleft()
             if self.maintaining.holds(subject):
                 continue
             if subject.supervision is None and subject.state.status in (Status.QUEUED, Status.WAITING):
                 self.resting.get_up(subject)
-                self._flow_slots.enter(subject.state.id)
-                self.supervise(subject, flow_run.FlowRun(subject, self._around), self._flow_slots)
+                room.enter(subject.state.id, quick=quick)
+                self.supervise(subject, flow_run.FlowRun(subject, self._around), room)
 
     def _admit_tasks(self) -> None:
-        while self._task_queue and self._task_slots.free:
+        while self._task_queue and self._task_slots.has_room():
             subject = self._task_queue.popleft()
             if not subject.state.status.ended:
                 assert subject.prepared is not None

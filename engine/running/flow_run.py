@@ -27,7 +27,7 @@ _DETAIL_CHARACTERS_MAX = 1000
 HIBERNATED_CALLS_MAX = 5_000
 HIBERNATED_BYTES_MAX = 16 * 1024 * 1024
 
-Process = flow_process.FlowProcess | remote_process.RemoteProcess
+Process = flow_process.Turn | remote_process.RemoteProcess
 AnswerCall = Callable[["FlowRun", protocol.Call], Awaitable[bytes]]
 
 
@@ -110,17 +110,10 @@ class FlowRun:
                 self.strict = strict.Strict(self.state.id, recorded, self.history, self._around.ledger)
         event: events.ExecutionEvent | None = None
         try:
-            snapshot = self._around.flows.snapshot(self.state.commit)
-            process = await self._take_process(snapshot, fresh=again or not self.state.reuse)
-            process.listen(self._output.take)
-            if self._killed_because:
-                process.kill()  # its time was over, or the daemon stopped, before there was a process to kill
-            process.send(await self._frame(process, snapshot))
-            self._returning = False
-            ended = await self._converse(process)
+            ended = await self._run_in_process(fresh=again or not self.state.reuse)
             if ended is not None:
                 event = await self._described(ended)
-                await self._let_go(process, ended, event)
+                await self._let_go(ended, event)
         except failures.Diverged as error:
             await self._bury()
             event = events.ExecutionPaused(execution=self.state.id, reason=str(error), divergence=error.divergence)
@@ -140,24 +133,39 @@ class FlowRun:
         if not self.state.status.ended:
             self.record(event)
 
-    async def _take_process(self, snapshot: Path, *, fresh: bool) -> Process:
-        state = self.state
-        python = await self._around.environments.python(state.venv, state.commit)
-        kind = (state.flow_id, state.commit)
-        self._process = await self._place.take(kind, snapshot=snapshot, python=python, fresh=fresh)
-        return self._process
+    async def _run_in_process(self, *, fresh: bool, alone: bool = False) -> protocol.Ended | None:
+        """Do what ``_converse`` does, in a process. What does not begin in one that has other executions as well gets
+        one ``alone``, and if that is dead a ``fresh`` one."""
+        kind = (self.state.flow_id, self.state.commit)
+        snapshot = self._around.flows.snapshot(self.state.commit)
+        python = await self._around.environments.python(self.state.venv, self.state.commit)
+        process = await self._place.take(kind, snapshot=snapshot, python=python, fresh=fresh, alone=alone)
+        self._process = process
+        process.listen(self._output.take)
+        text = await self._start(process, snapshot)
+        if self._killed_because:
+            process.kill()  # its time was over, or the daemon stopped, before there was a process to kill
+        process.start(text)
+        self._returning = False
+        try:
+            return await self._converse(process)
+        except flow_process.TakenBack as error:
+            self._process = None
+            if fresh or self._killed_because:
+                raise EOFError(str(error)) from None
+        return await self._run_in_process(fresh=alone, alone=True)
 
-    async def _let_go(self, process: Process, ended: protocol.Ended, event: events.ExecutionEvent) -> None:
+    async def _let_go(self, ended: protocol.Ended, event: events.ExecutionEvent) -> None:
         """A handler left by itself: keep its process if it is as good as new."""
-        well = isinstance(event, events.ExecutionEnded) and event.status == Status.ENDED_SUCCESS and not ended.dirty
-        if well and self.state.reuse:
+        assert self._process is not None
+        if ended.again and self.state.reuse:
             self._place.give_back()
-        elif well:
-            process.dismiss()
+        elif isinstance(event, events.ExecutionEnded) and event.status == Status.ENDED_SUCCESS and not ended.dirty:
+            self._process.dismiss()
         else:
             await self._bury()
 
-    async def _frame(self, process: Process, snapshot: Path) -> bytes:
+    async def _start(self, process: Process, snapshot: Path) -> bytes:
         """Return what makes ``process`` run it."""
         script = self.state.script
         return protocol.start(
@@ -176,9 +184,9 @@ class FlowRun:
     async def _converse(self, process: Process) -> protocol.Ended | None:
         """Answer the handler's calls until it has ended, or None when it gives its process back.
 
-        Raises ``EOFError`` when the process is gone, ``Diverged``."""
+        Raises ``EOFError`` when the process is gone, ``InvalidRequest`` when it breaks the protocol, ``Diverged``."""
         while True:
-            said = protocol.decode(await process.receive())
+            said = await process.receive()
             match said:
                 case protocol.Output():
                     if not self.replaying:
@@ -203,7 +211,6 @@ class FlowRun:
                         continue
                     self._replayed = max(self._replayed, said.call)
                 case protocol.Ended():
-                    process.drain()
                     if (missing := self.history.next_after(self._replayed)) is not None:
                         raise failures.Diverged(history.divergence(missing.number, missing, *failures.left(said)))
                     return said

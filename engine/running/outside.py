@@ -13,6 +13,7 @@ class Options(msgspec.Struct, frozen=True):
 
     max_running: int = 32
     new_max: int = 8  # of them, see ``slots``
+    quick_max: int = 16
     cancel_grace_s: float = 10.0
     allow_local_files: bool = False
     hibernate_after_s: float = 15.0

@@ -103,7 +103,7 @@ class Placing:
         return where.clock.monotonic() - place.asked_at > _SAYS_WHY_S
 
     def _admit(self) -> None:
-        while (self._woken or self._queue) and self._slots.free and not self._stopping:
+        while (self._woken or self._queue) and self._slots.has_room() and not self._stopping:
             subject = self._woken.popleft() if self._woken else self._queue.popleft()
             held = self._executions.maintaining.holds(subject)
             if not held and self._may_begin(subject) and subject.state.id not in self._places:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import msgspec
 
 from .. import errors, events, model, values
+from ..guest import frames
 from ..lifecycle import Status
 from ..workers import protocol, replay_process
 from . import failures, history, likeness, recall, views
@@ -139,7 +140,7 @@ class _Replay:
 
     async def converse(self, start: bytes) -> Outcome:
         """Answer the handler until it has ended, or will not be told that this is the end."""
-        self._process.send(start)
+        self._process.send(frames.pack(start))
         while self._deaf < _DEAF_MAX:
             try:
                 said = protocol.decode(await self._process.receive())

@@ -6,7 +6,8 @@ parents cannot starve the children they wait for; when it is to go on it comes b
 
 Few may be new at the same time. More than the cores can serve only push each other aside and fill the caches with as
 many processes: with 32 callers on two cores, 8 at a time gave 16 % more executions a second than 32, each for a tenth
-less CPU. Who has been there for a moment is new no more; so those that wait for something outside hold up nobody.
+less CPU. Who has been there for a moment is new no more; so those that wait for something outside hold up nobody. Quick
+ones are counted for themselves and may be more, because they share processes, see ``workers.processes``.
 """
 
 from __future__ import annotations
@@ -20,24 +21,62 @@ from collections.abc import Callable
 NEW_S = 0.01
 
 
+class _Newcomers:
+    """Those who entered a moment ago. When there are as many as may be, ``on_room`` tells that one is new no more."""
+
+    def __init__(self, most: int, on_room: Callable[[], None]) -> None:
+        self.most = most
+        self._since: dict[str, float] = {}  # in that order
+        self._on_room = on_room
+        self._aging: asyncio.TimerHandle | None = None  # until the first is new no more, if that matters
+
+    @property
+    def full(self) -> bool:
+        """Whether nobody else may be new."""
+        return len(self._since) >= self.most
+
+    def add(self, execution: str) -> None:
+        """It enters now."""
+        self._since[execution] = asyncio.get_running_loop().time()
+        self._watch_age()
+
+    def discard(self, execution: str) -> None:
+        """It left; harmless if it was not new."""
+        self._since.pop(execution, None)
+
+    def _watch_age(self) -> None:
+        if self.full and self._aging is None:
+            first_s = next(iter(self._since.values()))
+            self._aging = asyncio.get_running_loop().call_at(first_s + NEW_S, self._age, first_s)
+
+    def _age(self, since_s: float) -> None:
+        """Those who came at about that time are new no more; if they left before, it is the turn of others."""
+        self._aging = None
+        for execution in [one for one, entered_s in self._since.items() if entered_s <= since_s + NEW_S / 10]:
+            del self._since[execution]
+        self._watch_age()
+        self._on_room()
+
+
 class Slots:
     """At most ``limit`` executions at a time; ``on_room`` is called when one who has not begun may enter.
 
-    No more than ``new_max`` of them may be new."""
+    No more than ``new_max`` of them may be new, and ``quick_max`` more of those that are soon over."""
 
-    def __init__(self, limit: int, on_room: Callable[[], None], *, new_max: int = sys.maxsize) -> None:
+    def __init__(
+        self, limit: int, on_room: Callable[[], None], *, new_max: int = sys.maxsize, quick_max: int = 0
+    ) -> None:
         self.limit = limit
         self._holders: set[str] = set()
-        self._new: dict[str, float] = {}  # since when, in that order
-        self._new_max = new_max
-        self._aging: asyncio.TimerHandle | None = None  # until the first of them is new no more, if that matters
+        self._new = _Newcomers(new_max, self._fill)
+        self._quick = _Newcomers(quick_max, self._fill)
         self._returning: deque[tuple[str, asyncio.Future[None]]] = deque()
         self._on_room = on_room
 
-    @property
-    def free(self) -> bool:
+    def has_room(self, *, quick: bool = False) -> bool:
         """Whether one who has not begun may enter now."""
-        return len(self._holders) < self.limit and len(self._new) < self._new_max and not self._returning
+        newcomers = self._quick if quick else self._new
+        return len(self._holders) < self.limit and not newcomers.full and not self._returning
 
     def __contains__(self, execution: str) -> bool:
         return execution in self._holders
@@ -52,13 +91,13 @@ class Slots:
         self.limit = limit
         self._fill()
 
-    def enter(self, execution: str) -> None:
-        """Take a slot that is ``free``."""
-        assert self.free
+    def enter(self, execution: str, *, quick: bool = False) -> None:
+        """Take a slot for which there is room."""
+        assert self.has_room(quick=quick)
         self._holders.add(execution)
-        if self._new_max < self.limit:
-            self._new[execution] = asyncio.get_running_loop().time()
-            self._watch_age()
+        newcomers = self._quick if quick else self._new
+        if newcomers.most < self.limit:
+            newcomers.add(execution)
 
     async def come_back(self, execution: str) -> None:
         """Take a slot again after waiting, before any newcomer; first come, first served."""
@@ -77,20 +116,8 @@ class Slots:
     def leave(self, execution: str) -> None:
         """Give the slot up; harmless if none is held."""
         self._holders.discard(execution)
-        self._new.pop(execution, None)
-        self._fill()
-
-    def _watch_age(self) -> None:
-        if len(self._new) >= self._new_max and self._aging is None:
-            first_s = next(iter(self._new.values()))
-            self._aging = asyncio.get_running_loop().call_at(first_s + NEW_S, self._age, first_s)
-
-    def _age(self, since_s: float) -> None:
-        """Those who came at about that time are new no more; if they left before, it is the turn of others."""
-        self._aging = None
-        for execution in [one for one, entered_s in self._new.items() if entered_s <= since_s + NEW_S / 10]:
-            del self._new[execution]
-        self._watch_age()
+        self._new.discard(execution)
+        self._quick.discard(execution)
         self._fill()
 
     def _fill(self) -> None:
@@ -99,5 +126,5 @@ class Slots:
             if not place.done():
                 self._holders.add(returning)
                 place.set_result(None)
-        if self.free:
+        if len(self._holders) < self.limit and not self._returning:
             self._on_room()

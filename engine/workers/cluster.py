@@ -67,7 +67,7 @@ class Place:
         return self.link.hello.host if self.link is not None and self.link.hello is not None else ""
 
     async def take(
-        self, kind: processes.Kind, *, snapshot: Path, python: str, fresh: bool
+        self, kind: processes.Kind, *, snapshot: Path, python: str, fresh: bool, alone: bool
     ) -> remote_process.RemoteProcess:
         """Return a flow process there, with the snapshot and the environment of ``python``; raises ``NodeLost``."""
         assert self.link is not None

@@ -76,14 +76,14 @@ class Nursery:
             self._next = None
 
     def _make(self) -> flow_process.FlowProcess:
-        ours, theirs, out, err = flow_process.make_pipes()
-        process = flow_process.FlowProcess(asyncio.get_running_loop(), ours, out[0], err[0])
+        ends, descriptors = flow_process.make_ends()
+        process = flow_process.FlowProcess(asyncio.get_running_loop(), ends)
         process.python = self.python
         number = next(self._numbers)
         self._living[number] = process
         cell = self._subtree.cell(number)
         message = json.dumps({"spawn": number, "limits": self._limits, "cell": cell}).encode()
-        self._unsent.append((message, [theirs.detach(), out[1], err[1]]))
+        self._unsent.append((message, descriptors))
         self._send_requests()
         return process
 

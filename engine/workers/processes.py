@@ -5,6 +5,10 @@ with it, it is started again, and if that happens too often in a short time the 
 more for each environment of packages that flows run in, started when it is needed and ended when it was idle for a
 while; what becomes of it concerns its flows alone. A process that ended an execution well waits here for the next one
 of the same flow, commit and environment; the longest idle one is dismissed first.
+
+While a flow's executions are soon over, no more of its processes work beside each other than there are cores: who comes
+then is handed to one of them and follows there, see ``flow_process``. More of them would push each other out of the
+caches.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from pathlib import Path
 
 import structlog
 
-from .. import errors, ports
+from .. import errors, model, ports
 from ..guest import cgroups, fork_server
 from . import flow_process, nursery
 
@@ -29,9 +33,67 @@ log = structlog.get_logger()
 #: Which flow and commit a process is good for.
 Kind = tuple[str, str]
 
+#: An execution that is over within that is a quick one.
+_QUICK_S = 0.002
+#: So many quick ones in a row, and the next of that flow is taken for one.
+_QUICK_RUN = 10
+#: So many a process has at once, the one it runs included.
+TURNS_MAX = 16
+
 #: More deaths of the fork server than this within a minute, and the daemon leaves it to its own supervisor.
 _DEATHS_MAX = 5
 _DEATHS_WITHIN_S = 60.0
+
+
+class _Kept:
+    """The processes of one kind that take another execution if one ends well."""
+
+    def __init__(self) -> None:
+        self.idle: dict[flow_process.FlowProcess, None] = {}  # the longest idle one first
+        self.quick = 0  # executions, the last ones in a row
+        self._busy: set[flow_process.FlowProcess] = set()
+
+    def any_lives(self) -> bool:
+        """Whether there are any; forgets the dead."""
+        self._busy = {each for each in self._busy if each.alive}
+        return bool(self.idle or self._busy)
+
+    def add(self, process: flow_process.FlowProcess) -> flow_process.FlowProcess:
+        """Here is another one, for an execution."""
+        self._busy.add(process)
+        return process
+
+    def take(self, cores: int) -> flow_process.FlowProcess | None:
+        """Return one for the next execution: one that runs another, or one that is idle, or none."""
+        if self.quick >= _QUICK_RUN and len(self._busy) >= cores:
+            able = (each for each in self._busy if each.alive and not each.stalled)
+            following = min(able, key=_turns, default=None)
+            if following is not None and following.turns < TURNS_MAX:
+                return following
+        while self.idle:
+            process, _ = self.idle.popitem()
+            if process.alive:
+                return self.add(process)
+        return None
+
+    def rest(self, process: flow_process.FlowProcess) -> None:
+        """An execution ended well there; unless there are others, it is idle."""
+        self.quick = self.quick + 1 if process.last_took_s < _QUICK_S else 0
+        if not process.turns:
+            self._busy.discard(process)
+            self.idle.pop(process, None)
+            self.idle[process] = None
+
+    @property
+    def idle_since(self) -> float:
+        """Since when the longest idle one is idle, monotonic."""
+        return next(iter(self.idle)).idle_since
+
+    def dismiss_first(self) -> None:
+        """Let the longest idle one go."""
+        process = next(iter(self.idle))
+        del self.idle[process]
+        process.dismiss()
 
 
 class Processes:
@@ -43,6 +105,7 @@ class Processes:
         *,
         idle_max: int,
         idle_s: float = 60.0,
+        cores: int = 1,
         limits: dict[str, int] | None = None,
         subtree: cgroups.Subtree | None = None,
     ) -> None:
@@ -50,13 +113,14 @@ class Processes:
         self._clock = clock
         self.idle_max = idle_max
         self._idle_s = idle_s
+        self._cores = cores
         self.subtree = subtree or cgroups.Subtree()
         self._limits = {**(limits or {}), "tasks": self.subtree.tasks_max}
         self._numbers = itertools.count(1)
         self._main = nursery.Nursery("", self._limits, self._numbers, self.subtree)
         self._others: dict[str, nursery.Nursery] = {}  # by interpreter
         self._keepers: dict[nursery.Nursery, asyncio.Task[None]] = {}  # of the others, those that leave included
-        self._idle: dict[tuple[Kind, str], deque[flow_process.FlowProcess]] = {}
+        self._kept: dict[tuple[Kind, str], _Kept] = {}
         self._deaths: deque[float] = deque()
         self._births = asyncio.Lock()  # no fork server begins while orphans are looked for
         self._watcher: asyncio.Task[None] | None = None
@@ -82,31 +146,40 @@ class Processes:
         for each in (self._main, *self._keepers):
             await each.stop()
             each.give_up()
-        self._idle.clear()
+        self._kept.clear()
 
     # -- processes --------------------------------------------------------------------------------------------------
 
-    def take(self, kind: Kind, *, python: str = "", fresh: bool = False) -> flow_process.FlowProcess:
-        """Return a process for ``kind``: a warm one if there is one, else a new one that may be spoken to at once.
+    def take(self, kind: Kind, *, python: str = "", fresh: bool = False, alone: bool = False) -> flow_process.Turn:
+        """Return a turn in a process for ``kind``, which may be spoken to at once: in a warm one if there is one, else,
+        or for a ``fresh`` one, in a new one. Whoever was taken back goes ``alone`` and follows nobody.
 
         ``python`` is the interpreter of an environment, which need not be there: then it soon says that it died."""
-        idle = self._idle.get((kind, python))
-        while idle and not fresh:
-            process = idle.pop()
-            if not idle:
-                del self._idle[kind, python]
-            if process.alive:
-                return process
-        return self._nursery(python).spawn(self._clock.monotonic())
+        now = self._clock.monotonic()
+        if fresh:
+            return self._nursery(python).spawn(now).turn()
+        kept = self._kept.setdefault((kind, python), _Kept())
+        if alone:
+            kept.quick = 0
+        process = kept.take(self._cores) or kept.add(self._nursery(python).spawn(now))
+        return process.turn()
 
-    def give_back(self, kind: Kind, process: flow_process.FlowProcess) -> None:
-        """Keep a clean process for the next execution of ``kind``."""
-        process.listen(None)
+    def expects_quick(self, state: model.Execution) -> bool:
+        """Whether an execution can be expected to be over soon, in a process that it shares with others; false for
+        those with an environment."""
+        if not state.reuse or state.attempt or state.venv:
+            return False
+        kept = self._kept.get(((state.flow_id, state.commit), ""))
+        return kept is not None and kept.quick >= _QUICK_RUN
+
+    def give_back(self, kind: Kind, turn: flow_process.Turn) -> None:
+        """Keep a clean process, whose turn is over, for the next execution of ``kind``."""
+        process = turn.process
         process.idle_since = self._clock.monotonic()
-        self._idle.setdefault((kind, process.python), deque()).append(process)
-        if sum(map(len, self._idle.values())) > self.idle_max:
-            oldest = min(self._idle, key=lambda k: self._idle[k][0].idle_since)
-            self._dismiss_first(oldest)
+        self._kept.setdefault((kind, process.python), _Kept()).rest(process)
+        if sum(len(each.idle) for each in self._kept.values()) > self.idle_max:
+            idle = [each for each in self._kept.values() if each.idle]
+            min(idle, key=_idle_since).dismiss_first()
 
     @property
     def count(self) -> int:
@@ -171,8 +244,8 @@ class Processes:
 
     def _forget_idle(self, python: str) -> None:
         """The idle processes of a dead fork server are dead."""
-        for key in [key for key in self._idle if key[1] == python]:
-            del self._idle[key]
+        for key in [key for key in self._kept if key[1] == python]:
+            del self._kept[key]
 
     # -- idle processes ---------------------------------------------------------------------------------------------
 
@@ -182,9 +255,11 @@ class Processes:
             await asyncio.sleep(self._idle_s / 4)
             zombies = reap_zombies(zombies)
             now = self._clock.monotonic()
-            for kind in list(self._idle):
-                while kind in self._idle and self._idle[kind][0].idle_since < now - self._idle_s:
-                    self._dismiss_first(kind)
+            for key, kept in list(self._kept.items()):
+                while kept.idle and kept.idle_since < now - self._idle_s:
+                    kept.dismiss_first()
+                if not kept.any_lives():
+                    del self._kept[key]
             for one in (self._main, *self._others.values()):
                 one.dismiss_next(now - self._idle_s)
             for one in list(self._others.values()):
@@ -196,11 +271,13 @@ class Processes:
                     del self._others[one.python]
                     one.dismiss()
 
-    def _dismiss_first(self, kind: tuple[Kind, str]) -> None:
-        idle = self._idle[kind]
-        idle.popleft().dismiss()
-        if not idle:
-            del self._idle[kind]
+
+def _turns(process: flow_process.FlowProcess) -> int:
+    return process.turns
+
+
+def _idle_since(kept: _Kept) -> float:
+    return kept.idle_since
 
 
 class Here:
@@ -211,18 +288,18 @@ class Here:
     def __init__(self, pool: Processes) -> None:
         self._pool = pool
         self._kind: Kind = ("", "")
-        self._process: flow_process.FlowProcess | None = None
+        self._turn: flow_process.Turn | None = None
 
-    async def take(self, kind: Kind, *, snapshot: Path, python: str, fresh: bool) -> flow_process.FlowProcess:
-        """Return a process for ``kind``."""
+    async def take(self, kind: Kind, *, snapshot: Path, python: str, fresh: bool, alone: bool) -> flow_process.Turn:
+        """Return a turn in a process for ``kind``."""
         self._kind = kind
-        self._process = self._pool.take(kind, python=python, fresh=fresh)
-        return self._process
+        self._turn = self._pool.take(kind, python=python, fresh=fresh, alone=alone)
+        return self._turn
 
     def give_back(self) -> None:
         """Keep the process, which is as good as new, for the next execution of its kind."""
-        assert self._process is not None
-        self._pool.give_back(self._kind, self._process)
+        assert self._turn is not None
+        self._pool.give_back(self._kind, self._turn)
 
     def cancel(self) -> None:
         """No process is wanted: there is none before one was taken."""

@@ -52,12 +52,17 @@ class Effect(msgspec.Struct, frozen=True, tag_field="op", tag="effect"):
     line: int = 0
 
 
+class Begin(msgspec.Struct, frozen=True, tag_field="op", tag="begin"):
+    """The process has taken a start out of its queue that is too long for that, and wants to have it."""
+
+
 class Settle(msgspec.Struct, frozen=True, tag_field="op", tag="settle"):
     """The process wants to know that everything before this was taken up."""
 
 
 class Ended(msgspec.Struct, frozen=True, tag_field="op", tag="ended"):
-    """The handler left. ``dirty`` says in words why the process cannot be used again, if so."""
+    """The handler left. ``dirty`` says in words why the process cannot be used again, if so; ``again`` that it takes
+    the next execution, which it does after a success only."""
 
     outcome: str  # success | error | cancelled | continued
     message: str = ""
@@ -65,9 +70,11 @@ class Ended(msgspec.Struct, frozen=True, tag_field="op", tag="ended"):
     failure: events.Failure | None = None
     dirty: str = ""
     met_cancel: bool = False  # the handler was told that it is cancelled, whatever it made of that
+    again: bool = False
+    took_s: float = 0.0
 
 
-Said = Call | Log | Output | Effect | Settle | Ended
+Said = Call | Log | Output | Effect | Begin | Settle | Ended
 _decoder: msgspec.json.Decoder[Said] = msgspec.json.Decoder(Said)
 
 
@@ -121,5 +128,5 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def start(said: Start) -> bytes:
-    """Return the frame of ``said``."""
-    return frames.pack(values.encode(said))
+    """Return the text of ``said``, to be sent as a frame, or through the queue of a process."""
+    return values.encode(said)

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from ..guest import frames, link
-from . import flow_process
+from . import flow_process, protocol
 
 log = structlog.get_logger()
 
@@ -114,16 +114,18 @@ class RemoteProcess:
         """Go on."""
         self._room.set()
 
-    def drain(self) -> None:
-        """All it wrote before its last frame has come before that."""
+    def start(self, text: bytes) -> None:
+        """Have it run what ``protocol.start`` made."""
+        self.send(frames.pack(text))
 
     def send(self, frame: bytes) -> None:
         """Send a frame; silently nothing if the process is gone, which ``receive`` tells."""
         if self._closed is None:
             self._link.pass_on(self, link.CHANNEL, frame)
 
-    async def receive(self) -> bytes:
-        """Return the next frame it sent; raises ``EOFError`` when it is gone, with how in words."""
+    async def receive(self) -> protocol.Said:
+        """Return what it says next; raises ``EOFError`` when it is gone, with how in words, and ``InvalidRequest`` for
+        what it may not say."""
         while not self._frames:
             if self._closed is not None:
                 raise self._closed
@@ -131,7 +133,7 @@ class RemoteProcess:
             await self._arrived.wait()
         if len(self._frames) < _UNREAD_FRAMES_MAX / 10:
             self._room.set()
-        return self._frames.popleft()
+        return protocol.decode(self._frames.popleft())
 
     def kill(self) -> None:
         """Kill it with all it started. ``exited`` tells when it is done."""

@@ -14,7 +14,7 @@ async def test_who_comes_back_goes_before_newcomers():
     await asyncio.sleep(0)
     slots.leave("a")
     await waiting
-    assert not slots.free and not told
+    assert not slots.has_room() and not told
 
 
 async def test_giving_up_while_coming_back_leaks_no_slot():
@@ -25,7 +25,7 @@ async def test_giving_up_while_coming_back_leaks_no_slot():
     slots.leave("a")
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    assert slots.free and slots.held == 0
+    assert slots.has_room() and slots.held == 0
 
 
 @given(st.lists(st.tuples(st.sampled_from(["enter", "leave", "back", "cancel"]), st.integers(0, 5)), max_size=60))
@@ -35,7 +35,7 @@ def test_whatever_happens_there_are_never_more_than_the_limit_and_none_is_lost(s
         returning = {}
         for step, number in steps:
             name = f"e{number}"
-            if step == "enter" and slots.free:
+            if step == "enter" and slots.has_room():
                 slots.enter(name)
             elif step == "leave":
                 slots.leave(name)
@@ -56,7 +56,7 @@ def test_whatever_happens_there_are_never_more_than_the_limit_and_none_is_lost(s
             await asyncio.sleep(0)
         for number in range(6):
             slots.leave(f"e{number}")
-        assert slots.held == 0 and slots.free
+        assert slots.held == 0 and slots.has_room()
 
     asyncio.run(walk())
 
@@ -73,12 +73,12 @@ def test_more_slots_let_in_who_waits_and_fewer_send_nobody_away():
         assert (slots.held, rooms) == (2, [2]), "who comes back goes first, then newcomers are told"
         slots.enter("c")
         slots.resize(1)
-        assert slots.held == 3 and not slots.free
+        assert slots.held == 3 and not slots.has_room()
         slots.leave("a")
         slots.leave("b")
-        assert not slots.free
+        assert not slots.has_room()
         slots.leave("c")
-        assert slots.free
+        assert slots.has_room()
 
     asyncio.run(walk())
 
@@ -89,19 +89,41 @@ def test_few_are_new_at_a_time_and_who_stays_holds_up_nobody():
         slots = Slots(100, lambda: rooms.append(slots.held), new_max=2)
         slots.enter("a")
         slots.enter("b")
-        assert not slots.free
+        assert not slots.has_room()
         slots.leave("a")
-        assert (slots.free, rooms) == (True, [1]), "its place as one who is new is free with it"
+        assert (slots.has_room(), rooms) == (True, [1]), "its place as one who is new is free with it"
         slots.enter("c")
-        while not slots.free:
+        while not slots.has_room():
             await asyncio.sleep(NEW_S / 10)
         assert slots.held == 2 and rooms == [1, 2], "those who stay are told to be new no more, and newcomers of it"
         for name in ("d", "e"):
             slots.enter(name)
-        assert not slots.free
+        assert not slots.has_room()
         returning = asyncio.create_task(slots.come_back("f"), name="f")
         await returning
         assert slots.held == 5, "who comes back is not new"
+
+    asyncio.run(walk())
+
+
+def test_quick_ones_are_counted_for_themselves():
+    async def walk():
+        rooms = []
+        slots = Slots(100, lambda: rooms.append(slots.held), new_max=1, quick_max=3)
+        slots.enter("a")
+        for name in "bcd":
+            assert slots.has_room(quick=True) and not slots.has_room()
+            slots.enter(name, quick=True)
+        assert not slots.has_room(quick=True)
+        slots.leave("a")
+        assert slots.has_room() and not slots.has_room(quick=True)
+        slots.leave("c")
+        assert slots.has_room(quick=True)
+        slots.enter("e", quick=True)
+        while not slots.has_room(quick=True):  # they are not so quick
+            await asyncio.sleep(NEW_S / 10)
+        assert slots.held == 3 and rooms[:2] == [3, 2]
+        assert Slots(100, lambda: None).has_room(quick=True) is False, "where none are foreseen there is no room"
 
     asyncio.run(walk())
 
@@ -111,9 +133,9 @@ async def test_no_clock_runs_where_the_limit_is_lower_anyway():
     slots.enter("a")
     slots.enter("b")
     slots.leave("a")
-    assert slots.free
+    assert slots.has_room()
     slots.resize(100)
     for name in "cdefghij":
-        assert slots.free
+        assert slots.has_room()
         slots.enter(name)
-    assert not slots.free
+    assert not slots.has_room()

@@ -13,12 +13,12 @@ import pytest
 
 from headrace.engine import errors
 from headrace.engine.guest import fork_server
-from headrace.engine.workers import processes, protocol
+from headrace.engine.workers import flow_process, processes, protocol
 from tests.support.daemons import processes_matching, until
 
 
-def start_frame(name, snapshot):
-    execution = msgspec.Raw(b'{"id":"e1","input_value":{}}')
+def start_text(name, snapshot, inputs=b"{}"):
+    execution = msgspec.Raw(b'{"id":"e1","input_value":%b}' % inputs)
     return protocol.start(protocol.Start(execution=execution, path=name, snapshot=str(snapshot), system={}))
 
 
@@ -55,16 +55,16 @@ def run(pool, tmp_path):
         )
         (tmp_path / name).write_text(text)
         process = pool.take((name, "c"), python=python)
-        process.send(start_frame(name, tmp_path))
+        process.start(start_text(name, tmp_path))
         while True:
-            said = protocol.decode(await process.receive())
+            said = await process.receive()
             if isinstance(said, protocol.Ended):
                 break
             if isinstance(said, protocol.Settle):
                 process.send(protocol.settled())
             if isinstance(said, protocol.Effect):
                 process.send(protocol.noticed())
-        if keep and not said.dirty:
+        if keep and said.again:
             pool.give_back((name, "c"), process)
         else:
             process.kill()
@@ -74,9 +74,9 @@ def run(pool, tmp_path):
     return run
 
 
-async def test_a_flow_process_holds_nothing_but_its_streams_and_its_channel(run):
-    # 4 is the listing's own descriptor
-    assert await run("return sorted(int(n) for n in os.listdir('/proc/self/fd'))") == [0, 1, 2, 3, 4]
+async def test_a_flow_process_holds_nothing_but_its_streams_its_channel_and_its_queue(run):
+    # 5 is the listing's own descriptor
+    assert await run("return sorted(int(n) for n in os.listdir('/proc/self/fd'))") == [0, 1, 2, 3, 4, 5]
 
 
 async def test_it_gets_no_environment_but_what_is_harmless(run, monkeypatch):
@@ -252,11 +252,11 @@ async def test_an_interpreter_that_does_not_start_is_told_to_whoever_waits_and_n
     python.write_text(text)
     python.chmod(0o755)
     for _ in range(7):  # more often than the daemon's own may die
-        process = pool.take(("f", "c"), python=str(python))
-        process.send(b"whatever")
-        with pytest.raises(EOFError, match="the flow process"):
-            await asyncio.wait_for(process.receive(), 10)
-        await asyncio.wait_for(process.exited, 10)
+        turn = pool.take(("f", "c"), python=str(python))
+        turn.start(b"whatever")
+        with pytest.raises(flow_process.TakenBack, match="the flow process"):
+            await asyncio.wait_for(turn.receive(), 10)
+        await asyncio.wait_for(turn.process.exited, 10)
     assert await run("return 7") == 7
     assert (pool.environments, pool.failed.done()) == (0, False)
 
@@ -273,8 +273,8 @@ async def test_memory_limits_are_the_flows_problem_alone(tmp_path):
     await pool.start()
     (tmp_path / "hog.py").write_text("def handler(system, this):\n    x = 'x' * 10**9\n")
     process = pool.take(("hog", "c"))
-    process.send(start_frame("hog.py", tmp_path))
-    said = protocol.decode(await process.receive())
+    process.start(start_text("hog.py", tmp_path))
+    said = await process.receive()
     assert isinstance(said, protocol.Ended) and said.failure.type == "MemoryError"
     await pool.stop()
 

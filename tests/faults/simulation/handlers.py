@@ -1,7 +1,8 @@
 """Flow processes that are not there: each answers frames as a guest does, and its handler is drawn from a seed.
 
 A handler draws anew after each answer, from all that it was told: one that is told something else when it is replayed
-does something else, and the dispatcher calls that a divergence. A process may be slow, and die at any frame.
+does something else, and the dispatcher calls that a divergence. A process may be slow, and die at any frame. An
+execution may have to wait behind another one in its process, and be taken back from there before it begins.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import msgspec
 
 from headrace.engine.guest import frames
+from headrace.engine.workers import flow_process, protocol
 
 FLOWS = ("a", "b", "c")
 TASKS = ("AGAIN", "ONCE")
@@ -59,7 +61,7 @@ class Handler:
                 yield from self._step()
             if self.pick.random() < 0.15:
                 raise _Left(outcome="error", failure={"type": "ValueError", "message": "drawn"})
-            yield {"op": "ended", "outcome": "success", "returned": {"drawn": self.pick.randrange(100)}}
+            yield {"op": "ended", "outcome": "success", "again": True, "returned": {"drawn": self.pick.randrange(100)}}
         except _Left as left:
             yield {"op": "ended", **left.said}
 
@@ -202,6 +204,7 @@ class Ways:
     pick: random.Random
     death: float  # how likely one dies at a frame
     slow: float  # how likely it takes seconds
+    crowded: bool = False  # whether executions follow others
 
 
 class Watching:
@@ -217,12 +220,14 @@ class Watching:
 
 
 class Process:
-    """See ``flow_process.FlowProcess``."""
+    """See ``flow_process.Turn``; the process is one's own once it is one's turn."""
 
     burial_s = 10.0
     overdrawn = False
 
-    def __init__(self, ways: Ways, watching: Watching, pid: int) -> None:
+    def __init__(self, ways: Ways, watching: Watching, pid: int, *, follows: bool = False) -> None:
+        self._awaits_turn = follows
+        self._taken_back: flow_process.TakenBack | None = None
         self._loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[int] = self._loop.create_future()
         self.pid = pid
@@ -249,9 +254,6 @@ class Process:
     def resume(self, stream: str) -> None:
         pass
 
-    def drain(self) -> None:
-        pass
-
     def locate(self, snapshot: Path) -> str:
         return str(snapshot)
 
@@ -259,22 +261,47 @@ class Process:
         pick = self._ways.pick
         return pick.uniform(0.5, 20) if pick.random() < self._ways.slow else pick.choice((0.0, 0.0001, 0.0007, 0.003))
 
+    def start(self, text: bytes) -> None:
+        if not self._awaits_turn:
+            self._put(text)
+        elif self._ways.pick.random() < 0.4:
+            self._loop.call_later(self._delay_s(), self._take_back)
+        else:
+            self._loop.call_later(self._delay_s(), self._begin, text)
+
+    def _begin(self, text: bytes) -> None:
+        if self._taken_back is None:
+            self._awaits_turn = False
+            self._put(text)
+
+    def _take_back(self) -> None:
+        if self._taken_back is None:
+            self._taken_back = flow_process.TakenBack("another execution took long")
+            self._gone("is another's")
+
     def send(self, frame: bytes) -> None:
+        self._put(frame[frames.HEADER.size :])
+
+    def _put(self, text: bytes) -> None:
         if not self._closed:
-            self._inbox.append(frame[frames.HEADER.size :])
+            self._inbox.append(text)
             if len(self._inbox) == 1:
                 self._loop.call_later(self._delay_s(), self._take)
 
-    async def receive(self) -> bytes:
+    async def receive(self) -> protocol.Said:
         while not self._frames:
+            if self._taken_back is not None:
+                raise self._taken_back
             if self._closed:
                 raise EOFError(self._closed)
             self._waiter = self._loop.create_future()
             await self._waiter
-        return self._frames.popleft()
+        return protocol.decode(self._frames.popleft())
 
     def kill(self) -> None:
-        if not self._killed:
+        if self._awaits_turn:
+            self._take_back()
+        elif not self._killed:
             self._killed = True
             self._loop.call_later(self._ways.pick.choice((0.0, 0.002, 0.5)), self._gone, "was killed")
 
@@ -345,14 +372,18 @@ class Pool:
         self._idle: dict[object, list[Process]] = {}
         self._count = 0
 
-    def take(self, kind: object, *, python: str = "", fresh: bool = False) -> Process:
+    def take(self, kind: object, *, python: str = "", fresh: bool = False, alone: bool = False) -> Process:
         idle = self._idle.get(kind, [])
         while idle and not fresh:
             process = idle.pop()
             if process.alive:
                 return process
         self._count += 1
-        return Process(self._ways, self._watching, self._count)
+        follows = self._ways.crowded and not (fresh or alone) and self._ways.pick.random() < 0.5
+        return Process(self._ways, self._watching, self._count, follows=follows)
+
+    def expects_quick(self, state: object) -> bool:
+        return self._ways.crowded and self._ways.pick.random() < 0.5
 
     def give_back(self, kind: object, process: Process) -> None:
         self._idle.setdefault(kind, []).append(process)

@@ -32,7 +32,7 @@ async def _repeat_any_task(self: takeover.Takeover, subject: live.Live) -> None:
 
 
 def _admit_whoever_comes(self: dispatcher.Dispatcher) -> None:
-    while (self._woken or self._flow_queue) and self._flow_slots.free and not self._stopping:
+    while (self._woken or self._flow_queue) and self._flow_slots.has_room() and not self._stopping:
         subject = self._woken.popleft() if self._woken else self._flow_queue.popleft()
         if not subject.state.status.ended:
             self._flow_slots.enter(subject.state.id)

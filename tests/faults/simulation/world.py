@@ -34,7 +34,8 @@ from tests.faults.simulation import beyond, disk, handlers, laws
 from tests.faults.simulation.laws import Broken
 from tests.faults.simulation.loop import Loop, Stuck, bury
 
-#: From this seed on worlds begin with lives that end after a few operations of the disk, when hardly anything is there.
+#: From this seed on worlds begin with lives that end after a few operations of the disk, when hardly anything is there;
+#: and executions have to wait for their turn in a process.
 HASTY = 1 << 32
 _STEPS_MAX = 60_000
 _PATIENCE_S = 40_000.0  # of the last life, until everything has ended
@@ -129,7 +130,8 @@ class World(beyond.World):
     def _live(self, life: Life) -> None:
         self.lives += 1
         pick = random.Random(f"life {self.seed} {self.lives}")
-        self.ways = handlers.Ways(pick, *((0.0, 0.0) if life.last else (pick.choice((0, 0.02, 0.15)), 0.05)))
+        harm = (0.0, 0.0) if life.last else (pick.choice((0, 0.02, 0.15)), 0.05)
+        self.ways = handlers.Ways(pick, *harm, crowded=self.seed >= HASTY)
         self.disk.cut_after, self.disk.faults = life.operations, life.faults
         loop = self._loop = Loop(self._now, pick, life.steps or _STEPS_MAX)
         loop.set_exception_handler(self._on_error)
