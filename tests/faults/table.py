@@ -21,6 +21,7 @@ PAGE = ROOT / "docs" / "reliability.md"
 UNRECORDED = "in the suite only"
 
 _DURABLE = "tests/e2e/test_durable.py::test_"
+_TURNS = "tests/engine/workers/test_turns.py::test_"
 
 #: Chapter → promise → the tests that try to break it.
 PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -56,6 +57,10 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "A timeout counts while the daemon is away": (f"{_DURABLE}the_time_limit_counts_while_nobody_is_there",),
         "Parents that wait never starve their children": (f"{_DURABLE}parents_that_wait_never_starve_their_children",),
+        "An execution that waits behind another one in a process begins once, and is not killed with that": (
+            f"{_TURNS}killed_at_any_moment_each_has_ended_or_not_begun_but_for_one",
+            f"{_TURNS}who_is_killed_takes_nobody_along",
+        ),
     },
     "Replay": {
         "A handler that does something else than recorded stands still, and both sides are shown": (
