@@ -61,6 +61,9 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             f"{_TURNS}killed_at_any_moment_each_has_ended_or_not_begun_but_for_one",
             f"{_TURNS}who_is_killed_takes_nobody_along",
         ),
+        "These tests would see a defect of that: each that is put in makes them fail": (
+            "tests/faults/test_turn_mutants.py",
+        ),
     },
     "Replay": {
         "A handler that does something else than recorded stands still, and both sides are shown": (

@@ -330,7 +330,7 @@ async def test_what_is_said_to_one_that_waits_reaches_it_when_it_begins(process,
 @pytest.mark.usefixtures("patient")
 async def test_a_start_that_is_too_long_for_the_queue_waits_for_its_turn_as_well(process, begin):
     long = {"padding": "x" * 300_000}
-    taken = begin(process, {}, long, {}, long, long)
+    taken = begin(process, {"sleeps": 0.02, "asks": True}, long, {"asks": True}, long | {"asks": True}, long)
     for one, length in zip(taken, (0, 300_000, 0, 300_000, 300_000), strict=True):
         assert (await one.ended())[2] == length
     nearly = {"padding": "x" * (frames.START_BYTES_MAX - 500)}
