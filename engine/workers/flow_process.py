@@ -64,7 +64,7 @@ class Turn:
         self.exited = process.exited
         self.listener: pipes.Listener | None = None
         self.number = b""  # of it in this process, as it stands before its start in the queue
-        self.text = b""  # its start
+        self.text = b""  # its start, until it has begun
         self.told: list[bytes] = []  # frames it gets when it is its turn
         self.said: deque[protocol.Said] = deque()
         self._end: Exception | None = None  # nothing more comes
@@ -245,7 +245,7 @@ class FlowProcess:
         text = turn.text if len(turn.text) <= frames.START_BYTES_MAX else frames.OVER_THE_CHANNEL
         try:
             self._starts.send(turn.number + text)
-        except OSError:
+        except OSError:  # it is gone, or the queue is full
             return False
         self._turns.append(turn)
         return True
@@ -260,7 +260,7 @@ class FlowProcess:
                 numbers.add(number)
         for turn in [each for each in self._turns if each.number in numbers]:
             self._turns.remove(turn)
-            if turn is not keep or not self._put(turn):
+            if turn is not keep or not turn.text or not self._put(turn):
                 turn.end(TakenBack(why))
         if self._turns:
             self._tell(self._turns[0])
@@ -380,6 +380,7 @@ class FlowProcess:
             self._early.append(said)
             return
         turn = self._turns[0]
+        turn.text = b""
         turn.hear(said)
         if isinstance(said, protocol.Ended):
             self._end_turn(said)
