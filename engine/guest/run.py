@@ -50,11 +50,18 @@ def rehearsed(times: int = 10) -> FlowProcess:
     connection = frames.BlockingFrames()
     process = FlowProcess(connection)
     ours, theirs = socket.socketpair()
-    with ours, theirs:
+    starts, queue = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    start = frames.HEADER.pack(0) + b'{"path":"rehearsal","execution":{"id":"0","input_value":{}}}'
+    with ours, theirs, starts, queue:
         connection.connect(ours)
         process.stand_on(os.sep, compile(_REHEARSAL, "rehearsal", "exec"))
         for _ in range(times):
-            process.run({"path": "rehearsal", "execution": {"id": "0", "input_value": {}}})
+            starts.send(start)
+            process._starts = queue
+            frame = process._next()
+            process._starts = None
+            process.run(frame)
+            _lies_in_pipes()
             theirs.recv(65536)
     sys.modules.pop(_MODULE_NAME)
     process.renew()
