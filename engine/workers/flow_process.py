@@ -5,7 +5,7 @@ lies in its buffers until the fork server has made the child. It is killed throu
 group and its orphans are the fork server's to clear away.
 
 Executions that are soon over are handed to a process that still runs another one. Both sides are spared the waiting: on
-two cores with 32 callers that gave 15 to 25 % more executions a second, each for 15 to 20 % less CPU. What is handed
+two cores with 32 callers that gave 15 to 22 % more executions a second, each for 18 to 22 % less CPU. What is handed
 over is one message in a queue that both ends of it can take from: the process to run it, the daemon to take it back.
 The kernel gives each message to one of them. So what was taken back has not begun, and whatever was not taken back has,
 if its process is dead.
