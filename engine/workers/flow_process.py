@@ -447,9 +447,7 @@ def make_ends() -> tuple[Ends, list[int]]:
     try:
         channel, theirs = socket.socketpair()
         starts, waiting = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        also_waiting = (
-            waiting.dup()
-        )  # blocking, as the child wants it: that goes with what is open, not with the number
+        also_waiting = waiting.dup()  # it blocks there, so here as well: ``MSG_DONTWAIT`` asks it not to
         piped += os.pipe()
         piped += os.pipe()
     except OSError as error:

@@ -59,7 +59,8 @@ class _Kept:
         return bool(self.idle or self._busy)
 
     def add(self, process: flow_process.FlowProcess) -> flow_process.FlowProcess:
-        """Here is another one, for an execution."""
+        """Here is a new one, for an execution; it is forgotten when it is dead."""
+        process.exited.add_done_callback(lambda _: self._busy.discard(process))
         self._busy.add(process)
         return process
 
@@ -73,7 +74,8 @@ class _Kept:
         while self.idle:
             process, _ = self.idle.popitem()
             if process.alive:
-                return self.add(process)
+                self._busy.add(process)
+                return process
         return None
 
     def rest(self, process: flow_process.FlowProcess) -> None:

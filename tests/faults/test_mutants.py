@@ -135,20 +135,25 @@ def copied(folder: Path, mutant: Mutant, need: tuple[tuple[str, ...], tuple[str,
     path.write_text(text.replace(mutant.before, mutant.after))
 
 
+def notice(folder: Path, suite: Suite, name: str, mutant: Mutant, tests: list[str], timeout_s: int) -> None:
+    """Run ``tests`` on the copy in ``folder``; some have to fail. Each may take so long."""
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    with suite.attempt(name):
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", f"--timeout={timeout_s}", "-p", "no:cacheprovider", *tests],
+            cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600,
+        )  # fmt: skip
+        assert done.returncode == 1, f"{mutant.module}: {done.stdout[-3000:]}"
+        assert str(folder) in done.stdout or "FAILED" in done.stdout
+
+
 @pytest.mark.parametrize("name", MUTANTS)
 def test_the_suites_notice(tmp_path: Path, suite: Suite, name: str) -> None:
     mutant = MUTANTS[name]
     (tmp_path / "headrace").mkdir()
     copied(tmp_path, mutant)
     files = [f"tests/engine/records/test_{word}.py" for word in mutant.tests.split(" or ")]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
-    with suite.attempt(name):
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "--timeout=30", "-p", "no:cacheprovider", *files],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=600,
-        )  # fmt: skip
-        assert done.returncode == 1, done.stdout[-3000:]
-        assert str(tmp_path) in done.stdout or "FAILED" in done.stdout
+    notice(tmp_path, suite, name, mutant, files, 30)
 
 
 def test_without_a_mutant_they_pass(tmp_path: Path, suite: Suite) -> None:

@@ -6,15 +6,12 @@ As in ``test_mutants``: one change of the text of a module, in a copy of the tre
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.faults.conftest import Suite
-from tests.faults.test_mutants import Mutant, copied
+from tests.faults.test_mutants import Mutant, copied, notice
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -98,12 +95,4 @@ def test_the_tests_of_durability_notice(tmp_path: Path, suite: Suite, name: str)
     mutant = MUTANTS[name]
     (tmp_path / "headrace").mkdir()
     copied(tmp_path, mutant, _NEED)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
-    with suite.attempt(name):
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "--timeout=100", "-p", "no:cacheprovider", *_TESTS,
-             "-k", mutant.tests],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=600,
-        )  # fmt: skip
-        assert done.returncode == 1, done.stdout[-3000:]
-        assert "FAILED" in done.stdout
+    notice(tmp_path, suite, name, mutant, [*_TESTS, "-k", mutant.tests], 100)

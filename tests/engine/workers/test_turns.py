@@ -424,3 +424,12 @@ async def test_a_kind_of_which_nothing_is_left_is_forgotten(begin):
         await asyncio.sleep(0.02)
     assert not pool._kept
     await pool.stop()
+
+
+async def test_a_process_that_died_is_forgotten_at_once(pool, begin):
+    (one,) = begin(pool.take(("flow", "c")).process, {"fails": True})
+    await one.ended()
+    one.turn.kill()
+    await one.turn.exited
+    await asyncio.sleep(0)
+    assert not pool._kept["flow", "c"]._busy  # who fails again and again leaves nothing here
