@@ -95,4 +95,4 @@ def test_the_tests_of_durability_notice(tmp_path: Path, suite: Suite, name: str)
     mutant = MUTANTS[name]
     (tmp_path / "headrace").mkdir()
     copied(tmp_path, mutant, _NEED)
-    notice(tmp_path, suite, name, mutant, [*_TESTS, "-k", mutant.tests], 100)
+    assert "FAILED" in notice(tmp_path, suite, name, mutant, [*_TESTS, "-k", mutant.tests], 100)

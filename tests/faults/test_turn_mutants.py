@@ -87,4 +87,6 @@ def test_the_suites_notice(tmp_path: Path, suite: Suite, name: str) -> None:
     mutant = MUTANTS[name]
     (tmp_path / "headrace").mkdir()
     copied(tmp_path, mutant, _NEED)
-    notice(tmp_path, suite, name, mutant, ["tests/engine/workers/test_turns.py", "-k", mutant.tests], 60)
+    assert "FAILED" in notice(
+        tmp_path, suite, name, mutant, ["tests/engine/workers/test_turns.py", "-k", mutant.tests], 60
+    )

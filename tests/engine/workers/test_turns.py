@@ -432,4 +432,4 @@ async def test_a_process_that_died_is_forgotten_at_once(pool, begin):
     one.turn.kill()
     await one.turn.exited
     await asyncio.sleep(0)
-    assert not pool._kept["flow", "c"]._busy  # who fails again and again leaves nothing here
+    assert not pool._kept[("flow", "c"), ""]._busy  # who fails again and again leaves nothing here
