@@ -33,10 +33,13 @@ log = structlog.get_logger()
 #: Which flow and commit a process is good for.
 Kind = tuple[str, str]
 
-#: An execution that is over within that is a quick one.
+#: A flow whose executions are expected to be over within that is a quick one.
 _QUICK_S = 0.002
-#: So many quick ones in a row, and the next of that flow is taken for one.
-_QUICK_RUN = 10
+#: What is expected of one that nothing is known of, and the most of any: ten quick executions, and it is a quick one.
+_UNKNOWN_S = 0.005
+#: How much of what is expected comes from the last execution. On a busy machine one in ten waits that long for a core:
+#: it must not count more than what the nine others took.
+_WEIGHT = 0.1
 #: So many a process has at once, the one it runs included.
 TURNS_MAX = 16
 
@@ -50,8 +53,17 @@ class _Kept:
 
     def __init__(self) -> None:
         self.idle: dict[flow_process.FlowProcess, None] = {}  # the longest idle one first
-        self.quick = 0  # executions, the last ones in a row
+        self._expected_s = _UNKNOWN_S  # of the next execution, from what the last ones took
         self._busy: set[flow_process.FlowProcess] = set()
+
+    @property
+    def quick(self) -> bool:
+        """Whether the next execution can be expected to be over soon."""
+        return self._expected_s < _QUICK_S
+
+    def held_up(self) -> None:
+        """Somebody was: nothing is known any more of how long they take."""
+        self._expected_s = _UNKNOWN_S
 
     def any_lives(self) -> bool:
         """Whether there are any; forgets the dead."""
@@ -66,7 +78,7 @@ class _Kept:
 
     def take(self, cores: int) -> flow_process.FlowProcess | None:
         """Return one for the next execution: one that runs another, or one that is idle, or none."""
-        if self.quick >= _QUICK_RUN and len(self._busy) >= cores:
+        if self.quick and len(self._busy) >= cores:
             able = (each for each in self._busy if each.alive and not each.stalled)
             following = min(able, key=_turns, default=None)
             if following is not None and following.turns < TURNS_MAX:
@@ -80,7 +92,8 @@ class _Kept:
 
     def rest(self, process: flow_process.FlowProcess) -> None:
         """An execution ended well there; unless there are others, it is idle."""
-        self.quick = self.quick + 1 if process.last_took_s < _QUICK_S else 0
+        learnt = self._expected_s + _WEIGHT * (process.last_took_s - self._expected_s)
+        self._expected_s = min(learnt, _UNKNOWN_S)
         if not process.turns:
             self._busy.discard(process)
             self.idle.pop(process, None)
@@ -162,7 +175,7 @@ class Processes:
             return self._nursery(python).spawn(now).turn()
         kept = self._kept.setdefault((kind, python), _Kept())
         if alone:
-            kept.quick = 0
+            kept.held_up()
         process = kept.take(self._cores) or kept.add(self._nursery(python).spawn(now))
         return process.turn()
 
@@ -172,7 +185,7 @@ class Processes:
         if not state.reuse or state.attempt or state.venv:
             return False
         kept = self._kept.get(((state.flow_id, state.commit), ""))
-        return kept is not None and kept.quick >= _QUICK_RUN
+        return kept is not None and kept.quick
 
     def give_back(self, kind: Kind, turn: flow_process.Turn) -> None:
         """Keep a clean process, whose turn is over, for the next execution of ``kind``."""

@@ -22,6 +22,7 @@ from .results import Row
 from .stage import Plan
 
 _FORKS_AT_ONCE = 8
+_IDLE_GOVERNOR = Path("/sys/devices/system/cpu/cpuidle/current_governor")
 _IDLE_POLL = Path("/sys/module/haltpoll/parameters/guest_halt_poll_ns")
 
 #: Keys of ``Plan.limits``.
@@ -57,9 +58,9 @@ def _rows(plan: Plan) -> Iterator[tuple[str, Row]]:
 
 def idle_poll_ms() -> float:
     """Return how long a CPU of this virtual machine looks for something to do before it is given back to the host, from
-    which every disk and every partner has to get it back; 0 where Linux does not say."""
+    which every disk and every partner has to get it back; 0 where Linux does not say, or does not do what it would."""
     try:
-        return int(_IDLE_POLL.read_text()) / 1e6
+        return int(_IDLE_POLL.read_text()) / 1e6 if _IDLE_GOVERNOR.read_text().strip() == "haltpoll" else 0.0
     except OSError:
         return 0.0
 

@@ -75,9 +75,9 @@ MUTANTS = {
     ),
     "the slow are taken for quick": Mutant(
         _POOL,
-        "        self.quick = self.quick + 1 if process.last_took_s < _QUICK_S else 0\n",
-        "        self.quick += 1\n",
-        "cores",
+        "        self._expected_s = min(learnt, _UNKNOWN_S)\n",
+        "        self._expected_s *= 1 - _WEIGHT\n",
+        "on_the_whole",
     ),
 }
 

@@ -346,9 +346,36 @@ async def test_one_that_says_much_is_slowed_down_and_nobody_behind_it_loses_a_wo
         assert one.lines == [f"{one.n}\n", one.n] * 3000
 
 
+def _know_quick_ones_after_ten(monkeypatch):
+    """However slow the machine is."""
+    monkeypatch.setattr(processes, "_QUICK_S", 60)
+    monkeypatch.setattr(processes, "_UNKNOWN_S", 170)
+
+
+async def test_a_flow_is_quick_while_its_executions_are_on_the_whole(pool):
+    kind = ("flow", "c")
+    process = pool.take(kind).process
+    kept = pool._kept[kind, ""]
+
+    def is_quick_after(*took_s):
+        for process.last_took_s in took_s:
+            pool.give_back(kind, process.turn())
+        return kept.quick
+
+    assert not is_quick_after(*[0.0003] * 5)
+    assert is_quick_after(*[0.0003] * 5)
+    assert is_quick_after(*[*[0.0003] * 9, 0.006] * 10)  # one in ten had to wait for a core
+    assert not is_quick_after(30)  # it might do so again
+    assert is_quick_after(*[0.0003] * 10)
+    assert not is_quick_after(*[0.0025] * 100)
+    assert is_quick_after(*[0.0003] * 10)
+    pool.take(kind, alone=True)  # somebody was held up
+    assert not kept.quick
+
+
 @pytest.mark.usefixtures("patient")
 async def test_quick_executions_follow_in_as_many_processes_as_there_are_cores(pool, begin, monkeypatch):
-    monkeypatch.setattr(processes, "_QUICK_S", 60)
+    _know_quick_ones_after_ten(monkeypatch)
     kind = ("flow", "c")
 
     async def run(process, **inputs):
@@ -357,7 +384,7 @@ async def test_quick_executions_follow_in_as_many_processes_as_there_are_cores(p
         pool.give_back(kind, one.turn)
 
     first, second = pool.take(kind).process, pool.take(kind).process
-    for _ in range(processes._QUICK_RUN):
+    for _ in range(10):
         await run(first)
     await run(second)
     turn = pool.take(kind)
@@ -367,21 +394,20 @@ async def test_quick_executions_follow_in_as_many_processes_as_there_are_cores(p
     assert pool.take(kind, alone=True).process is first  # somebody was taken back: so it is with the next ones
     third = pool.take(kind).process
     assert third not in (first, second)
-    for _ in range(processes._QUICK_RUN):
+    for _ in range(10):
         await run(first)
     assert pool.take(kind).process in (second, third)
     monkeypatch.setattr(processes, "_QUICK_S", 0)
-    await run(first)
     assert pool.take(kind).process is first and pool.take(kind).process not in (first, second, third)
 
 
 @pytest.mark.usefixtures("patient")
 async def test_a_burst_of_quick_ones_makes_no_more_processes_than_there_are_cores(pool, begin, monkeypatch):
-    monkeypatch.setattr(processes, "_QUICK_S", 60)
+    _know_quick_ones_after_ten(monkeypatch)
     pool._cores = 3
     kind = ("flow", "c")
     process = pool.take(kind).process
-    for _ in range(processes._QUICK_RUN):
+    for _ in range(10):
         (one,) = begin(process, {})
         await one.ended()
         pool.give_back(kind, one.turn)
