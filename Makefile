@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Tests start thousands of processes; each would compile all it imports, which is half of what a daemon takes to start.
+unexport PYTHONDONTWRITEBYTECODE
 # command:package — what the tests use of the system; a test whose server is missing skips and says so
 TEST_PACKAGES := git:git jq:jq curl:curl strace:strace /usr/sbin/mkfs.ext4:e2fsprogs openssl:openssl /usr/sbin/sshd:openssh-server \
 	systemd-analyze:systemd chromium:chromium gpg:gpg gpg-agent:gpg-agent ssh-keygen:openssh-client zsh:zsh fish:fish pg_ctlcluster:postgresql dovecot:dovecot-imapd \

@@ -1,7 +1,8 @@
 """What a benchmark found, as rows of one table: for people a line each, for machines a JSON object each.
 
 A row's figure is the median of several rounds, because the machine may be doing other things; the least and the
-greatest stand beside it. ``reach`` is what we want it to be, ``limit`` what the machine itself took in the same run.
+greatest stand beside it. ``reach`` is what we want it to be, ``limit`` what the machine itself took in the same run: in
+limits the figure means the same on a slower machine.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ class Row:
             return None
         return self.figure >= self.reach if self.more_is_better else self.figure <= self.reach
 
+    @property
+    def ratio(self) -> float | None:
+        """The figure in limits; None where there is none."""
+        return self.figure / self.limit if self.limit else None
+
     def as_json(self) -> dict[str, Any]:
         """Everything, rounded to what can be meant."""
         return {
@@ -53,6 +59,7 @@ class Row:
             "reached": self.reached,
             "limit": None if self.limit is None else rounded(self.limit),
             "limit_name": self.limit_name,
+            "ratio": None if self.ratio is None else rounded(self.ratio),
             "also": {name: rounded(value) if isinstance(value, float) else value for name, value in self.also.items()},
         }
 
@@ -64,7 +71,7 @@ class Table:
         self._console = console
         self._table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
         self._table.add_column("what")
-        for name in ("figure", "rounds", "reach", "limit here"):
+        for name in ("figure", "rounds", "reach", "limit here", "figure/limit"):
             self._table.add_column(name, justify="right", no_wrap=True)
         self._table.add_column("also")
 
@@ -79,6 +86,7 @@ class Table:
             f"{shown(least)}–{shown(greatest)}" if len(row.rounds) > 1 else "",
             f"[{style}]{reach}[/]" if style else reach,
             "" if row.limit is None else shown(row.limit),
+            "" if row.ratio is None else shown(row.ratio),
             ", ".join(f"{name} {shown(value)}" for name, value in row.also.items()),
         )
 

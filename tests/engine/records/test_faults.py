@@ -204,7 +204,7 @@ def test_each_batch_is_synced_before_it_is_acknowledged(tmp_path: Path) -> None:
             unsynced = True
         elif ("fdatasync(" in line and "= 0" in line) or "fdatasync resumed" in line:
             unsynced = False
-        elif "rename(" in line:
+        elif "rename(" in line and f'"{records}/' in line:
             assert not unsynced
             unnamed = True
         elif "fsync(" in line and f"<{records}>" in line:
