@@ -31,10 +31,11 @@ $(VENV)/installed: pyproject.toml setup.py | venv-package
 run: install  ## the daemon on flows.example
 	exec $(BIN)/headrace up flows.example
 
-# Most of the time tests wait, for processes and disks: more workers than cores. A module stays with one of them, for
-# its fixtures' sake; in the order they stand in, for the longest ones are busy, and all at once would wait for each other.
+# Most of the time tests wait, for processes and disks: more workers than two cores. With four of them a slow machine was
+# as slow, and so busy that it was taken for a defect. A module stays with one of them, for its fixtures' sake; in the
+# order they stand in, for the longest ones are busy, and all at once would wait for each other.
 test: install system-packages  ## all tests
-	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # Each suite says what it came to in faults-results/, for docs/reliability.md.
 FAULTS := $(BIN)/python -m pytest --quiet -p tests.faults.outcomes
