@@ -35,7 +35,7 @@ Kind = tuple[str, str]
 
 #: A flow whose executions are expected to be over within that is a quick one.
 _QUICK_S = 0.002
-#: What is expected of one that nothing is known of, and the most of any: ten quick executions, and it is a quick one.
+#: What is expected of one that nothing is known of, and the most of any: it takes some ten quick executions to be one.
 _UNKNOWN_S = 0.005
 #: How much of what is expected comes from the last execution. On a busy machine one in ten waits that long for a core:
 #: it must not count more than what the nine others took.
