@@ -43,8 +43,8 @@ class Row:
         return self.figure >= self.reach if self.more_is_better else self.figure <= self.reach
 
     @property
-    def ratio(self) -> float | None:
-        """The figure in limits; None where there is none."""
+    def share(self) -> float | None:
+        """The same in limits of the machine; None where it has none."""
         return self.figure / self.limit if self.limit else None
 
     def as_json(self) -> dict[str, Any]:
@@ -59,7 +59,6 @@ class Row:
             "reached": self.reached,
             "limit": None if self.limit is None else rounded(self.limit),
             "limit_name": self.limit_name,
-            "ratio": None if self.ratio is None else rounded(self.ratio),
             "also": {name: rounded(value) if isinstance(value, float) else value for name, value in self.also.items()},
         }
 
@@ -86,7 +85,7 @@ class Table:
             f"{shown(least)}–{shown(greatest)}" if len(row.rounds) > 1 else "",
             f"[{style}]{reach}[/]" if style else reach,
             "" if row.limit is None else shown(row.limit),
-            "" if row.ratio is None else shown(row.ratio),
+            "" if row.share is None else shown(row.share),
             ", ".join(f"{name} {shown(value)}" for name, value in row.also.items()),
         )
 
