@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -334,8 +335,15 @@ def prometheus() -> Iterator[str]:
             server, f"--config.file={base}/conf", f"--storage.tsdb.path={base}/data",
             f"--web.listen-address=127.0.0.1:{port}",
         ]  # fmt: skip
-        with started(arguments, answers(port), base / "log"):
-            yield f"http://127.0.0.1:{port}"
+        address = f"http://127.0.0.1:{port}"
+
+        def ready() -> bool:  # it listens before it has opened its storage, and answers with 503 until then
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/-/ready", timeout=1):
+                return True
+            return False
+
+        with started(arguments, ready, base / "log"):
+            yield address
 
 
 @contextlib.contextmanager
