@@ -18,12 +18,15 @@ import msgspec
 from aiohttp import web
 
 from ..engine import errors, values
+from ..engine.running import ends
 from . import form_data
 
 #: What a request is called in the log, the audit log and its answer.
 REQUEST_ID = web.RequestKey("request id", str)
 #: What was changed: hashes of it before and after, empty for what was not there. For the audit log.
 CHANGE = web.RequestKey("change", tuple[str, str])
+#: What has to return before the answer goes out: the disk may still work on what it tells.
+CONFIRM: web.RequestKey[ends.Confirm] = web.RequestKey("confirm")
 JSON = "application/json"
 PROBLEM = "application/problem+json"
 #: Longest a request may be kept waiting for an execution's end; a client that wants more asks again.

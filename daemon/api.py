@@ -136,7 +136,7 @@ class Api:
 
     async def show_execution(self, request: web.Request) -> web.Response:
         """Everything about one execution, as it is on disk; ``wait`` waits for its end first."""
-        state = await self._work.wait(request.match_info["id"], answers.wait_s(request) or 0)
+        state = await self._work.ends.wait(request.match_info["id"], answers.wait_s(request) or 0)
         shown = await views.for_people(self._work.ledger, state)
         return answers.json_answer(shown | {"held": self._work.why(state)})
 

@@ -76,9 +76,10 @@ class MethodNotAllowed(errors.InvalidRequest):
 
 
 class Desk:
-    """Meets every request: asks the guard, calls the handler, answers, writes it down.
+    """Meets every request: asks the guard, calls the handler, writes it down, answers.
 
-    ``settled`` returns when what has happened so far is on disk: no answer tells of anything that could be lost yet."""
+    No answer tells of anything that could be lost yet: ``settled`` returns when what has happened so far is on disk,
+    and what a handler leaves in ``answers.CONFIRM`` does the same for its answer: the disk works while that is made."""
 
     def __init__(
         self,
@@ -118,6 +119,9 @@ class Desk:
                 if route.stands_in_audit(request.method):
                     self._audit.check()
                 response = await self._admitted(route, request)
+                self._write(route, request, response.status, made=response.headers.get("Location", ""))
+                if (confirm := request.get(answers.CONFIRM)) is not None:
+                    await confirm()
             except errors.HeadraceError as error:
                 self._write(route, request, error.http_status, reason=error.message)
                 return _refused(route, request, error)
@@ -131,7 +135,6 @@ class Desk:
                 self._write(route, request, 500, reason="a defect")
                 defect = errors.HeadraceError("something is wrong inside; the daemon's log says what")
                 return _refused(route, request, defect)
-            self._write(route, request, response.status, made=response.headers.get("Location", ""))
             return response
 
         return handle

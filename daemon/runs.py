@@ -215,7 +215,7 @@ class Runs:
             traceparent=traces.accepted(request.headers.get("traceparent", "")),
         )
         accepted = await self._work.submit(signed)
-        state = await self._work.wait(accepted.execution, wait_s or 0)
+        state, request[answers.CONFIRM] = await self._work.ends.foresee(accepted.execution, wait_s or 0)
         headers = {"Location": f"/api/v1/executions/{state.id}"}
         if accepted.repeated:
             headers["Idempotency-Replayed"] = "true"

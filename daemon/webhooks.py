@@ -144,7 +144,9 @@ class Webhooks:
         if accepted.repeated:
             headers["Idempotency-Replayed"] = "true"
         later = request.query.get("async", "") not in ("", "0", "false") or bool(self._work.maintaining.state.since)
-        state = await self._work.wait(accepted.execution, 0 if later else answers.wait_s(request, _WAIT_S) or 0)
+        state, request[answers.CONFIRM] = await self._work.ends.foresee(
+            accepted.execution, 0 if later else answers.wait_s(request, _WAIT_S) or 0
+        )
         if later or not state.status.ended:
             return answers.json_answer({"id": state.id, "status": state.status}, status=202, headers=headers)
         if state.answer is not None:

@@ -50,6 +50,11 @@ class Journal(Protocol):
     async def durable(self) -> None:
         """Return when everything appended so far is on disk. Raises ``JournalFailed`` if it never will be."""
 
+    def meanwhile(self, callback: Callable[[], None]) -> None:
+        """Call it on the event loop when the disk works on everything appended so far, which leaves time for it.
+
+        Nothing of that is durable then. Never called if it never will be."""
+
     async def submit(self, event: events.AnyEvent) -> str:
         """Append and return its time when durable. Raises ``NotAccepting`` when the disk is full.
 

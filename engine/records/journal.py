@@ -96,6 +96,7 @@ class Journal:
         self._appended = 0
         self._group = _Group()
         self._waiters: collections.deque[tuple[int, asyncio.Future[None]]] = collections.deque()
+        self._meanwhile: list[Callable[[], None]] = []  # to be called while the disk works on the next batch
         self._listeners: list[Listener] = []
         self._seal_wanted = False
         self._busy = False  # a flush is scheduled, running, or to be tried again
@@ -202,6 +203,13 @@ class Journal:
         if not self._stalled:
             await self.durable()
 
+    def meanwhile(self, callback: Callable[[], None]) -> None:
+        """Call it when the disk works on what is appended so far; see ``ports.Journal``."""
+        if self._pending:
+            self._meanwhile.append(callback)
+        else:
+            self._loop.call_soon(callback)
+
     async def pulse(self) -> None:
         """Return when the writer has come round: it is not stuck in the disk. Never returns if it is gone for good."""
         beat = self._loop.create_future()
@@ -271,7 +279,8 @@ class Journal:
         data = b"".join(lines)
         landed = Position(position.segment, position.offset + size, seq, crc)
         lengths = [len(line) for line in lines]
-        self._jobs.put(lambda: self._write(data, landed, lengths))
+        meanwhile, self._meanwhile = self._meanwhile, []
+        self._jobs.put(lambda: self._write(data, landed, lengths, meanwhile))
 
     def _landed(self, position: Position, lengths: list[int]) -> None:
         before, flown = self._position, self._flying
@@ -376,7 +385,11 @@ class Journal:
                 return error
         return None
 
-    def _write(self, data: bytes, position: Position, lengths: list[int]) -> None:
+    def _write(
+        self, data: bytes, position: Position, lengths: list[int], meanwhile: Sequence[Callable[[], None]]
+    ) -> None:
+        if meanwhile:  # told from here: a loop that is at work would keep this thread from the interpreter before that
+            self._back(_call_all, meanwhile)
         self._tail.write(data)
         self._back(self._landed, position, lengths)
         self._tail.digest(data)
@@ -401,6 +414,11 @@ def _open_tail(directory: Path, clock: ports.Clock, recovered: recovery.Recovere
     except tail.DiskRefused as refusal:
         log.warning("journal.stalled", reason=str(refusal), retry_s=RETRY_S)  # the first flush tries again
     return end, position
+
+
+def _call_all(callbacks: Sequence[Callable[[], None]]) -> None:
+    for callback in callbacks:
+        callback()
 
 
 def _ring(beat: asyncio.Future[None]) -> None:

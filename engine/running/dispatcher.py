@@ -21,6 +21,7 @@ from . import (
     asking,
     calls,
     child_calls,
+    ends,
     files,
     flow_run,
     history,
@@ -53,8 +54,6 @@ TASKS_RUNNING_MAX = 256
 WAITING_PROCESSES_MIN = 64
 #: Requests that were acknowledged and have not begun; beyond it new ones are refused for the moment.
 QUEUE_MAX = 1_000_000
-#: An end that has happened is durable within this time, unless the disk is full.
-_DURABLE_SOON_S = 5.0
 #: How long to wait before an execution is replayed once more that could not be read back now.
 _TRY_AGAIN_S = 2.0
 #: How long interrupted executions may take to record their end when the daemon stops.
@@ -99,7 +98,7 @@ class Dispatcher:
         self._runs: dict[str, asyncio.Task[None]] = {}  # the supervision of each execution
         self._stopping = False
         self._refusing = False
-        self._audience = live.Audience()
+        self.ends = ends.Ends(ledger, self.load)
         journal, contents = ledger.journal, ledger.contents
         self.keeper = keeper.Keeper(state.store, journal, contents, beyond.flows, clock=clock, new_id=new_id)
         self.asking = asking.Asking(state.messages, journal, contents, new_id)
@@ -215,8 +214,8 @@ class Dispatcher:
             await asyncio.wait(runs, timeout=_INTERRUPTED_S)
         ending = {subject.ended for subject in self.ledger if subject.state.status.ended}
         if ending and not self.ledger.journal.stalled:  # whoever waits for one of these is told
-            await asyncio.wait(ending, timeout=_DURABLE_SOON_S)
-        self._audience.dismiss()
+            await asyncio.wait(ending, timeout=ends.DURABLE_SOON_S)
+        self.ends.dismiss()
         for task in self._tasks:
             task.cancel()  # timers, and on a full disk ends that cannot be recorded: the next start takes them up
 
@@ -266,7 +265,7 @@ class Dispatcher:
 
     async def delete_execution(self, execution: str, by: str) -> None:
         """Show an ended execution no more; raises ``NotFound``, and ``Conflict`` if it has not ended."""
-        state = await self.wait(execution, 0)
+        state = await self.ends.wait(execution, 0)
         if not state.status.ended:
             raise errors.Conflict(f"execution {execution} has not ended", hint="cancel it first")
         self.ledger.forget(state)
@@ -275,7 +274,7 @@ class Dispatcher:
 
     async def acknowledge(self, execution: str, by: str) -> model.Execution:
         """Say that somebody saw that it failed, durably; raises ``NotFound``, and ``Conflict`` if it did not."""
-        state = await self.wait(execution, 0)
+        state = await self.ends.wait(execution, 0)
         if state.status is not Status.ENDED_ERROR:
             raise errors.Conflict(f"execution {execution} has not failed")
         if not state.acknowledged:
@@ -300,23 +299,6 @@ class Dispatcher:
         if state is None or state.deleted:
             raise errors.NotFound(f"there is no execution {execution!r}", hint="`headrace executions` lists them")
         return state
-
-    async def wait(self, execution: str, timeout_s: float) -> model.Execution:
-        """Wait until it has ended, durably, or ``timeout_s`` have passed, or nothing ends any more because the daemon
-        stops, and return its state.
-
-        Raises ``NotFound``, and ``NotAccepting`` while its end cannot be made durable: nobody is told of that yet.
-        """
-        subject = self.ledger.find(execution)
-        if subject is None:
-            return await self.load(execution)
-        if not subject.state.status.ended and timeout_s > 0:
-            await self._audience.wait(execution, timeout_s)
-        if subject.state.status.ended and not subject.ended.done():
-            await asyncio.wait({subject.ended}, timeout=_DURABLE_SOON_S)
-        if subject.state.status.ended and not subject.ended.done():
-            raise errors.NotAccepting("it has ended, but its end cannot be recorded now", hint="free disk space")
-        return subject.state
 
     # -- what calls need --------------------------------------------------------------------------------------------
 
@@ -474,7 +456,7 @@ class Dispatcher:
             self.spawn(self._conclude(subject), f"end of {subject.state.id}")
 
     async def _conclude(self, subject: live.Live) -> None:
-        """Say once, in the log, how it ended; then let it go when that is durable."""
+        """Let go of what it holds, then of itself."""
         state = subject.state
         self.resting.forget(subject)
         self.locking.ended(state.id)
@@ -483,18 +465,4 @@ class Dispatcher:
             child = self.ledger.find(execution)
             if child is not None and child.state.status is Status.NEW:
                 self.influence.request_cancel(execution, state.id)  # with its parent gone, nobody could run it any more
-        # Not before the batch with the end is on its way to the disk: the log would keep everybody waiting.
-        loop = asyncio.get_running_loop()
-        loop.call_soon(loop.call_soon, _tell_end, state)
-        await self.ledger.settle(subject)
-        self._audience.tell(state.id)
-
-
-def _tell_end(state: model.Execution) -> None:
-    log.info(
-        "execution.ended",
-        execution=state.id,
-        flow=state.flow_name or state.task,
-        status=state.status,
-        reason=state.reason or None,
-    )
+        await self.ends.conclude(subject)

@@ -88,47 +88,6 @@ class Live:
         self.dependents: list[str] = []  # children that shall not go on when it is cancelled
 
 
-class Audience:
-    """Those outside who wait for executions to end. However many they are, an end costs each of them the same."""
-
-    def __init__(self) -> None:
-        self._seats: dict[str, set[asyncio.Future[None]]] = {}  # by execution
-        self._is_over = False
-
-    async def wait(self, execution: str, timeout_s: float) -> None:
-        """Return when it has ended, durably, or the time is up, or nothing ends any more."""
-        if self._is_over:
-            return
-        loop = asyncio.get_running_loop()
-        seat: asyncio.Future[None] = loop.create_future()
-        present = self._seats.setdefault(execution, set())
-        present.add(seat)
-        timer = loop.call_later(timeout_s, _release, seat)
-        try:
-            await seat
-        finally:
-            timer.cancel()
-            present.discard(seat)
-            if not present:
-                self._seats.pop(execution, None)
-
-    def tell(self, execution: str) -> None:
-        """It has ended, durably."""
-        for seat in self._seats.pop(execution, ()):
-            _release(seat)
-
-    def dismiss(self) -> None:
-        """Nothing ends any more: the daemon stops."""
-        self._is_over = True
-        for execution in list(self._seats):
-            self.tell(execution)
-
-
-def _release(seat: asyncio.Future[None]) -> None:
-    if not seat.done():
-        seat.set_result(None)
-
-
 class Ledger:
     """All live executions, and the one way to change them."""
 

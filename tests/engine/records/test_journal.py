@@ -101,6 +101,29 @@ async def test_waiters_wake_before_the_next_batch_is_composed(tmp_path: Path) ->
         assert batches == [8] * 10
 
 
+async def test_there_is_time_for_other_things_while_the_disk_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+
+    def slow_sync(fd: int) -> None:
+        assert goes_on.wait(10)
+        os.fsync(fd)
+
+    async with journals.opened(tmp_path) as writer:
+        done: list[str] = []
+        monkeypatch.setattr(os, "fdatasync", slow_sync)
+        writer.meanwhile(lambda: done.append("nothing is in line"))
+        await asyncio.sleep(0)
+        writer.append(journals.log(1))
+        writer.meanwhile(lambda: done.append("the disk works"))
+        writer.meanwhile(goes_on.set)
+        durable = asyncio.ensure_future(writer.durable())
+        durable.add_done_callback(lambda _: done.append("durable"))
+        await asyncio.wait_for(durable, 10)
+        assert done == ["nothing is in line", "the disk works", "durable"]
+
+
 async def test_durable_returns_at_once_when_nothing_is_in_line(tmp_path: Path) -> None:
     async with journals.opened(tmp_path) as writer:
         await writer.durable()

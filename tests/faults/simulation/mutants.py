@@ -10,7 +10,7 @@ from unittest import mock
 from headrace.engine import events
 from headrace.engine.lifecycle import Status
 from headrace.engine.records import journal, recovery, segments, tail
-from headrace.engine.running import child_calls, dispatcher, flow_run, influence, live, takeover
+from headrace.engine.running import child_calls, dispatcher, ends, flow_run, influence, live, takeover
 
 
 async def _acknowledge_at_once(self: journal.Journal, event: events.AnyEvent) -> str:
@@ -22,6 +22,10 @@ async def _tell_at_once(self: live.Ledger, subject: live.Live) -> None:
     self._recent[subject.state.id] = subject.state
     if not subject.ended.done():
         subject.ended.set_result(None)
+
+
+async def _confirm_at_once(self: ends.Ends, subject: live.Live, deadline_s: float) -> None:
+    """Nothing is waited for."""
 
 
 async def _repeat_any_task(self: takeover.Takeover, subject: live.Live) -> None:
@@ -49,6 +53,7 @@ _CARRY_OUT_CANCEL = influence.Influence.carry_out_cancel
 MUTANTS: dict[str, tuple[object, str, Any]] = {
     "a request is acknowledged before it is durable": (journal.Journal, "submit", _acknowledge_at_once),
     "an end is told before it is durable": (live.Ledger, "settle", _tell_at_once),
+    "an answer goes out when it is made": (ends.Ends, "_confirm", _confirm_at_once),
     "fdatasync is left out": (tail.Tail, "_sync", lambda self: None),
     "recovery does not write the end anew": (recovery, "_rewrite", lambda path, found: None),
     "a call that goes on makes another child": (

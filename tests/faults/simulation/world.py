@@ -296,7 +296,7 @@ class World(beyond.World):
             await self._await(work, accepted.execution)
 
     async def _await(self, work: dispatcher.Dispatcher, execution: str) -> None:
-        state = await work.wait(execution, self.ways.pick.choice((0, 1, 1000)))
+        state = await work.ends.wait(execution, self.ways.pick.choice((0, 1, 1000)))
         if state.status.ended:
             self._ends[execution] = state.status
 
