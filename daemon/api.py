@@ -136,7 +136,8 @@ class Api:
 
     async def show_execution(self, request: web.Request) -> web.Response:
         """Everything about one execution, as it is on disk; ``wait`` waits for its end first."""
-        state = await self._work.ends.wait(request.match_info["id"], answers.wait_s(request) or 0)
+        wait_s = answers.wait_s(request) or 0
+        state, request[answers.CONFIRM] = await self._work.ends.foresee(request.match_info["id"], wait_s)
         shown = await views.for_people(self._work.ledger, state)
         return answers.json_answer(shown | {"held": self._work.why(state)})
 

@@ -246,7 +246,8 @@ class Journal:
         await asyncio.to_thread(self._thread.join)
         self._tail.close()
 
-    # On the loop: a flush hands one job to the thread, which answers by _landed, _turned_over, _refused or _poison.
+    # On the loop: a flush hands one job to the thread, which answers by _landed, _turned_over, _refused or _poison; by
+    # _under_way before that if there is something to do meanwhile.
 
     def _flush(self) -> None:
         self._retry = None
@@ -281,6 +282,10 @@ class Journal:
         lengths = [len(line) for line in lines]
         meanwhile, self._meanwhile = self._meanwhile, []
         self._jobs.put(lambda: self._write(data, landed, lengths, meanwhile))
+
+    def _under_way(self, meanwhile: Sequence[Callable[[], None]]) -> None:
+        for callback in meanwhile:  # each by itself: one that raises keeps none of the others from theirs
+            self._loop.call_soon(callback)
 
     def _landed(self, position: Position, lengths: list[int]) -> None:
         before, flown = self._position, self._flying
@@ -389,7 +394,7 @@ class Journal:
         self, data: bytes, position: Position, lengths: list[int], meanwhile: Sequence[Callable[[], None]]
     ) -> None:
         if meanwhile:  # told from here: a loop that is at work would keep this thread from the interpreter before that
-            self._back(_call_all, meanwhile)
+            self._back(self._under_way, meanwhile)
         self._tail.write(data)
         self._back(self._landed, position, lengths)
         self._tail.digest(data)
@@ -414,11 +419,6 @@ def _open_tail(directory: Path, clock: ports.Clock, recovered: recovery.Recovere
     except tail.DiskRefused as refusal:
         log.warning("journal.stalled", reason=str(refusal), retry_s=RETRY_S)  # the first flush tries again
     return end, position
-
-
-def _call_all(callbacks: Sequence[Callable[[], None]]) -> None:
-    for callback in callbacks:
-        callback()
 
 
 def _ring(beat: asyncio.Future[None]) -> None:

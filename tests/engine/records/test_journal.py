@@ -110,18 +110,23 @@ async def test_there_is_time_for_other_things_while_the_disk_works(
         assert goes_on.wait(10)
         os.fsync(fd)
 
+    def fails() -> None:
+        raise ValueError("keeps none of the others from theirs")
+
     async with journals.opened(tmp_path) as writer:
         done: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, about: done.append(str(about["exception"])[:5]))
         monkeypatch.setattr(os, "fdatasync", slow_sync)
         writer.meanwhile(lambda: done.append("nothing is in line"))
         await asyncio.sleep(0)
         writer.append(journals.log(1))
+        writer.meanwhile(fails)
         writer.meanwhile(lambda: done.append("the disk works"))
         writer.meanwhile(goes_on.set)
         durable = asyncio.ensure_future(writer.durable())
         durable.add_done_callback(lambda _: done.append("durable"))
         await asyncio.wait_for(durable, 10)
-        assert done == ["nothing is in line", "the disk works", "durable"]
+        assert done == ["nothing is in line", "keeps", "the disk works", "durable"]
 
 
 async def test_durable_returns_at_once_when_nothing_is_in_line(tmp_path: Path) -> None:
