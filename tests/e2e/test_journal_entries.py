@@ -35,7 +35,7 @@ def test_what_became_of_an_execution_is_found_by_its_id(make_daemon, tmp_path):
         entries.append(journal.next())
     ended = entries[-1]
     assert (ended["HEADRACE_EVENT"], ended["HEADRACE_FLOW"], ended["PRIORITY"]) == ("execution.ended", "größe", "6")
-    assert ended["CODE_FILE"].endswith("dispatcher.py") and ended["MESSAGE"].startswith("execution.ended ")
+    assert ended["CODE_FILE"].endswith("ends.py") and ended["MESSAGE"].startswith("execution.ended ")
     assert daemon.stop() == 0
     journal.close()
     assert '"event"' not in daemon.log.read_text(), "nothing of it is on stderr"
