@@ -1,4 +1,5 @@
-"""The power of the disk is cut under a whole daemon at work: what it acknowledged is there when the power is back.
+"""The power of the disk is cut under a whole daemon at work: what it acknowledged is there when the power is back, and
+so are the ends that it told.
 
 Everything the daemon keeps lies on a file system whose power can be cut; who was acknowledged what, and what happened
 in the world, is remembered outside of it. Half of the cuts are followed by another one, while the daemon that was
@@ -11,6 +12,7 @@ machine without power would not get to tell anybody.
 
 import collections
 import contextlib
+import datetime
 import os
 import random
 import shutil
@@ -47,10 +49,12 @@ FLOWS = {
 
 
 def ask(chance, n, key):
-    flow = chance.choice(["quick", "acts", "parent", "hook"])
+    flow, waits = chance.choice(["quick", "acts", "parent", "hook"]), chance.random() < 0.5
     if flow == "hook":
-        return callers.Request(flow, "/webhook/hook?async=1", {"n": n}, {"X-GitHub-Delivery": key})
-    return callers.Request(flow, f"/api/v1/flows/{flow}/run", {"inputs": {"n": n}}, {"Idempotency-Key": key})
+        path = "/webhook/hook" + ("" if waits else "?async=1")
+        return callers.Request(flow, path, {"n": n}, {"X-GitHub-Delivery": key})
+    path = f"/api/v1/flows/{flow}/run" + ("?wait=20" if waits else "")
+    return callers.Request(flow, path, {"inputs": {"n": n}}, {"Idempotency-Key": key})
 
 
 @pytest.fixture
@@ -105,7 +109,8 @@ def test_power_cuts_lose_nothing_that_was_acknowledged(disk, tmp_path, record_pr
         assert daemon.stop() == 0
         check(daemon, acknowledged, acted)
         record_property("tries", cuts)
-        print(f"{cuts} cuts, {len(acknowledged)} acknowledged, {len(acted)} effects in the world")
+        told = sum(request.told_s is not None for request in acknowledged.values())
+        print(f"{cuts} cuts, {len(acknowledged)} acknowledged, {told} ends told, {len(acted)} effects in the world")
     finally:
         end(daemon, disk)
 
@@ -164,13 +169,15 @@ def listed(daemon, status):
 def check(daemon, acknowledged, acted):
     lines = daemon.lines()
     created = {line["execution"]: line for line in lines if line["event"] == "execution.created"}
-    ends = collections.defaultdict(list)
+    ends, ended_s = collections.defaultdict(list), {}
     for line in lines:
         if line["event"] == "execution.ended":
             ends[line["execution"]].append(line["status"])
+            ended_s[line["execution"]] = datetime.datetime.fromisoformat(line["at"]).timestamp()
     assert set(acknowledged) <= set(created), "an acknowledged execution is not in the records"
     for execution, request in acknowledged.items():
         assert ends[execution] == [ENDS[request.flow]], (execution, request, ends[execution])
+        assert request.told_s is None or ended_s[execution] <= request.told_s, "a told end was lost, and came again"
         n = request.body["n"] if request.flow == "hook" else request.body["inputs"]["n"]
         outputs = [
             line["output_keys"]["n"] for line in lines if line.get("execution") == execution and "output_keys" in line

@@ -90,6 +90,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "Killed or refused at any system call of the journal or its recovery, nothing acknowledged is lost": (
             "tests/faults/test_crash_points.py",
         ),
+        "An end is told when it is on disk, and not before that": ("tests/e2e/test_told_ends.py",),
         "A power cut takes nothing that was acknowledged": (
             "tests/faults/test_power_cut.py::test_power_cuts",
             "tests/e2e/test_power_cut.py::test_power_cuts_lose_nothing_that_was_acknowledged",

@@ -16,12 +16,14 @@ from tests.support.daemons import Daemon
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One request for a run: with the same key it is the same one."""
+    """One request for a run: with the same key it is the same one. ``told_s``: when its sender, who waited for that,
+    was told that it has ended, in seconds since the epoch."""
 
     flow: str
     path: str
     body: Any
     headers: dict[str, str]
+    told_s: float | None = None
 
 
 #: Makes a caller's next request from chance, its number and the key it shall have.
@@ -48,6 +50,8 @@ class Caller(threading.Thread):
                 status, answer, _ = send(self._daemon_under_test, request)
                 if status == 202:
                     self._acknowledged[answer["id"]] = request
+                elif status == 200:
+                    self._acknowledged[answer["id"]] = dataclasses.replace(request, told_s=time.time())
             except (OSError, KeyError, ValueError, urllib.error.URLError):
                 time.sleep(0.02)
 
