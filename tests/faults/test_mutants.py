@@ -138,13 +138,15 @@ def copied(folder: Path, mutant: Mutant, need: tuple[tuple[str, ...], tuple[str,
 def notice(folder: Path, suite: Suite, name: str, mutant: Mutant, tests: list[str], timeout_s: int) -> str:
     """Run ``tests`` on the copy in ``folder``, each for so long at most. Some have to fail; return what was said."""
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    said = ""  # of a run that takes too long; the attempt failed then
     with suite.attempt(name):
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-x", f"--timeout={timeout_s}", "-p", "no:cacheprovider", *tests],
             cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600,
         )  # fmt: skip
-        assert done.returncode == 1, f"{mutant.module}: {done.stdout[-3000:]}"
-    return done.stdout
+        said = done.stdout
+        assert done.returncode == 1, f"{mutant.module}: {said[-3000:]}"
+    return said
 
 
 @pytest.mark.parametrize("name", MUTANTS)
