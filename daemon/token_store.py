@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..engine import errors, ports
+from ..engine import durable, errors, ports
 from . import principals, private_files
 
 PREFIX = "hr_"
@@ -144,7 +144,7 @@ class TokenStore:
     async def _write(self, tokens: list[Token]) -> None:
         used = dict(self._used)
         text = msgspec.json.format(msgspec.json.encode(_File(tokens, used))).decode()
-        await asyncio.to_thread(private_files.write, self._path, text)
+        await durable.whole(private_files.write, self._path, text)
         self._used_written = used
 
     def _is_good(self, token: Token) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from .. import events, ports
+from .. import durable, events, ports
 from . import head, journal
 from .segments import Position
 
@@ -61,7 +61,7 @@ class Marking:
         if position == self._marked or not position.segment:
             return
         try:
-            await asyncio.to_thread(self._head.write, self._instance, position)
+            await durable.whole(self._head.write, self._instance, position)
         except OSError as error:
             if not self._failing:
                 log.warning("head.write_failed", reason=error.strerror, retry_s=MARK_S)

@@ -1,11 +1,13 @@
 """Tokens: what is kept of them, when they end, and what a crash leaves."""
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 
@@ -71,6 +73,34 @@ async def test_the_last_use_is_known_and_survives(store, path, clock):
     await store.write_uses()
     used = token_store.TokenStore.open(path, clock).last_used(token)
     assert used == store.last_used(token) and used > token.created_at
+
+
+async def test_a_stop_in_the_middle_of_a_write_waits_for_it(store, path, clock, monkeypatch):
+    """Two writes at once would take the temporary file from each other; and the older one could come last."""
+    token, secret = await made(store)
+    begun, goes_on, fsync, synced = threading.Event(), threading.Event(), os.fsync, []
+
+    def slow_sync(descriptor):
+        synced.append(descriptor)
+        begun.set()
+        assert goes_on.wait(10)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slow_sync)
+    clock.now_s += 60
+    store.find(secret)
+    now_and_then = asyncio.create_task(store.write_uses())
+    await asyncio.to_thread(begun.wait, 10)
+    now_and_then.cancel()
+    clock.now_s += 60
+    store.find(secret)
+    at_the_stop = asyncio.create_task(store.write_uses())
+    await asyncio.sleep(0.05)
+    assert len(synced) == 1, "one write at a time"
+    goes_on.set()
+    await at_the_stop
+    assert token_store.TokenStore.open(path, clock).last_used(token) == store.last_used(token)
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize("name", ["", "admin", "a\nb", "x" * 101])
