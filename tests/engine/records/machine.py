@@ -6,6 +6,7 @@ Hypothesis picks the steps. ``make test`` walks few of them, ``make faults`` man
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 import tempfile
 from pathlib import Path
@@ -100,8 +101,11 @@ class Machine(RuleBasedStateMachine):
         whole = path.read_bytes()
         start = before.offset if before.segment == after.segment else whole.index(b"\n") + 1
         cut = start + (len(tail) * 7919) % (after.offset - start)
-        path.write_bytes(whole[:cut] + tail)
-        kept = [line for line in whole[start:cut].splitlines(keepends=True) if line.endswith(b"\n")]
+        torn = whole[:cut] + tail
+        path.write_bytes(torn)
+        pairs = zip(whole, torn, strict=False)  # garbage may be what was cut off, by chance
+        same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        kept = [line for line in whole[start:same].splitlines(keepends=True) if line.endswith(b"\n")]
         if before.segment == after.segment or len(kept) < size:
             self.durable = self.durable[: promised + len(kept)]
         self.start()
