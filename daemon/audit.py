@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from ..engine import errors, moments, ports
+from ..engine import durable, errors, moments, ports
 
 log = structlog.get_logger()
 
@@ -128,7 +128,7 @@ class Audit:
             if self._dirty.is_set():
                 await asyncio.sleep(_SYNC_S)
                 self._dirty.clear()  # first: what comes while the disk works is for the next time
-                await asyncio.to_thread(os.fdatasync, self._descriptor)
+                await durable.whole(os.fdatasync, self._descriptor)  # it is closed soon after a stop
 
     def tell_head(self) -> None:
         """Say in the daemon's log where the chain is, so that lines cut off at the end show against that."""

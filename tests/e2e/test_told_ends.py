@@ -6,11 +6,11 @@ import pathlib
 import shutil
 import subprocess
 import threading
-import time
 
 import pytest
 
 from headrace.daemon import audit
+from tests.support.daemons import until
 
 FLOWS = {
     "quick": "def handler(system, this):\n    return {'value': 'quick and durable'}\n",
@@ -72,7 +72,7 @@ def full_disk(daemon):
     strace = subprocess.Popen(["strace", "-f", "-q", "-o", "/dev/null", *full, "-p", str(daemon.pid)])
     try:
         threads = pathlib.Path(f"/proc/{daemon.pid}/task")
-        until(lambda: not any("TracerPid:\t0" in (each / "status").read_text() for each in threads.iterdir()))
+        until(lambda: not any("TracerPid:\t0" in (each / "status").read_text() for each in threads.iterdir()), "traced")
         yield
     finally:
         strace.terminate()
@@ -91,10 +91,10 @@ def test_an_end_is_not_told_while_the_disk_is_full(daemon, tmp_path, freed):
     body = {"inputs": {"go": str(go)}}
     asking = threading.Thread(target=lambda: answers.append(daemon.raw("POST", path, body, headers)[:2]))
     asking.start()
-    until(lambda: any(line["event"] == "execution.started" for line in daemon.lines()))
+    until(lambda: any(line["event"] == "execution.started" for line in daemon.lines()), "it runs")
     with full_disk(daemon):
         go.touch()
-        until(lambda: "journal.stalled" in daemon.log.read_text())
+        until(lambda: "journal.stalled" in daemon.log.read_text(), "the disk is full")
         asking.join(1 if freed else 30)
         assert bool(answers) is not freed
     asking.join()
@@ -108,10 +108,3 @@ def test_an_end_is_not_told_while_the_disk_is_full(daemon, tmp_path, freed):
     (execution,) = daemon.client.all_executions(limit=10)
     assert daemon.client.wait(execution["id"], 20)["output_value"] == {"value": "slow"}
     assert [line["event"] for line in daemon.lines()].count("execution.ended") == 1
-
-
-def until(there):
-    deadline = time.monotonic() + 20
-    while not there():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -236,3 +237,30 @@ async def test_a_mark_that_cannot_be_written_is_said_once_and_stops_nothing(tmp_
     await keeping.close()
     assert [line["event"] for line in told] == ["head.write_failed", "journal.head"]
     assert head.read(tmp_path / "missing" / "HEAD").seq == lines.position.seq
+
+
+async def test_whoever_stops_marking_leaves_no_write_behind(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = await journal.Journal.open(tmp_path / "records", journals.Clock())
+    await lines.submit(journals.log(1))
+    keeping = marking.Marking(lines, path, "i" * 32, journals.Clock())
+    begun, goes_on, steps, real = threading.Event(), threading.Event(), [], head.Head.write
+
+    def write(self: head.Head, instance: str, end: Position) -> None:
+        steps.append("begun")
+        begun.set()
+        assert goes_on.wait(10)
+        real(self, instance, end)
+        steps.append("over")
+
+    monkeypatch.setattr(head.Head, "write", write)
+    marking_now = asyncio.create_task(keeping.mark())
+    await asyncio.to_thread(begun.wait, 10)
+    marking_now.cancel()
+    threading.Timer(0.1, goes_on.set).start()
+    await asyncio.wait({marking_now})
+    await keeping.close()
+    await lines.close()
+    assert steps == ["begun", "over", "begun", "over"]
+    assert head.read(path).seq == lines.position.seq
