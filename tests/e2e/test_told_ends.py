@@ -42,10 +42,10 @@ def audited(daemon):
 )
 def test_an_answer_goes_out_when_the_disk_has_what_it_tells(daemon, tmp_path, path, value):
     """The order of the calls to the kernel, on a disk that takes 200 ms: what the end says is written, then synced, and
-    only then sent; the line of the audit log was written while the disk was at work."""
+    only then sent; before that there is a line in the audit log, at best while the disk is at work."""
     trace = tmp_path / "trace"
     slow = ("-e", "trace=write,fdatasync", "-e", "inject=fdatasync:delay_enter=200ms")
-    daemon.start("strace", "-D", "-f", "-ttt", "-q", "-s", "2000", "-o", str(trace), *slow)
+    daemon.start("strace", "-D", "-f", "--seccomp-bpf", "-q", "-s", "2000", "-o", str(trace), *slow)
     status, answer, _ = daemon.raw("POST", path, {}, {"Authorization": f"Bearer {daemon.token()}"})
     assert (status, answer["output_value"]) == (200, {"value": value})
     daemon.kill()
@@ -61,7 +61,8 @@ def test_an_answer_goes_out_when_the_disk_has_what_it_tells(daemon, tmp_path, pa
         elif "write(" in line and r"\"what\":\"POST /api" in line and steps:
             steps.append("audited")
     told = steps[: steps.index("sent") + 1]
-    assert told == ["recorded", *(["audited"] if "api" in path else []), "synced", "sent"]
+    assert [step for step in told if step != "audited"] == ["recorded", "synced", "sent"]
+    assert told.count("audited") == ("api" in path)
 
 
 @contextlib.contextmanager
