@@ -7,6 +7,7 @@ a worker thread with the files that changed.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,9 @@ from . import compile_flows, examination, metadata
 RULES = f"4/{sys.version_info[0]}.{sys.version_info[1]}"
 
 _FATAL_FILES_MAX = examination.FATAL_FILES_MAX
+_LOOKS_LIKE_FLOW = re.compile(rb"^(?:async[ \t]+)?def[ \t]+handler\b", re.MULTILINE)
+#: As a module, so that it is not compiled each time; its folder comes last, so that none of ours hides one of Python's.
+_START = "import sys; sys.path.append(sys.argv[1]); import compile_flows; compile_flows.main()"
 _NEVER_FOLDERS = frozenset({"tests"})
 _NEVER_FILES = frozenset({"__init__.py", "conftest.py"})
 
@@ -27,10 +31,7 @@ _NEVER_FILES = frozenset({"__init__.py", "conftest.py"})
 class Findings(msgspec.Struct, frozen=True):
     """What the child says about one file."""
 
-    path: str
-    looks_like_flow: bool = False
     handler: bool = False
-    handler_line: int = 0
     block: str = ""
     block_line: int = 0
     problem: str = ""
@@ -68,29 +69,24 @@ def flow_name(path: str) -> str:
 def check(files: Mapping[str, bytes]) -> dict[str, Verdict]:
     """Return the verdict on each file (path → content)."""
     asked = examination.Examination(
-        words=(str(Path(compile_flows.__file__)),),
+        words=("-c", _START, str(Path(compile_flows.__file__).parent)),
         answer=Findings,
-        give_up=_fatal,
+        give_up=lambda ending: Findings(problem=f"cannot be compiled: it {ending}", line=1),
         fatal_files_max=_FATAL_FILES_MAX,
     )
-    return {path: _verdict(found) for path, found in asked.of(files).items()}
+    return {path: _verdict(path, files[path], found) for path, found in asked.of(files).items()}
 
 
-def _fatal(path: str, content: bytes, ending: str) -> Findings:
-    looks = compile_flows.LOOKS_LIKE_FLOW.search(content) is not None
-    return Findings(path, looks_like_flow=looks, problem=f"cannot be compiled: it {ending}", line=1)
-
-
-def _verdict(found: Findings) -> Verdict:
-    meant = found.looks_like_flow or found.handler
+def _verdict(path: str, content: bytes, found: Findings) -> Verdict:
     if found.problem:
+        meant = found.handler or _LOOKS_LIKE_FLOW.search(content) is not None
         return Verdict(found.handler, meant, reason=found.problem, line=found.line)
     if not found.handler:
         return Verdict()
     if not found.block:
         return Verdict(handler=True, meant_as_flow=True)
     try:
-        said = metadata.parse(found.block, first_line=found.block_line, flow_name=flow_name(found.path))
+        said = metadata.parse(found.block, first_line=found.block_line, flow_name=flow_name(path))
     except metadata.MetadataInvalid as error:
         return Verdict(True, True, reason=error.message, line=error.line, key=error.key)
     return Verdict(True, True, said)

@@ -27,7 +27,6 @@ _CHILD = str(Path(__file__).with_name("read_documents.py"))
 class Document(msgspec.Struct, frozen=True):
     """One file: its value and the lines its top keys stand in, or why it cannot be used."""
 
-    path: str
     value: msgspec.Raw = _NULL
     lines: dict[str, int] = {}
     problem: str = ""
@@ -39,7 +38,7 @@ def read(files: Mapping[str, bytes]) -> dict[str, Document]:
     asked = examination.Examination(
         words=("-c", _START, _CHILD, _libraries()),
         answer=Document,
-        give_up=lambda path, _, ending: Document(path, problem=f"cannot be read: it {ending}", line=1),
+        give_up=lambda ending: Document(problem=f"cannot be read: it {ending}", line=1),
     )
     return asked.of(files)
 
@@ -47,7 +46,7 @@ def read(files: Mapping[str, bytes]) -> dict[str, Document]:
 def too_large(entry: tree.Entry) -> Document:
     """Return the document of a file that is not even opened."""
     problem = f"{entry.size:,} bytes, the limit is {DOCUMENT_BYTES_MAX:,}; put large data below files/"
-    return Document(entry.path, problem=problem, line=1)
+    return Document(problem=problem, line=1)
 
 
 def _libraries() -> str:

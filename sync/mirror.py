@@ -26,6 +26,11 @@ _GC_TIMEOUT_S = 600.0
 #: As many files as a commit may have, with names of an extraordinary length.
 _LISTING_BYTES_MAX = 32 * 1024 * 1024
 _CHECK_TIMEOUT_S = 300.0
+#: `git gc --auto` does nothing below so many loose objects, of which it counts those in one folder of 256, and packs
+#: (https://git-scm.com/docs/git-gc, gc.auto and gc.autoPackLimit): it need not be started to say so each time.
+_LOOSE_MAX = 2000
+_PACKS_MAX = 50
+_RECENT_BYTES_MAX = 64 * 1024
 
 
 class MirrorDamaged(errors.HeadraceError):
@@ -42,6 +47,8 @@ class Mirror:
         self.folder = folder
         self.git = git.Git(self.directory, self.home, environment)
         self._trusted = False
+        self._pins: set[str] | None = None  # as far as we know them
+        self._recent: dict[str, bytes] = {}
 
     def ensure(self) -> None:
         """Make the repository if it is not there, and clear what a crash or a killed git left. Cheap when all is well.
@@ -77,6 +84,7 @@ class Mirror:
     def distrust(self) -> None:
         """Look at the repository afresh before the next use: a git command failed or was killed."""
         self._trusted = False
+        self._pins = None
 
     def rebuild(self, reason: str) -> None:
         """Replace a damaged repository by a new one beside it, keeping the pins that can still be read."""
@@ -119,12 +127,17 @@ class Mirror:
         with contextlib.suppress(FileNotFoundError):
             self.directory.rename(aside)
         fresh.rename(self.directory)
+        self._pins = None
         shutil.rmtree(aside, ignore_errors=True)
 
     def tidy(self) -> None:
         """Let git pack what has become many small files, now and then; unreachable commits go after some hours."""
+        objects = self.directory / "objects"
+        loose, packs = (len([*objects.glob(pattern)]) for pattern in ("17/*", "pack/*.pack"))
+        if loose < _LOOSE_MAX // 256 and packs < _PACKS_MAX:
+            return
         self.git.run(
-            "-c", "gc.auto=2000", "-c", "gc.autoDetach=false", "-c", "gc.pruneExpire=2.hours.ago",
+            "-c", f"gc.auto={_LOOSE_MAX}", "-c", "gc.autoDetach=false", "-c", "gc.pruneExpire=2.hours.ago",
             "gc", "--auto", "--quiet", timeout_s=_GC_TIMEOUT_S,
         )  # fmt: skip
 
@@ -154,6 +167,10 @@ class Mirror:
 
     def blobs(self, shas: Sequence[str]) -> Iterator[bytes]:
         """Give the content of each blob, in order; raises ``MirrorDamaged`` for one that is missing or not itself."""
+        recent = self._recent
+        if all(sha in recent for sha in shas):
+            yield from [recent[sha] for sha in shas]
+            return
         with tempfile.TemporaryFile() as wanted:
             wanted.write("".join(f"{sha}\n" for sha in shas).encode())
             wanted.seek(0)
@@ -166,7 +183,15 @@ class Mirror:
                     output.read(1)
                     if tree.blob_sha(content) != sha:
                         raise MirrorDamaged(f"blob {sha} is damaged")
+                    self._remember(sha, content)
                     yield content
+
+    def _remember(self, sha: str, content: bytes) -> None:
+        """Keep a little of what was read: what is checked of a push is written a moment later."""
+        if sum(map(len, self._recent.values())) + len(content) > _RECENT_BYTES_MAX:
+            self._recent = {}
+        if len(content) <= _RECENT_BYTES_MAX:
+            self._recent[sha] = content
 
     def store(self, content: bytes) -> str:
         """Put ``content`` in as a blob and return its sha; until something refers to it, git may forget it again."""
@@ -187,28 +212,41 @@ class Mirror:
     def pin(self, commit: str) -> None:
         """Keep ``commit`` and what it needs, whatever happens upstream."""
         self.git.run("update-ref", f"refs/pins/{git.checked_sha(commit)}", commit)
+        if self._pins is not None:
+            self._pins.add(commit)
 
     def unpin(self, commits: Sequence[str]) -> None:
         """Let git forget commits that nothing runs on any more."""
         for commit in commits:
             self.git.run("update-ref", "-d", f"refs/pins/{git.checked_sha(commit)}")
+            if self._pins is not None:
+                self._pins.discard(commit)
 
     def pins(self) -> list[str]:
         """Return the pinned commits."""
-        try:
-            listing = self.git.run("for-each-ref", "--format=%(refname:lstrip=2)", "refs/pins/")
-        except git.GitFailed:
-            return []
-        return [sha for sha in listing.decode().split() if git.is_sha(sha)]
+        if self._pins is None:
+            try:
+                listing = self.git.run("for-each-ref", "--format=%(refname:lstrip=2)", "refs/pins/")
+            except git.GitFailed:
+                return []
+            self._pins = {sha for sha in listing.decode().split() if git.is_sha(sha)}
+        return sorted(self._pins)
 
     def value(self, revision: str) -> str:
         """Return the commit or object a revision of ours stands for, or nothing."""
         return self.git.run("rev-parse", "--verify", "--quiet", revision, accept=(0, 1)).decode().strip()
 
+    def since(self, old: str, revision: str) -> tuple[str, bool]:
+        """Return the commit that a revision of ours stands for, and whether its history contains ``old``, if any."""
+        if not old:
+            return self.value(f"{revision}^{{commit}}"), True
+        try:
+            # Both ends come, the second one first, then what they have in common, with a ^ before it.
+            words = self.git.run("rev-parse", f"{git.checked_sha(old)}...{revision}^{{commit}}").decode().split()
+        except git.GitFailed:  # the old one is not here any more
+            return self.value(f"{revision}^{{commit}}"), False
+        return words[0], f"^{old}" in words[2:]
+
     def is_ancestor(self, old: str, new: str) -> bool:
         """Return whether the history of ``new`` contains ``old``."""
-        try:
-            self.git.run("merge-base", "--is-ancestor", git.checked_sha(old), git.checked_sha(new))
-        except git.GitFailed:
-            return False
-        return True
+        return self.since(git.checked_sha(old), git.checked_sha(new))[1]

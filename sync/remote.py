@@ -200,13 +200,13 @@ class Remote:
         if answer.commit == self._known:
             return answer
         local = f"refs/remotes/{asked.local}"
-        before = self.mirror.value(local)
+        before = self._known or self.mirror.value(f"{local}^{{commit}}")
         if before != answer.commit or not self.mirror.has(before):
             self._fetch(f"+{asked.name}:{local}", FETCH_TIMEOUT_S if before else FIRST_FETCH_TIMEOUT_S)
             # The ref may have moved between question and fetch: what came counts.
-            answer = msgspec.structs.replace(answer, commit=self.mirror.value(f"{local}^{{commit}}"))
-        if before and not self.mirror.is_ancestor(before, answer.commit):
-            self._rewritten = True
+            commit, contained = self.mirror.since(before, local)
+            answer = msgspec.structs.replace(answer, commit=commit)
+            self._rewritten = self._rewritten or not contained
         self._known = answer.commit
         return answer
 

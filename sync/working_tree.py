@@ -40,6 +40,7 @@ class WorkingTree:
         self.mirror = Mirror(state, source.folder, _IDENTITY)
         self._index = self.mirror.directory / "working-tree.index"
         self._state = state
+        self._last = ("", "")  # commit and tree, to ask no git about them each time
 
     def fetch(self) -> Fetched:
         """Commit what the directory holds, unless the last commit is the same, and return that commit.
@@ -53,13 +54,15 @@ class WorkingTree:
             )
         self.mirror.ensure()
         top = self._add()
-        last = self.mirror.value(_REF)
-        if last and self.mirror.value(f"{last}^{{tree}}") == top:
+        last, tree = self._last if self._last[0] else (self.mirror.value(_REF), self.mirror.value(f"{_REF}^{{tree}}"))
+        if last and tree == top:
+            self._last = (last, tree)
             return Fetched(last, "working tree")
         parent = ["-p", last] if last else []
         message = f"Working tree of {self._directory}\n\nBased on {self._head() or 'no commit'}\n"
         commit = self.mirror.git.run("commit-tree", top, *parent, "-m", message).decode().strip()
         self.mirror.git.run("update-ref", _REF, git.checked_sha(commit))
+        self._last = (commit, top)
         return Fetched(commit, "working tree")
 
     def told(self) -> None:
@@ -74,6 +77,7 @@ class WorkingTree:
     def forget(self) -> None:
         """Look at everything afresh: something went wrong. The index is only a memory of file times and sizes."""
         self._index.unlink(missing_ok=True)
+        self._last = ("", "")
         self.mirror.distrust()
 
     def _add(self) -> str:

@@ -101,7 +101,7 @@ class Scene:
         for number in range(150 if self.kind == "pack" else 3):
             write(f"lib/{number}.py", f"x = {number}\n")
         if self.kind == "tidy":
-            _make_untidy(self._template / "mirror.git")
+            make_untidy(self._template / "mirror.git")
         self.after = self.repository.push()
         self._make_wrapper()
 
@@ -261,7 +261,7 @@ def _points(number: int, lines: list[str]) -> list[Point]:
     return points
 
 
-def _make_untidy(mirror: Path) -> None:
+def make_untidy(mirror: Path) -> None:
     """Have git think that there are more than 2,000 loose objects: it looks into the folder ``17`` and multiplies."""
     made = 0
     number = 0

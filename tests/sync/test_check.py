@@ -102,10 +102,11 @@ def test_a_file_that_takes_the_interpreter_down_takes_only_itself(bomb):
 def fragile(monkeypatch, tmp_path):
     """Have the check run by a child that a file with the text ``die`` kills, as an interpreter's defect would."""
     text = Path(compile_flows.__file__).read_text()
-    marked = "        findings = examine(content)\n"
+    marked = "        _allow(_SECONDS_PER_FILE)\n"
     assert marked in text
-    child = tmp_path / "child.py"
-    child.write_text(text.replace(marked, f"        content == b'die' and signal.raise_signal(11)\n{marked}"))
+    child = tmp_path / "compile_flows.py"
+    dies = "        content == b'die' and __import__('signal').raise_signal(11)\n"
+    child.write_text(text.replace(marked, dies + marked))
     monkeypatch.setattr(compile_flows, "__file__", str(child))
 
 
@@ -115,6 +116,21 @@ def test_a_crash_is_told_and_the_other_files_are_checked(fragile):
     assert found["b.py"].reason == found["c.py"].reason == "cannot be compiled: it takes the interpreter down (SIGSEGV)"
     assert found["a.py"].handler
     assert found["d.py"].handler
+
+
+def test_a_file_that_takes_too_long_is_told_and_holds_up_no_other(fragile):
+    child = Path(compile_flows.__file__)
+    child.write_text(
+        child.read_text()
+        .replace("_SECONDS_PER_FILE = 10", "_SECONDS_PER_FILE = 0")
+        .replace(
+            "        _allow(_SECONDS_PER_FILE)\n",
+            "        _allow(_SECONDS_PER_FILE)\n        while content == b'slow': pass\n",
+        )
+    )
+    found = check.check({"a.py": b"slow", "b.py": b"def handler(s, t): ..."})
+    assert found["a.py"].reason == "cannot be compiled: it takes too long"
+    assert found["b.py"].handler
 
 
 def test_a_commit_full_of_bombs_does_not_keep_the_check_busy(fragile, monkeypatch):

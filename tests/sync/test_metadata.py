@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headrace.engine import model, policy
-from headrace.sync import compile_flows, metadata
+from headrace.sync import check, compile_flows, metadata
 
 
 def parse(text: str) -> model.Metadata:
@@ -302,3 +302,21 @@ def test_a_block_that_is_none_says_so(text, said, line):
 
 def test_windows_line_ends_are_fine():
     assert parse("# /// script\r\n# [tool.headrace]\r\n# timeout = 3\r\n# ///\r\n").timeout_s == 3
+
+
+@pytest.mark.parametrize(
+    ("before", "encoding"),
+    [
+        ("", "utf-8"),
+        ("\ufeff", "utf-8"),
+        ("# coding to a rule\n", "utf-8"),
+        ("# -*- coding: latin-1 -*-\n", "latin-1"),
+        ("#!/usr/bin/python\n# vim: set fileencoding=cp1252 :\n", "cp1252"),
+        ("# one\n# two\n# coding: latin-1\n", "utf-8"),
+    ],
+)
+def test_a_block_is_read_in_the_encoding_of_its_file(before, encoding):
+    said = 'für "alle" \\\\ im Süden'
+    text = f"{before}# /// script\n# [tool.headrace]\n# description = '{said}'\n# ///\ndef handler(a, b): ...\n"
+    found = check.check({"flow.py": text.encode(encoding)})["flow.py"]
+    assert (found.reason, found.metadata.description) == ("", said)

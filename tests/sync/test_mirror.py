@@ -16,6 +16,7 @@ import pytest
 from headrace.engine import events
 from headrace.sync import manifests, mirror, snapshot, tree
 from tests.support.repositories import FLOW, git
+from tests.sync import killing
 
 
 async def published(repository, daemon):
@@ -216,6 +217,58 @@ def test_pins_survive_a_rebuild(tmp_path, repository):
     made.rebuild("for the test")
     assert made.pins() == [commit]
     assert made.has(commit)
+    made.unpin([commit])
+    assert made.pins() == []
+
+
+def test_a_history_is_compared_with_what_was_known_of_it(tmp_path, repository):
+    repository.write("a.py")
+    first = repository.push()
+    repository.write("b.py")
+    second = repository.push()
+    git(repository.directory, "checkout", "--quiet", "--orphan", "other")
+    repository.write("c.py")
+    foreign = repository.commit()
+    git(repository.directory, "push", "--quiet", "origin", "HEAD:other")
+    made = mirror.Mirror(tmp_path, environment={"GIT_ALLOW_PROTOCOL": "file"})
+    made.ensure()
+    made.git.run("fetch", "--quiet", "--", str(repository.upstream), "+refs/heads/*:refs/remotes/origin/*")
+    branch = "refs/remotes/origin/main"
+    assert made.since("", branch) == made.since(first, branch) == made.since(second, branch) == (second, True)
+    assert made.since(foreign, branch) == made.since("0" * 40, branch) == (second, False)
+    assert (made.is_ancestor(first, second), made.is_ancestor(second, first)) == (True, False)
+    assert made.since(second, "refs/remotes/origin/gone") == ("", False)
+
+
+def test_the_mirror_is_packed_when_it_holds_many_small_files(tmp_path, repository):
+    repository.write("a.py")
+    commit = repository.push()
+    made = mirror.Mirror(tmp_path, environment={"GIT_ALLOW_PROTOCOL": "file"})
+    made.ensure()
+    made.git.run("fetch", "--quiet", "--", str(repository.upstream), "+main:refs/remotes/origin/main")
+    killing.make_untidy(made.directory)
+    small = git(made.directory, "hash-object", "-w", "--stdin", stdin=b"needed")
+    git(made.directory, "update-ref", "refs/pins/small", small)
+    file = made.directory / "objects" / small[:2] / small[2:]
+    assert file.exists()
+    made.tidy()
+    assert not file.exists()
+    assert git(made.directory, "cat-file", "-p", small) == "needed"
+    assert made.has(commit)
+
+
+def test_the_mirror_is_packed_when_it_holds_many_packs(tmp_path, repository):
+    made = mirror.Mirror(tmp_path, environment={"GIT_ALLOW_PROTOCOL": "file"})
+    made.ensure()
+    packs = made.directory / "objects" / "pack"
+    for number in range(mirror._PACKS_MAX + 1):
+        small = git(made.directory, "hash-object", "-w", "--stdin", stdin=b"needed %d" % number)
+        git(made.directory, "update-ref", f"refs/pins/{number}", small)
+        made.tidy()
+        git(made.directory, "pack-objects", "--quiet", str(packs / "pack"), stdin=small.encode())
+    assert len([*packs.glob("*.pack")]) == mirror._PACKS_MAX + 1
+    made.tidy()
+    assert len([*packs.glob("*.pack")]) == 1
 
 
 _SYNC = """

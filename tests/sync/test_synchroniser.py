@@ -42,6 +42,31 @@ async def test_nothing_new_is_not_published_again(repository, daemon):
     assert len(daemon.published) == 1
 
 
+async def test_somebody_who_pushes_waits_for_few_processes(repository, daemon, tmp_path, monkeypatch):
+    """Each git takes 5 ms to start, and a push is seen to run sooner without those that say what is known."""
+    log, shims = tmp_path / "gits", tmp_path / "shims"
+    shims.mkdir()
+    (shims / "git").write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec {shutil.which("git")} "$@"\n')
+    (shims / "git").chmod(0o755)
+
+    def begun() -> list[str]:
+        known = ("ls-remote", "fetch", "rev-parse", "ls-tree", "cat-file", "update-ref", "for-each-ref", "gc")
+        return [next(word for word in line.split() if word in known) for line in log.read_text().splitlines()]
+
+    repository.write("a.py")
+    repository.push()
+    sync = await daemon.started(repository.url)
+    await daemon.synced(sync)
+    repository.write("a.py", FLOW + "# more\n")
+    commit = repository.push()
+    monkeypatch.setenv("PATH", f"{shims}:{os.environ['PATH']}")
+    assert (await daemon.synced(sync)).commit == commit
+    assert begun() == ["ls-remote", "fetch", "rev-parse", "ls-tree", "cat-file", "update-ref"]
+    log.unlink()
+    await daemon.synced(sync)
+    assert begun() == ["ls-remote"]
+
+
 async def test_ids_stay_from_commit_to_commit_and_over_restarts(repository, daemon):
     repository.write("a.py")
     repository.push()
