@@ -50,23 +50,26 @@ class Mirror:
         self._pins: set[str] | None = None  # as far as we know them
         self._recent: dict[str, bytes] = {}
 
-    def ensure(self) -> None:
-        """Make the repository if it is not there, and clear what a crash or a killed git left. Cheap when all is well.
+    def ensure(self) -> bool:
+        """Make the repository if it is not there, and clear what a crash or a killed git left. Cheap when all is well;
+        returns whether it was not: then nothing that was known of it counts.
 
         Its files may go because nobody else works here: we hold the state directory's lock, and our own git
         processes end with us."""
         if self._trusted and (self.directory / "HEAD").is_file():
-            return
+            return False
         self.home.mkdir(parents=True, exist_ok=True)
         for leftover in self.directory.parent.glob("mirror.git.*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        if self._is_repository():
+        if not self.directory.exists():
+            self._swap_in(self._new_beside())
+        elif self._is_repository():
             self._sweep()
         else:
-            if self.directory.exists():
-                log.warning("mirror.rebuilt", reason="it is not a repository any more")
+            log.warning("mirror.rebuilt", reason="it is not a repository any more")
             self._swap_in(self._new_beside())
         self._trusted = True
+        return True
 
     def _sweep(self) -> None:
         """Remove locks, and what of packs and objects is only half there: git itself would keep some of it for ever."""

@@ -128,8 +128,7 @@ class Remote:
         Raises ``SourceUnavailable`` when the source cannot be reached, is empty or lacks the ref, and
         ``MirrorDamaged`` when the fault is ours.
         """
-        self._write_files()
-        self.mirror.ensure()
+        self._ready()
         if git.is_sha(self._source.ref):
             asked = _Asked(Fetched(self._source.ref, self._source.ref), self._source.ref, "origin/by-commit")
         else:
@@ -142,8 +141,7 @@ class Remote:
 
     def other(self, ref: str) -> Fetched:
         """Return where another branch or tag points, with its commit in the mirror; raises like ``fetch``."""
-        self._write_files()
-        self.mirror.ensure()
+        self._ready()
         asked = self._resolve(git.checked_ref(ref))
         local = f"refs/remotes/preview/{asked.local}"
         if self.mirror.value(f"{local}^{{commit}}") != asked.answer.commit:
@@ -154,8 +152,7 @@ class Remote:
         """Return the branch that can be written to, with its newest commit in the mirror; raises like ``fetch``.
 
         Raises ``NotAllowed`` when the source is no branch."""
-        self._write_files()
-        self.mirror.ensure()
+        self._ready()
         if git.is_sha(self._source.ref):
             raise _no_branch(f"is fixed at the commit {self._source.ref[:12]}")
         asked = self._resolve(self._source.ref)
@@ -314,6 +311,12 @@ class Remote:
                 "HEADRACE_GIT_TOKEN_FILE": source.token_file or str(state / "git-token"),
             }
         return environment
+
+    def _ready(self) -> None:
+        """Have what git needs, the mirror above all."""
+        self._write_files()
+        if self.mirror.ensure():
+            self._known = ""
 
     def _write_files(self) -> None:
         """Put the files in place that the environment names. Harmless to repeat."""

@@ -52,7 +52,8 @@ class WorkingTree:
                 f"the directory {self._directory} is not there; what was published stays in force",
                 hint="bring it back, or start with another directory",
             )
-        self.mirror.ensure()
+        if self.mirror.ensure():
+            self._last = ("", "")
         top = self._add()
         last, tree = self._last if self._last[0] else (self.mirror.value(_REF), self.mirror.value(f"{_REF}^{{tree}}"))
         if last and tree == top:

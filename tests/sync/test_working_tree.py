@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,31 @@ async def test_each_change_is_a_commit_and_no_change_is_none(tree, daemon):
     tree.commit("only committed, nothing edited")
     assert (await daemon.synced(sync)).commit == second
     assert len(daemon.published) == 2
+
+
+@pytest.mark.parametrize("harmed", ["", "HEAD", "refs", "objects"])
+async def test_a_harmed_mirror_is_mended_and_holds_what_is_published(tree, daemon, harmed):
+    tree.write("a.py")
+    sync = await daemon.started(str(tree.directory), developer=True)
+    await daemon.synced(sync)
+    flow = sync.flows.find("a").id
+    harm = daemon.state / "mirror.git" / harmed
+    harm.unlink() if harmed == "HEAD" else shutil.rmtree(harm)
+    for text in ("# more\n", "# and more\n"):
+        tree.write("a.py", FLOW + text)
+        status = await daemon.synced(sync)
+    assert (status.state, sync.flows.find("a").id) == ("ok", flow)
+    assert git(daemon.state / "mirror.git", "cat-file", "-p", f"{status.commit}:a.py").endswith("# and more")
+
+
+async def test_a_mirror_that_is_gone_is_made_again_when_nothing_has_changed(tree, daemon):
+    tree.write("a.py")
+    sync = await daemon.started(str(tree.directory), developer=True)
+    await daemon.synced(sync)
+    shutil.rmtree(daemon.state / "mirror.git")
+    status = await daemon.synced(sync)
+    assert status.state == "ok"
+    assert git(daemon.state / "mirror.git", "cat-file", "-p", f"{status.commit}:a.py") == FLOW.strip()
 
 
 async def test_a_plain_directory_will_do(tmp_path, daemon):
