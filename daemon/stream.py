@@ -86,7 +86,8 @@ class Hub:
             over = isinstance(past[-1].event, events.ExecutionEnded)
             while not over and not self._closed:
                 try:
-                    next_one = await asyncio.wait_for(queue.get(), _HEARTBEAT_S)
+                    async with asyncio.timeout(_HEARTBEAT_S):
+                        next_one = await queue.get()
                 except TimeoutError:
                     yield None
                     continue
@@ -112,7 +113,8 @@ class Hub:
         try:
             while not self._closed:
                 try:
-                    await asyncio.wait_for(changed.wait(), _HEARTBEAT_S)
+                    async with asyncio.timeout(_HEARTBEAT_S):
+                        await changed.wait()
                 except TimeoutError:
                     yield False
                     continue

@@ -172,13 +172,14 @@ class _Running:
         assert self.loop is not None, "it runs on it"
         assert self._task is not None, "it came with the loop"
         if self._patience_s is None:
-            self.loop.cut()
+            self._insist()
         else:
             self.loop.call_later(self._patience_s, self._insist)
-        self._task.cancel()
+            self._task.cancel()
 
     def _insist(self) -> None:
-        """Cancel it until it has ended: a library may answer each time by waiting for its host once more."""
+        """Cancel it until it has ended: a library may answer each time by waiting for its host once more, and asyncio
+        itself loses one now and then (https://github.com/python/cpython/issues/86296, before Python 3.12)."""
         assert self.loop is not None, "it runs on it"
         assert self._task is not None, "it came with the loop"
         self.loop.cut()

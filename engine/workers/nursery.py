@@ -189,7 +189,8 @@ class Nursery:
             return
         with contextlib.suppress(ProcessLookupError):
             try:
-                await asyncio.wait_for(self._server.wait(), _STOP_S)
+                async with asyncio.timeout(_STOP_S):
+                    await self._server.wait()
             except TimeoutError:
                 self._server.kill()
         await self.wait()

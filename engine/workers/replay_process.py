@@ -78,7 +78,8 @@ class ReplayProcess:
         """End it, by force after ``grace_s``, with what it started."""
         self._writer.close()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._process.wait(), grace_s)
+            async with asyncio.timeout(grace_s):
+                await self._process.wait()
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL) if self._leads else self._process.kill()
