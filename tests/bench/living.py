@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from headrace.daemon import app
 from headrace.engine import errors, events
 from headrace.engine.records import journal
 from tests.support.daemons import READY_S, Daemon
-from tests.support.repositories import Repository
+from tests.support.repositories import Repository, WorkingRepository
 
 from . import http_load, stage
 from .results import Row
@@ -184,29 +184,37 @@ def _paging(plan: Plan, daemon: Daemon) -> Row:
 
 
 def pushing(plan: Plan) -> Iterator[Row]:
-    """From the end of ``git push`` to a local upstream until the pushed version has run."""
-    repository = Repository(plan.directory / "pushing")
+    """From the end of ``git push`` to a local upstream, or of saving a file, until the new version has run."""
+    pushed = Repository(plan.directory / "pushing")
+    yield _seen("push to a local upstream", plan, pushed, pushed.url, pushed.push, reach=300.0)
+    saved = WorkingRepository(plan.directory / "saving" / "flows")
+    yield _seen("a file saved in a watched directory", plan, saved, str(saved.directory), lambda: None)
+
+
+def _seen(
+    what: str,
+    plan: Plan,
+    repository: WorkingRepository,
+    source: str,
+    publish: Callable[[], object],
+    reach: float | None = None,
+) -> Row:
     repository.write("which.py", _VERSION.format(0))
-    repository.push()
+    publish()
     samples, published = [], []
-    with stage.running(Daemon(plan.directory / "pushing" / "state", repository.url)) as daemon:
+    with stage.running(Daemon(repository.directory.parent / "state", source)) as daemon:
         for version in range(1, plan.count(10) + 1):
-            time.sleep(0.5)  # away from what the last push still does
+            time.sleep(0.5)  # away from what the last one still does
+            before = daemon.client.sync_state()["commit"]
             repository.write("which.py", _VERSION.format(version))
-            commit = repository.push()
+            publish()
             began = time.perf_counter()
-            while daemon.client.sync_state()["commit"] != commit:
+            while daemon.client.sync_state()["commit"] == before:
                 time.sleep(0.002)
-                assert time.perf_counter() < began + 30, "the push was not seen within 30 s"
+                assert time.perf_counter() < began + 30, "the change was not seen within 30 s"
             published.append(time.perf_counter() - began)
             assert daemon.run("which")["output_value"] == {"version": version}
             samples.append(1000 * (time.perf_counter() - began))
     median_ms = 1000 * sorted(published)[len(published) // 2]
-    yield Row(
-        "push to a local upstream → new version has run",
-        "ms",
-        samples,
-        len(samples),
-        300.0,
-        also={"published": median_ms},
-    )
+    name = f"{what} → new version has run"
+    return Row(name, "ms", samples, len(samples), reach, also={"published": median_ms})
