@@ -207,12 +207,18 @@ async def test_executables_stay_executable(repository, daemon):
     assert sync.flows.snapshot(commit).joinpath("tool.sh").stat().st_mode & 0o777 == 0o555
 
 
+def fetched(directory, repository) -> mirror.Mirror:
+    """Return a mirror with all branches of the upstream."""
+    made = mirror.Mirror(directory, environment={"GIT_ALLOW_PROTOCOL": "file"})
+    made.ensure()
+    made.git.run("fetch", "--quiet", "--", str(repository.upstream), "+refs/heads/*:refs/remotes/origin/*")
+    return made
+
+
 def test_pins_survive_a_rebuild(tmp_path, repository):
     repository.write("a.py")
     commit = repository.push()
-    made = mirror.Mirror(tmp_path, environment={"GIT_ALLOW_PROTOCOL": "file"})
-    made.ensure()
-    made.git.run("fetch", "--quiet", "--", str(repository.upstream), "+main:refs/remotes/origin/main")
+    made = fetched(tmp_path, repository)
     made.pin(commit)
     made.rebuild("for the test")
     assert made.pins() == [commit]
@@ -230,9 +236,7 @@ def test_a_history_is_compared_with_what_was_known_of_it(tmp_path, repository):
     repository.write("c.py")
     foreign = repository.commit()
     git(repository.directory, "push", "--quiet", "origin", "HEAD:other")
-    made = mirror.Mirror(tmp_path, environment={"GIT_ALLOW_PROTOCOL": "file"})
-    made.ensure()
-    made.git.run("fetch", "--quiet", "--", str(repository.upstream), "+refs/heads/*:refs/remotes/origin/*")
+    made = fetched(tmp_path, repository)
     branch = "refs/remotes/origin/main"
     assert made.since("", branch) == made.since(first, branch) == made.since(second, branch) == (second, True)
     assert made.since(foreign, branch) == made.since("0" * 40, branch) == (second, False)
@@ -243,9 +247,7 @@ def test_a_history_is_compared_with_what_was_known_of_it(tmp_path, repository):
 def test_the_mirror_is_packed_when_it_holds_many_small_files(tmp_path, repository):
     repository.write("a.py")
     commit = repository.push()
-    made = mirror.Mirror(tmp_path, environment={"GIT_ALLOW_PROTOCOL": "file"})
-    made.ensure()
-    made.git.run("fetch", "--quiet", "--", str(repository.upstream), "+main:refs/remotes/origin/main")
+    made = fetched(tmp_path, repository)
     killing.make_untidy(made.directory)
     small = git(made.directory, "hash-object", "-w", "--stdin", stdin=b"needed")
     git(made.directory, "update-ref", "refs/pins/small", small)
@@ -258,8 +260,7 @@ def test_the_mirror_is_packed_when_it_holds_many_small_files(tmp_path, repositor
 
 
 def test_the_mirror_is_packed_when_it_holds_many_packs(tmp_path, repository):
-    made = mirror.Mirror(tmp_path, environment={"GIT_ALLOW_PROTOCOL": "file"})
-    made.ensure()
+    made = fetched(tmp_path, repository)
     packs = made.directory / "objects" / "pack"
     for number in range(mirror._PACKS_MAX + 1):
         small = git(made.directory, "hash-object", "-w", "--stdin", stdin=b"needed %d" % number)
