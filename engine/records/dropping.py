@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import re
 import time
+from array import array
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -43,28 +46,23 @@ class Contents(msgspec.Struct):
     messages: Counter[str] = msgspec.field(default_factory=Counter)
     locks: int = 0
     sources: set[str] = msgspec.field(default_factory=set)  # of which something was published
-    keys: list[events.KeyCarried] = msgspec.field(default_factory=list)
+    keys: array[int] = msgspec.field(default_factory=lambda: array("Q"))  # offsets of the lines that name a young one
     schedules: set[str] = msgspec.field(default_factory=set)
     maintenance: bool = False
     unknown: bool = False  # only a newer version can judge some of its lines
 
-    def add(self, event: events.AnyEvent, seq: int, at: str, size: int) -> None:
-        """Take one line's event into account."""
+    def add(self, event: events.AnyEvent, seq: int, size: int) -> None:
+        """Take one line's event into account, but for the key that it names."""
         match event:
             case events.ExecutionCreated():
                 self.begun.add(event.execution)
                 self.executions.setdefault(event.execution, {})[seq] = size
                 if event.terms.schedule:
                     self.schedules.add(event.terms.schedule)
-                if event.key:
-                    said = {"key": event.key, "execution": event.execution, "key_digest": event.key_digest}
-                    self.keys.append(events.KeyCarried(**said, created_at=at))
             case events.ExecutionCarried():
                 self.begun.add(event.execution)
                 lines = self.executions.setdefault(event.execution, {})
                 lines.update((line.seq, len(bytes(line.event))) for line in event.lines)
-            case events.KeyCarried():
-                self.keys.append(event)
             case events.CommitPublished():
                 self.sources.add(event.source)
             case event if isinstance(event, events.RecordEvent):
@@ -83,10 +81,13 @@ class Contents(msgspec.Struct):
                 pass  # a daemon's start, what was pruned, …: nothing that counts later
 
 
-def contents(segment: int, path: Path) -> Contents:
-    """Read a sealed segment through. Raises ``JournalCorrupt`` if it has changed: nobody knows then what counts."""
+def contents(segment: int, path: Path, keys_since: str) -> Contents:
+    """Read a sealed segment through; keys of requests that are older than ``keys_since`` do not count any more.
+
+    Raises ``JournalCorrupt`` if it has changed: nobody knows then what counts."""
     found = Contents(segment, path.stat().st_size)
     chain: segments.Chain | None = None
+    offset = 0
     with path.open("rb") as file:
         for count, line in enumerate(file, 1):
             chain = chain or _chain_before(line)
@@ -96,10 +97,36 @@ def contents(segment: int, path: Path) -> Contents:
             if isinstance(decoded.event, segments.Unknown):
                 found.unknown = True
             elif not isinstance(decoded.event, segments.SegmentOpened | segments.SegmentSealed):
-                found.add(decoded.event, decoded.seq, decoded.at, len(line))
+                found.add(decoded.event, decoded.seq, len(line))
+                if (key := _key(decoded)) is not None and key.created_at >= keys_since:
+                    found.keys.append(offset)
+            offset += len(line)
             if count % _LINES_AT_ONCE == 0:
                 time.sleep(_PAUSE_S)
     return found
+
+
+def keys(path: Path, offsets: Iterable[int]) -> list[events.KeyCarried]:
+    """Return the keys of requests that the lines at ``offsets`` of a segment name.
+
+    They are read again to be carried, a few at a time: there may be tens of thousands, and what a daemon once held of
+    them all at once it would not give back."""
+    with path.open("rb") as file:
+        return [key for offset in offsets if (key := _key(_line_at(file, offset))) is not None]
+
+
+def _line_at(file: BinaryIO, offset: int) -> segments.Line:
+    file.seek(offset)
+    return segments.decode(file.readline(segments.LINE_BYTES_MAX + 1))
+
+
+def _key(line: segments.Line) -> events.KeyCarried | None:
+    match line.event:
+        case events.KeyCarried() as event:
+            return event
+        case events.ExecutionCreated(key=key, execution=execution, key_digest=digest) if key:
+            return events.KeyCarried(key=key, execution=execution, key_digest=digest, created_at=line.at)
+    return None
 
 
 def end_before(line: bytes) -> End | None:

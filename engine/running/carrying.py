@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import secrets
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -25,8 +27,8 @@ _LINE_BYTES_MAX = 900 * 1024
 _PART_BYTES = 256 * 1024
 #: A line about a lock or a key is about so long.
 _SMALL_BYTES = 250
-#: So many subjects are written down before others have a turn.
-_AT_ONCE = 100
+#: So many subjects are written down, then they are on the disk and in the index before there are more.
+_AT_ONCE = 500
 #: An execution that does something in the very moment its record is read is read again so often.
 _TRIES = 5
 
@@ -38,7 +40,6 @@ class NotNow(Exception):
 class Prefix(msgspec.Struct):
     """The oldest segments of the journal together: what lies in them, and who of it is alive."""
 
-    keys_since: str  # keys of requests that are older are not known any more
     segment: int = 0
     size: int = 0
     alive: set[str] = msgspec.field(default_factory=set)  # executions that begin in them and are not gone
@@ -47,11 +48,11 @@ class Prefix(msgspec.Struct):
     messages: Counter[str] = msgspec.field(default_factory=Counter)
     locks: int = 0
     sources: set[str] = msgspec.field(default_factory=set)
-    keys: dict[str, events.KeyCarried] = msgspec.field(default_factory=dict)
+    keys: list[tuple[Path, array[int]]] = msgspec.field(default_factory=list)  # see dropping.keys
     schedules: set[str] = msgspec.field(default_factory=set)
     maintenance: bool = False
 
-    def add(self, found: dropping.Contents, alive: set[str]) -> None:
+    def add(self, path: Path, found: dropping.Contents, alive: set[str]) -> None:
         """Take the next segment in, in which ``alive`` begin."""
         self.segment = found.segment
         self.size += found.size
@@ -65,9 +66,7 @@ class Prefix(msgspec.Struct):
         self.sources |= found.sources
         self.schedules |= found.schedules
         self.maintenance |= found.maintenance
-        for key in found.keys:
-            if key.created_at >= self.keys_since:
-                self.keys.setdefault(key.key, key)
+        self.keys.append((path, found.keys))
 
 
 class Carrier:
@@ -102,7 +101,8 @@ class Carrier:
         """Return about how many bytes would have to be carried."""
         records = sum(size for key, size in prefix.records.items() if self._state.store.carried(*key) is not None)
         messages = sum(size for id_, size in prefix.messages.items() if self._state.messages.carried(id_) is not None)
-        small = len(prefix.keys) + len(prefix.schedules) + (len(self._state.locks.all()) if prefix.locks else 0)
+        keys = sum(len(offsets) for _, offsets in prefix.keys)
+        small = keys + len(prefix.schedules) + (len(self._state.locks.all()) if prefix.locks else 0)
         executions = sum(sum(lines.values()) for lines in prefix.executions.values())
         return records + messages + executions + small * _SMALL_BYTES
 
@@ -114,9 +114,15 @@ class Carrier:
             for count, say in enumerate(self._others(prefix), 1):
                 say()
                 if count % _AT_ONCE == 0:
-                    await asyncio.sleep(0)
+                    await self._settle()
         except errors.TooLarge as error:
             raise NotNow(error.message) from error
+        await self._keys(prefix)
+
+    async def _settle(self) -> None:
+        """Return when nothing of it is held in memory any more, on its way to the disk or into the index."""
+        await self._journal.durable()
+        await self._archive.flushed()
 
     def _others(self, prefix: Prefix) -> Iterator[Callable[[], None]]:
         """Yield what writes one subject down as it is when that is called."""
@@ -132,11 +138,18 @@ class Carrier:
             yield functools.partial(self._schedule, schedule)
         if prefix.maintenance:
             yield self._maintenance
-        for key in prefix.keys.values():
-            yield functools.partial(self._key, key)
 
-    def _key(self, key: events.KeyCarried) -> None:
-        self._journal.append(key)
+    async def _keys(self, prefix: Prefix) -> None:
+        """Append each key once: where somebody died after carrying it, it is there again."""
+        said: set[str] = set()
+        for path, offsets in prefix.keys:
+            for start in range(0, len(offsets), _AT_ONCE):
+                some = offsets[start : start + _AT_ONCE]
+                for key in await asyncio.to_thread(dropping.keys, path, some):
+                    if key.key not in said:
+                        said.add(key.key)
+                        self._journal.append(key)
+                await self._settle()
 
     def _maintenance(self) -> None:
         if (event := self._state.maintenance.carried()) is not None:

@@ -236,6 +236,50 @@ async def test_young_keys_of_requests_outlive_their_executions(tmp_path):
         assert archive.index.find_key("young") is None
 
 
+async def test_keys_are_carried_a_few_at_a_time(tmp_path):
+    """Tens of thousands at once would take memory that a daemon of months never gives back."""
+    async with archives.opened(tmp_path, keep_s=10) as archive:
+        count = 2 * carrying._AT_ONCE + 10
+        for number in range(count):
+            archive.begin(f"e{number}", key=f"k{number}", path="x" * 1500)
+        await asyncio.gather(*(archive.end(f"e{number}") for number in range(count)))
+        await archive.run("last")
+        archive.clock.now += 11
+        most = 0
+
+        def see(batch: list[events.Recorded]) -> None:
+            nonlocal most
+            most = max(most, len([one for one in batch if isinstance(one.event, events.KeyCarried)]))
+
+        archive.journal.subscribe(see)
+        assert (await archive.pruner.prune()).segments
+        assert 0 < most <= carrying._AT_ONCE
+    (tmp_path / "index.db").unlink()
+    async with archives.opened(tmp_path, keep_s=10) as archive:
+        assert [number for number in range(count) if archive.index.find_key(f"k{number}")[0] != f"e{number}"] == []
+
+
+async def test_a_key_that_was_carried_in_vain_is_carried_once(tmp_path, monkeypatch):
+    def broken(*_anything: object) -> None:
+        raise OSError("somebody died")
+
+    async with archives.opened(tmp_path, keep_s=10) as archive:
+        await archive.run("asked", key="young", key_digest="d")
+        for round_ in range(3):
+            for number in range(100):
+                await archive.run(f"e{round_}-{number}")
+            archive.clock.now += 11
+            with monkeypatch.context() as patched:
+                if round_ < 2:
+                    patched.setattr(carrying.dropping, "tombstone", broken)
+                    with pytest.raises(OSError, match="somebody died"):
+                        await archive.pruner.prune()
+                else:
+                    assert (await archive.pruner.prune()).segments > 20
+    lines = "".join(path.read_text() for path in (tmp_path / "records").glob("*.jsonl"))
+    assert lines.count('"key.carried"') == 1
+
+
 async def test_files_that_no_line_names_go_and_no_others(tmp_path):
     async with archives.opened(tmp_path) as archive:
         held = archive.blobs.put(b'"held"')
