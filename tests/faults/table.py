@@ -105,6 +105,13 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "A full disk refuses requests, loses nothing, and is enough to start": ("tests/faults/test_full_disk.py",),
         "The index can be lost or damaged at any moment": ("tests/faults/test_index.py",),
+        "Retention takes nothing that counts, and leaves nothing behind, wherever it is killed": (
+            "tests/engine/running/test_pruning_faults.py",
+            "tests/engine/running/test_pruning.py::test_a_pruned_history_folds_to_what_happened",
+        ),
+        "These tests would see a defect of retention: each that is put in makes them fail": (
+            "tests/faults/test_retention_mutants.py",
+        ),
         "A backup holds all that was acknowledged before it; a damaged one is refused": (
             "tests/e2e/test_backup.py",
             "tests/daemon/test_backup.py",

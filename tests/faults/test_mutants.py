@@ -138,10 +138,11 @@ def copied(folder: Path, mutant: Mutant, need: tuple[tuple[str, ...], tuple[str,
 def notice(folder: Path, suite: Suite, name: str, mutant: Mutant, tests: list[str], timeout_s: int) -> str:
     """Run ``tests`` on the copy in ``folder``, each for so long at most. Some have to fail; return what was said."""
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    words = ["-q", "-x", f"--timeout={timeout_s}", "-p", "no:cacheprovider", f"--basetemp={folder / 'tmp'}"]
     said = ""  # of a run that takes too long; the attempt failed then
     with suite.attempt(name):
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", f"--timeout={timeout_s}", "-p", "no:cacheprovider", *tests],
+            [sys.executable, "-m", "pytest", *words, *tests],
             cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600,
         )  # fmt: skip
         said = done.stdout

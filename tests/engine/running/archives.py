@@ -25,6 +25,7 @@ from headrace.engine.state import masks, sealed
 from headrace.sync import manifests
 
 KEEP_S = 1000.0
+YEAR_S = 365 * 86400.0
 SEGMENT_BYTES = 6000
 START_S = 1_800_000_000.0
 NAMES = [f"n{number}" for number in range(8)]
@@ -266,8 +267,10 @@ def shown(state: model.Execution) -> dict[str, Any]:
 
 
 async def prune(directory: Path) -> None:
-    """Two passes, as one process makes them; records that are carried take several lines."""
+    """Two passes, as one process makes them; what is carried takes several lines, and is there in portions."""
     carrying._PART_BYTES = 300
+    carrying._AT_ONCE = 4
+    pruning.KEYS_S = YEAR_S
     async with opened(directory) as archive:
         await archive.pruner.prune()
         await archive.pruner.prune()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
+import sqlite3
 import time
 from pathlib import Path
 
@@ -195,6 +197,68 @@ async def test_a_long_lived_execution_does_not_hold_the_rest(tmp_path, monkeypat
         assert len(await archive.index.events_of("old")) == 4
 
 
+@pytest.mark.parametrize("times", [3, 100])
+async def test_what_happens_to_an_execution_while_it_is_carried_is_not_lost(tmp_path, monkeypatch, times):
+    async with archives.opened(tmp_path) as archive:
+        subject = archive.begin("old")
+        for number in range(100):
+            await archive.run(f"e{number}")
+        archive.clock.now += archives.KEEP_S + 1
+        read, said = archive.index.events_of, 0
+
+        async def interrupted(execution: str) -> list[events.Recorded]:
+            nonlocal said
+            record = await read(execution)
+            if said < times:
+                said += 1
+                archive.ledger.record(subject, events.LogWritten(execution="old", text=f"{said}"))
+            return record
+
+        with monkeypatch.context() as patched:
+            patched.setattr(archive.index, "events_of", interrupted)
+            done = await archive.pruner.prune()
+        assert (done.segments > 3) == (times == 3)  # it is waited for, but not for ever
+        await archive.journal.durable()
+        texts = [str(number) for number in range(1, said + 1)]
+        assert [one.event.text for one in (await archive.index.events_of("old"))[2:]] == texts
+    (tmp_path / "index.db").unlink()
+    async with archives.opened(tmp_path) as archive:
+        assert [one.event.text for one in (await archive.index.events_of("old"))[2:]] == texts
+
+
+async def test_an_index_that_lost_a_line_is_not_believed(tmp_path):
+    async with archives.opened(tmp_path) as archive:
+        subject = archive.begin("old")
+        for number in range(100):
+            if number == 20:  # in another segment than its beginning
+                archive.ledger.record(subject, events.LogWritten(execution="old", text="long ago"))
+            await archive.run(f"e{number}")
+        archive.clock.now += archives.KEEP_S + 1
+        await archive.index.flushed()
+        with contextlib.closing(sqlite3.connect(tmp_path / "index.db")) as connection, connection:
+            of_it = "execution = (SELECT seq FROM executions WHERE id = 'old')"
+            where = f"{of_it} AND start > (SELECT min(start) FROM extents WHERE {of_it})"
+            assert connection.execute(f"DELETE FROM extents WHERE {where}").rowcount == 1
+        assert (await archive.pruner.prune()).segments == 0
+    (tmp_path / "index.db").unlink()
+    async with archives.opened(tmp_path) as archive:
+        assert [type(one.event).__name__ for one in await archive.index.events_of("old")] == [
+            *("ExecutionCreated", "ExecutionStarted", "LogWritten")
+        ]
+        assert (await archive.pruner.prune()).segments > 3
+
+
+async def test_what_has_only_just_ended_is_left_to_those_who_end_it(tmp_path):
+    async with archives.opened(tmp_path) as archive:
+        subject = archive.begin("ending", retention_time_s=0.0)
+        archive.ledger.record(subject, events.ExecutionEnded(execution="ending", status="ENDED_SUCCESS"))
+        await archive.journal.durable()
+        archive.clock.now += 1
+        assert (await archive.pruner.prune()).executions == 0
+        await archive.ledger.settle(subject)
+        assert (await archive.pruner.prune()).executions == 1
+
+
 async def test_who_follows_an_execution_is_not_told_twice_what_is_carried(tmp_path):
     async with archives.opened(tmp_path) as archive:
         hub = stream.Hub(archive.journal)
@@ -225,15 +289,17 @@ async def test_young_keys_of_requests_outlive_their_executions(tmp_path):
         await archive.index.flushed()
         assert archive.index.find_key("young")[:2] == ("asked", "d")
     (tmp_path / "index.db").unlink()
-    async with archives.opened(tmp_path, keep_s=10) as archive:
-        assert archive.index.find_key("young")[:2] == ("asked", "d")
-        archive.clock.now += 8 * 86400
-        for number in range(200, 300):
-            await archive.run(f"e{number}")
-        archive.clock.now += 11
-        assert (await archive.pruner.prune()).segments > 3
-        await archive.index.flushed()
-        assert archive.index.find_key("young") is None
+    clock = archives.Clock()
+    for days in (4, 8):  # it is as old as its request, however often it was carried
+        async with archives.opened(tmp_path, clock=clock, keep_s=10) as archive:
+            assert archive.index.find_key("young")[:2] == ("asked", "d")
+            clock.now = archives.START_S + days * 86400
+            for number in range(100):
+                await archive.run(f"e{days}-{number}")
+            clock.now += 11
+            assert (await archive.pruner.prune()).segments > 3
+            await archive.index.flushed()
+            assert (archive.index.find_key("young") is None) == (days == 8)
 
 
 async def test_keys_are_carried_a_few_at_a_time(tmp_path):
@@ -315,6 +381,15 @@ async def test_a_file_that_is_put_again_meanwhile_stays(tmp_path):
         assert (await archive.pruner.prune()).files == 0
         assert archive.blobs.get(blob) == b'"x"'
         assert (await archive.pruner.prune()).files == 1
+
+
+async def test_a_file_that_is_named_only_when_it_was_looked_for_stays(tmp_path):
+    async with archives.opened(tmp_path) as archive:
+        blob = archive.blobs.put(b'"x"')
+        assert (await archive.pruner.prune()).files == 0
+        archive.say(events.RecordSaved(type="file", name="f", id="i", field_blobs={"content": blob}))
+        assert (await archive.pruner.prune()).files == 0
+        assert archive.blobs.get(blob) == b'"x"'
 
 
 async def test_young_files_are_left_alone(tmp_path):

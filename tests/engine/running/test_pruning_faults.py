@@ -14,6 +14,7 @@ import pytest
 
 from headrace.engine import events
 from headrace.engine.records import recovery, segments, sweeping
+from headrace.engine.running import pruning
 from tests.engine.records.test_faults import needs_strace
 from tests.engine.running import archives
 
@@ -35,7 +36,7 @@ async def lived(directory: Path) -> None:
         archive.sealed.put(b'"orphan"')
         await archive.run("asked for", retention_time_s=1e9, key="k", key_digest="d")
         for number in range(120):
-            await archive.run(f"r{number}")
+            await archive.run(f"r{number}", key="" if number % 10 else f"k{number + 100}")
         await history.go_on(20)
 
 
@@ -71,6 +72,13 @@ async def known(directory: Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:
         return archives.seen(archive.found), told
 
 
+async def keys(directory: Path) -> dict[str, tuple[str, ...] | None]:
+    """What a start without an index finds of the keys of requests."""
+    (directory / "index.db").unlink(missing_ok=True)
+    async with archives.opened(directory) as archive:
+        return {key: archive.index.find_key(key) for key in ("k", *(f"k{number}" for number in range(220)))}
+
+
 def files(directory: Path) -> set[str]:
     return {path.name for name in ("blobs", "sealed") for path in (directory / name).rglob("*") if path.is_file()}
 
@@ -85,12 +93,17 @@ def named(directory: Path) -> set[str]:
 
 @needs_strace
 @pytest.mark.timeout(900)
-async def test_killed_at_every_system_call_nothing_that_counts_is_lost_and_nothing_leaks(tmp_path):
+async def test_killed_at_every_system_call_nothing_that_counts_is_lost_and_nothing_leaks(
+    tmp_path, monkeypatch, record_property
+):
+    monkeypatch.setattr(pruning, "KEYS_S", archives.YEAR_S)
     life = tmp_path / "life"
     await lived(life)
     before, records = await known(life)
     whole = tmp_path / "whole" / "s"
     shutil.copytree(life, whole)
+    asked = await keys(whole)
+    assert len([key for key, execution in asked.items() if execution]) > 12
     code, trace = prune(whole, "-e", f"trace={','.join(CALLS)}")
     assert code == 0
     counted = {call: len(re.findall(rf"\b{call}\(", trace)) for call in CALLS}
@@ -100,10 +113,11 @@ async def test_killed_at_every_system_call_nothing_that_counts_is_lost_and_nothi
     after, left = await known(whole)
     assert "asked for" in left
     assert len(left) < len(records) / 2
-    points = [(call, k) for call, count in counted.items() for k in range(1, count + 1)]
+    points = [(call, k) for call, count in counted.items() for k in range(1, count + 1)][FIRST::STRIDE]
     print(f"{len(points)} points, {counted}")
+    record_property("tries", len(points))
     state = tmp_path / "killed" / "s"
-    for call, k in points[FIRST::STRIDE]:
+    for call, k in points:
         code = 0
         while not code and k:  # the last ones may not come, as batches are cut by time: then it is an earlier one
             shutil.rmtree(state.parent, ignore_errors=True)
@@ -126,6 +140,7 @@ async def test_killed_at_every_system_call_nothing_that_counts_is_lost_and_nothi
             assert found[kind] == after[kind], (call, k)
         assert listed == left, (call, k)
         assert segments.files(state / "records")[0][0] >= dropped, (call, k)
+        assert await keys(state) == asked, (call, k)
         assert files(state) <= named(state), (call, k)
         assert not list(state.rglob("*.tmp")), (call, k)
 
