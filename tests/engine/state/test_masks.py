@@ -360,6 +360,32 @@ def test_what_people_wrote_is_masked_and_words_of_the_engine_are_not():
     assert bytes(masked.inputs) == bytes(SHOWN)
 
 
+@given(
+    secrets=st.lists(ANY, min_size=1, max_size=3),
+    how=st.sampled_from(sorted(ENCODINGS)),
+    before=OUTSIDE,
+    value=JSON,
+    ascii_=st.booleans(),
+)
+def test_an_event_that_is_given_back_at_once_has_nothing_to_mask(secrets, how, before, value, ascii_):
+    secrets = [usable(secret) for secret in secrets]
+    masks = knowing(*secrets)
+    for text in (before, secrets[0], f"{before}{ENCODINGS[how](secrets[0])}"):
+        raw = msgspec.Raw(json.dumps([value, text, {text: 1}], ensure_ascii=ascii_).encode())
+        failure = events.Failure(type="X", message=text)
+        for event in (
+            events.LogWritten(execution="x", text=text),
+            events.ExecutionEnded(execution="x", status="ENDED_ERROR", output=raw, failure=failure),
+            events.ExecutionSaved(execution="x", output_keys={text: raw}),
+        ):
+            assert masks.event(event) == masks._struct(event)
+
+
+def test_half_a_character_is_left_to_those_who_record_it():
+    event = events.LogWritten(execution="x", text="\ud800 and hunter-two")
+    assert MARKER in knowing("hunter-two").event(event).text
+
+
 def test_a_call_keeps_its_target_unless_that_is_a_subject():
     masks = knowing(S)
     for kind, target in (("flow", S), ("message", MARKER)):
