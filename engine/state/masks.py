@@ -48,6 +48,9 @@ _JSON_MARKER = msgspec.json.encode(MARKER)
 #: Numbers with a fraction keep the text they came with.
 _decoder = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(text.encode()))
 
+#: What is escaped in every JSON text, and how else than in the shortest way it can be.
+_ESCAPED, _ESCAPED_OTHERWISE = re.compile(rb'["\\\x00-\x1f]'), (b"\\u", b"\\/")
+
 _STANDARD, _URLSAFE = b"+/", b"-_"
 #: What the usual functions leave as it is in an address: quote() twice, encodeURIComponent and encodeURI.
 _SAFE_IN_URLS = ("", "/", "!'()*", "!#$&'()*+,/:;=?@")
@@ -122,6 +125,7 @@ class Masks:
         self._uses: dict[bytes, int] = {}  # spelling → how many secrets have it
         self._by_word: dict[int, tuple[bytes, ...]] = {}  # see _words; tuples, so that readers need no lock
         self._few: tuple[bytes, ...] = ()  # all spellings, as long as there are no more than that
+        self._escaped = 0  # how many spellings look otherwise in a JSON text
         self._learning = threading.Lock()
         self.longest_bytes = 0  #: of any spelling ever known
 
@@ -202,6 +206,7 @@ class Masks:
         self._uses[form] = self._uses.get(form, 0) + 1
         if self._uses[form] == 1:
             self._bytes += len(form)
+            self._escaped += bool(_ESCAPED.search(form))
             self.longest_bytes = max(self.longest_bytes, len(form))
             for word in _words(form):
                 self._by_word[word] = (*self._by_word.get(word, ()), form)
@@ -215,6 +220,7 @@ class Masks:
             if self._uses[form] == 0:
                 del self._uses[form]
                 self._bytes -= len(form)
+                self._escaped -= bool(_ESCAPED.search(form))
                 self._few = tuple(other for other in self._few if other != form)
                 for word in _words(form):
                     kept = tuple(other for other in self._by_word.pop(word) if other != form)
@@ -285,7 +291,7 @@ class Masks:
         """Return ``text`` without secrets, or None if there is none in it."""
         try:
             # A string may be escaped in many ways; after this there is one, and that is among the spellings.
-            plain = msgspec.json.encode(_decoder.decode(text)) if b"\\" in text else text
+            plain = msgspec.json.encode(_decoder.decode(text)) if _is_escaped_otherwise(text) else text
             if not self._occurring(plain) and not self._has_short(plain):
                 return None
             root = [_decoder.decode(text)]
@@ -352,14 +358,14 @@ class Masks:
     def _has_none(self, event: msgspec.Struct) -> bool:
         """Return whether no secret stands anywhere in ``event``, from its JSON text: so it is with nearly all of them.
 
-        Where nothing is escaped in that, every text stands in it as it is."""
+        Every spelling that has nothing to escape stands in that as it is."""
         try:
             text = msgspec.json.encode(event)
         except UnicodeEncodeError:  # half a character: whoever records it says so
             return False
-        if b"\\" in text or self._occurring(text):
+        if b"\\" in text and (self._escaped or _is_escaped_otherwise(text)):
             return False
-        return not self._short or self._short.isdisjoint(text.split(b'"'))
+        return not self._occurring(text) and not self._has_short(text)
 
     def _struct(self, struct: S) -> S:
         values = {name: value for name in _texts_of(type(struct)) if (value := getattr(struct, name))}  # most are empty
@@ -473,6 +479,11 @@ def _spellings(text: str) -> Iterator[str]:
             yield form
             yield form.replace("%20", "+")
     yield from _base64(text.encode())
+
+
+def _is_escaped_otherwise(text: bytes) -> bool:
+    """Return whether a JSON text may escape something that needs no escape, or in another way than ``_json_plain``."""
+    return any(form in text for form in _ESCAPED_OTHERWISE)
 
 
 def _json_plain(text: str) -> str:
