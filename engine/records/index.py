@@ -15,6 +15,7 @@ import contextlib
 import itertools
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -22,11 +23,14 @@ from typing import TypeVar
 import structlog
 
 from .. import errors, events
-from . import expiry, filing, listing, places, reading, recovery, tables
+from . import bloom, expiry, filing, listing, places, reading, recovery, tables
 
 log = structlog.get_logger()
 
 _READERS = 2
+#: Reading all keys pauses after so many: whoever runs flows goes first.
+_KEYS_AT_ONCE = 2000
+_PAUSE_S = 0.001
 #: A file that is made anew is waited for so long, which is enough for small ones.
 PATIENCE_S = 1.0
 
@@ -44,6 +48,9 @@ class Index:
         self._records = records
         self._filing = filing.Filing(path, records, instance, self._filed)
         self._fresh_keys: dict[str, tuple[int, Key]] = {}  # not in the file yet, with their seq
+        self._keys = bloom.Bloom()  # all that came since the start, and those of the file of this generation
+        self._keys_of = -1
+        self._reading: asyncio.Task[None] | None = None
         self._places: places.Places | None = known
         self._key_reader = _Reader(path)
         self._local = threading.local()
@@ -69,6 +76,7 @@ class Index:
             if isinstance(event, events.ExecutionCreated) and event.key:
                 key = (event.execution, event.key_digest, recorded.at)
                 self._fresh_keys.setdefault(event.key, (recorded.seq, key))
+                self._keys.add(event.key)
         if self._places is not None:
             if self._filing.complete:
                 self._places = None
@@ -83,6 +91,8 @@ class Index:
         if (fresh := self._fresh_keys.get(key)) is not None:
             return fresh[1]
         generation = self._filing.generation
+        if self._keys_of == generation and not self._keys.may_have(key):
+            return None
         try:
             select = "SELECT execution, digest, at FROM keys WHERE key = ?"
             found: Key | None = self._key_reader.of(generation).execute(select, (key,)).fetchone()
@@ -91,7 +101,19 @@ class Index:
             raise self._incomplete() from error
         if found is None and not self._filing.complete:
             raise self._incomplete()
+        if self._keys_of != generation and self._filing.complete and (self._reading is None or self._reading.done()):
+            self._reading = self._loop.create_task(self._read_keys(generation))
         return found
+
+    async def _read_keys(self, generation: int) -> None:
+        """Learn what keys there are: most that are asked for are new, and a question to the file takes its time."""
+        try:
+            known = await self._loop.run_in_executor(self._readers, self._ask, _all_keys)
+        except sqlite3.DatabaseError:  # whoever asks the next question finds out
+            return
+        if self._filing.generation == generation:
+            self._keys.update(known)
+            self._keys_of = generation
 
     async def flushed(self) -> None:
         """Return when everything absorbed so far is in the file.
@@ -189,6 +211,8 @@ class Index:
 
     async def close(self) -> None:
         """Write what was absorbed and let go of the file."""
+        if self._reading is not None:
+            await asyncio.wait([self._reading])
         await asyncio.to_thread(self._filing.stop)
         await asyncio.to_thread(self._readers.shutdown)
         for reader in self._open_readers:
@@ -214,6 +238,15 @@ class _Reader:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _all_keys(connection: sqlite3.Connection) -> bloom.Bloom:
+    found = bloom.Bloom()
+    for count, (key,) in enumerate(connection.execute("SELECT key FROM keys"), 1):
+        found.add(key)
+        if count % _KEYS_AT_ONCE == 0:
+            time.sleep(_PAUSE_S)
+    return found
 
 
 def _settle(waiter: asyncio.Future[None], error: errors.HeadraceError | None) -> None:

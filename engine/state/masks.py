@@ -1,7 +1,7 @@
 """What must not be read: the secrets the daemon has met, hidden wherever they turn up in what is recorded or shown.
 
 Whoever resolves a secret teaches it to ``Masks``; every event passes ``Masks.event`` before it is appended. A secret is
-found by its literal bytes, in the spellings in which programs repeat what they were given (see ``_spellings``), and
+found by its literal bytes, in the spellings in which programs repeat what they were given (see ``spellings``), and
 gives way to ``[masked]``. Nothing here makes a pattern out of a secret: one that is ``+++`` or ``\\Q`` is a text like
 any other. What is hidden is what people wrote; ids, statuses, names that something is found by and the other words of
 the engine stay, even if a secret is spelled like one of them, because masking must not break what it protects.
@@ -12,27 +12,22 @@ pieces is not found.
 
 from __future__ import annotations
 
-import base64
 import collections
 import functools
-import html
-import json
 import re
 import sys
 import threading
-import urllib.parse
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
 from .. import events, scheduled, upkeep
+from . import spellings
 
 MARKER = "[masked]"
 #: A shorter secret would be found by chance inside of other words: it counts only as a whole string or line.
 SUBSTRING_CHARACTERS_MIN = 6
-#: Lines of a secret that are this long count alone; shorter ones (``}``, ``EOF``) stand in any file.
-LINE_CHARACTERS_MIN = 8
 #: Secrets that live shortly (a new token for each execution) must not fill the memory of a daemon that runs for months:
 #: beyond these bounds the one that was met longest ago is forgotten. A secret is met again whenever it is resolved.
 SECRETS_MAX = 10_000
@@ -50,12 +45,6 @@ _decoder = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(text.encode(
 
 #: What is escaped in every JSON text, and how else than in the shortest way it can be.
 _ESCAPED, _ESCAPED_OTHERWISE = re.compile(rb'["\\\x00-\x1f]'), (b"\\u", b"\\/")
-
-_STANDARD, _URLSAFE = b"+/", b"-_"
-#: What the usual functions leave as it is in an address: quote() twice, encodeURIComponent and encodeURI.
-_SAFE_IN_URLS = ("", "/", "!'()*", "!#$&'()*+,/:;=?@")
-#: Where ``openssl base64`` and ``base64`` break their lines.
-_BASE64_WIDTHS = (64, 76)
 
 #: Fields of events that are never text of people: what things are found by, and words of the engine.
 _ENGINE_WORDS = frozenset(
@@ -192,10 +181,10 @@ class Masks:
             if len(secret) < SUBSTRING_CHARACTERS_MIN:
                 spelled: Collection[bytes] = ()
                 self._short.add(secret.encode())
-                if _json_plain(secret) != secret:
+                if spellings.json_plain(secret) != secret:
                     self._short_escaped.add(secret.encode())
             else:
-                spelled = frozenset(form.encode() for text in _texts(secret) for form in _spellings(text))
+                spelled = frozenset(form.encode() for form in spellings.of(secret))
             for form in spelled:
                 self._add(form)
             self._secrets[secret] = spelled
@@ -454,63 +443,6 @@ def _words(form: bytes) -> set[int]:
     return {int.from_bytes(form[at : at + 4], sys.byteorder) for at in (middle, middle + 1)}
 
 
-def _texts(secret: str) -> list[str]:
-    """Return the secret and, if it has several, its longer lines: a log may hold them one by one."""
-    lines = [line.strip() for line in secret.splitlines()]
-    return [secret] if len(lines) < 2 else [secret, *(line for line in lines if len(line) >= LINE_CHARACTERS_MIN)]
-
-
-def _spellings(text: str) -> Iterator[str]:
-    """Yield the ways in which programs write ``text`` into other texts: JSON, addresses, base64, Python, HTML."""
-    yield text
-    yield html.escape(text)
-    yield repr(text)[1:-1]
-    yield repr(text.encode())[2:-1]
-    plain = _json_plain(text)
-    ascii_ = [_json_ascii(character) for character in text]
-    upper = [part.upper().replace("\\U", "\\u") if part.startswith("\\u") else part for part in ascii_]
-    for escaped in (plain, "".join(ascii_), "".join(upper)):
-        for form in (escaped, escaped.replace("/", "\\/"), _json_for_html(escaped)):
-            yield form
-            yield _json_plain(form)  # JSON in JSON
-    for safe in _SAFE_IN_URLS:
-        quoted = urllib.parse.quote(text, safe=safe)
-        for form in (quoted, re.sub("%..", lambda escape: escape[0].lower(), quoted)):
-            yield form
-            yield form.replace("%20", "+")
-    yield from _base64(text.encode())
-
-
 def _is_escaped_otherwise(text: bytes) -> bool:
-    """Return whether a JSON text may escape something that needs no escape, or in another way than ``_json_plain``."""
+    """Return whether a JSON text may escape otherwise than ``spellings.json_plain`` does, or what needs no escape."""
     return any(form in text for form in _ESCAPED_OTHERWISE)
-
-
-def _json_plain(text: str) -> str:
-    return msgspec.json.encode(text).decode()[1:-1]
-
-
-def _json_ascii(character: str) -> str:
-    return json.dumps(character)[1:-1]
-
-
-def _json_for_html(escaped: str) -> str:
-    """Some writers (Go, Jinja) escape what HTML would take for markup as well."""
-    for character in "<>&'":
-        escaped = escaped.replace(character, f"\\u{ord(character):04x}")
-    return escaped
-
-
-def _base64(data: bytes) -> Iterator[str]:
-    """Yield what of ``data`` is the same wherever it stands in something that is encoded as a whole.
-
-    Three bytes become four characters, so there are three ways; the characters at the edges also depend on what
-    stands there, and are left out."""
-    for shift in range(3):
-        bits = (shift + len(data)) * 8
-        encoded = base64.b64encode(bytes(shift) + data)[-(-shift * 8 // 6) : bits // 6]
-        yield encoded.decode()
-        yield encoded.translate(bytes.maketrans(_STANDARD, _URLSAFE)).decode()
-        for width in _BASE64_WIDTHS if not shift else ():
-            lines = [encoded[at : at + width].decode() for at in range(0, len(encoded), width)]
-            yield from (line for line in lines if len(line) >= LINE_CHARACTERS_MIN)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from headrace.engine import ports
-from headrace.engine.state import masks, secrets
+from headrace.engine.state import masks, secrets, spellings
 from headrace.engine.state.age import CREDENTIAL, Keys
 from headrace.tasks import vault_client
 from tests.support.vault_server import VaultServer
@@ -93,7 +93,7 @@ async def test_the_connection_names_its_password(looked_up):
 
 
 def test_numbers_are_those_of_the_code():
-    assert f"with {masks.LINE_CHARACTERS_MIN} characters or more" in PROSE
+    assert f"with {spellings.LINE_CHARACTERS_MIN} characters or more" in PROSE
     assert f"less than {masks.SUBSTRING_CHARACTERS_MIN} characters" in PROSE
     assert f"{masks.SECRETS_MAX:,} of them" in PROSE
     assert f"at most {secrets._BYTES_MAX:,} bytes" in PROSE

@@ -107,6 +107,10 @@ MUTANTS = {
         "tables", "        if end and not (", "        if False and not (", "index"
     ),
     "a start waits for the index": Mutant("filing", "        if not patient and ", "        if False and ", "index"),
+    "a key that comes is not among those there are": Mutant("index", "self._keys.add(event.key)", "pass", "index"),
+    "what a bad index said of keys is kept": Mutant(
+        "index", "if self._keys_of == generation and not", "if self._keys_of >= 0 and not", "index"
+    ),
     "scarce room refuses nobody": Mutant("journal", "self._stalled or self.scarce", "self._stalled", "space"),
     "the ballast is never given up": Mutant(
         "space", "            self._ballast.unlink()\n            log", "            log", "space"

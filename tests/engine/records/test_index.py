@@ -217,6 +217,65 @@ async def test_a_key_is_known_from_the_moment_it_is_durable(tmp_path: Path) -> N
         assert catalogue.find_key("hook:1") == ("e00001", "abc", at)
 
 
+async def told_of_all_keys(catalogue: index.Index) -> None:
+    """Ask for a key that there is not; the second time this is known without the file."""
+    assert catalogue.find_key("unheard of") is None
+    await asyncio.wait([catalogue._reading])
+
+
+async def test_a_key_that_there_is_not_is_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with both(tmp_path) as (writer, _):
+        await writer.submit(created(1, key="hook:1"))
+    async with both(tmp_path) as (writer, catalogue):
+        await told_of_all_keys(catalogue)
+        await writer.submit(created(2, key="hook:2"))
+        await catalogue.flushed()
+        await asyncio.sleep(0)
+        assert catalogue._fresh_keys == {}
+        assert [catalogue.find_key(f"hook:{number}")[0] for number in (1, 2)] == ["e00001", "e00002"]
+        with monkeypatch.context() as patched:
+            patched.delattr(catalogue, "_key_reader")
+            assert catalogue.find_key("hook:3") is None
+            with pytest.raises(AttributeError):
+                catalogue.find_key("hook:1")
+
+
+async def test_a_key_that_comes_while_others_are_read_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+
+    def slow(connection: sqlite3.Connection) -> object:
+        found = read(connection)
+        go_on.wait(8)
+        return found
+
+    read = index._all_keys
+    monkeypatch.setattr(index, "_all_keys", slow)
+    async with both(tmp_path) as (writer, catalogue):
+        assert catalogue.find_key("hook:1") is None
+        await writer.submit(created(1, key="hook:1"))
+        go_on.set()
+        await asyncio.wait([catalogue._reading])
+        await catalogue.flushed()
+        await asyncio.sleep(0)
+        assert catalogue._fresh_keys == {}
+        assert catalogue.find_key("hook:1")[0] == "e00001"
+
+
+async def test_what_a_bad_file_said_of_keys_is_forgotten_with_it(tmp_path: Path) -> None:
+    async with both(tmp_path) as (writer, catalogue):
+        await writer.submit(created(1, key="hook:1"))
+    with contextlib.closing(sqlite3.connect(tmp_path / "index.db")) as connection, connection:
+        assert connection.execute("DELETE FROM keys").rowcount == 1
+    async with both(tmp_path) as (_, catalogue):
+        await told_of_all_keys(catalogue)
+        assert catalogue.find_key("hook:1") is None  # nobody knows yet that it is bad
+        catalogue._filing.distrust("it lost a key", catalogue._filing.generation)
+        await catalogue.flushed()
+        assert catalogue.find_key("hook:1")[0] == "e00001"
+        await told_of_all_keys(catalogue)
+        assert catalogue.find_key("hook:1")[0] == "e00001"
+
+
 def remove(path: Path, kept: dict[str, bytes]) -> None:
     for name in kept:
         path.with_name(name).unlink()
