@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -21,6 +20,7 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from .. import errors
@@ -82,7 +82,7 @@ class Nursery:
         number = next(self._numbers)
         self._living[number] = process
         cell = self._subtree.cell(number)
-        message = json.dumps({"spawn": number, "limits": self._limits, "cell": cell}).encode()
+        message = msgspec.json.encode({"spawn": number, "limits": self._limits, "cell": cell})
         self._unsent.append((message, descriptors))
         self._send_requests()
         return process
@@ -142,7 +142,7 @@ class Nursery:
         if not message:
             asyncio.get_running_loop().remove_reader(self._control.fileno())
             return
-        news = json.loads(message)
+        news = msgspec.json.decode(message)
         if "spawned" in news:
             process = self._living.get(news["spawned"])
             if process is None:
