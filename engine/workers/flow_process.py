@@ -254,6 +254,8 @@ class FlowProcess:
         """Take back who waits in the queue; ``keep`` may go on waiting.
 
         Meanwhile the process may take what comes behind something that was taken back."""
+        if not self._turns:  # nobody waits: most processes end so
+            return
         numbers: set[bytes] = set()
         with contextlib.suppress(BlockingIOError):
             while number := self._waiting.recv(frames.HEADER.size, socket.MSG_DONTWAIT):
