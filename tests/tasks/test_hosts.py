@@ -52,19 +52,22 @@ class Host:
     behaviour: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
     port: int = 0
     came: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
-    here: int = 0
+    here: set[asyncio.Task] = dataclasses.field(default_factory=set)
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.here += 1
+    def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self.here.add(task)
+        task.add_done_callback(self.here.discard)
         self.came.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             await self.behaviour(reader, writer)
-        self.here -= 1
         writer.close()
 
     async def left_alone(self) -> None:
         while self.here:
-            await asyncio.sleep(0.01)
+            await asyncio.wait(self.here)
 
 
 @contextlib.asynccontextmanager
@@ -73,6 +76,10 @@ async def host(behaviour) -> AsyncIterator[Host]:
     async with await asyncio.start_server(made.serve, "127.0.0.1", 0) as listening:
         made.port = listening.sockets[0].getsockname()[1]
         yield made
+    for _ in range(5):  # who was let in a moment ago, and is gone already, is still to be served
+        await asyncio.sleep(0)
+    if made.here:
+        await asyncio.wait(made.here, timeout=10)
 
 
 async def says_nothing(reader, writer):
