@@ -8,11 +8,18 @@ from ..client import Client
 from . import options, render
 
 
+def _more_than_nothing(_ctx: click.Context, _option: click.Parameter, value: float | None) -> float | None:
+    if value == 0:
+        raise click.BadParameter("in `records.keep` 0 is for ever; 1ms has all go that ended")
+    return value
+
+
 @click.command()
 @options.reaches_daemon
 @click.option(
     "--older-than",
     type=options.Seconds(),
+    callback=_more_than_nothing,
     metavar="DURATION",
     help="Instead of records.keep, this once; flows that say how long theirs are kept are obeyed.",
 )

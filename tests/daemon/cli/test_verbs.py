@@ -41,6 +41,13 @@ def test_a_run_prints_its_result_and_talks_on_stderr(headrace):
     assert "all done" in err
 
 
+def test_pruning_what_is_older_than_nothing_is_refused_in_words_of_the_command(headrace):
+    status, _, err = headrace("records", "prune", "--older-than", "0s")
+
+    assert status == 2
+    assert "'--older-than'" in err and "0 is for ever" in err
+
+
 def test_inputs_are_texts_json_and_a_document_together(headrace, server, tmp_path, monkeypatch):
     (tmp_path / "in.json").write_text('{"a": 1, "b": 1}')
     headrace("run", "hello", "--input", f"@{tmp_path}/in.json", "b:=[2, null]", "c=x=y", 'd:="t"')
