@@ -52,12 +52,16 @@ class Host:
     behaviour: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
     port: int = 0
     came: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
-    here: set[asyncio.Task] = dataclasses.field(default_factory=set)
+    served: set[asyncio.Task] = dataclasses.field(default_factory=set)
+
+    @property
+    def here(self) -> int:
+        return len(self.served)
 
     def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._serve(reader, writer))
-        self.here.add(task)
-        task.add_done_callback(self.here.discard)
+        self.served.add(task)
+        task.add_done_callback(self.served.discard)
         self.came.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -66,8 +70,8 @@ class Host:
         writer.close()
 
     async def left_alone(self) -> None:
-        while self.here:
-            await asyncio.wait(self.here)
+        while self.served:
+            await asyncio.wait(self.served)
 
 
 @contextlib.asynccontextmanager
@@ -78,8 +82,8 @@ async def host(behaviour) -> AsyncIterator[Host]:
         yield made
     for _ in range(5):  # who was let in a moment ago, and is gone already, is still to be served
         await asyncio.sleep(0)
-    if made.here:
-        await asyncio.wait(made.here, timeout=10)
+    if made.served:
+        await asyncio.wait(made.served, timeout=10)
 
 
 async def says_nothing(reader, writer):
