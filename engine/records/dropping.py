@@ -39,6 +39,7 @@ class Contents(msgspec.Struct):
     """What a sealed segment holds, as far as it may still count; the numbers are bytes."""
 
     segment: int
+    path: Path
     size: int
     begun: set[str] = msgspec.field(default_factory=set)  # executions that begin here
     executions: dict[str, dict[int, int]] = msgspec.field(default_factory=dict)  # line → bytes, of all with lines
@@ -85,7 +86,7 @@ def contents(segment: int, path: Path, keys_since: str) -> Contents:
     """Read a sealed segment through; keys of requests that are older than ``keys_since`` do not count any more.
 
     Raises ``JournalCorrupt`` if it has changed: nobody knows then what counts."""
-    found = Contents(segment, path.stat().st_size)
+    found = Contents(segment, path, path.stat().st_size)
     chain: segments.Chain | None = None
     offset = 0
     with path.open("rb") as file:

@@ -28,7 +28,7 @@ _PART_BYTES = 256 * 1024
 #: A line about a lock or a key is about so long.
 _SMALL_BYTES = 250
 #: So many subjects are written down, then they are on the disk and in the index before there are more.
-_AT_ONCE = 500
+_AT_ONCE = 100
 #: An execution that does something in the very moment its record is read is read again so often.
 _TRIES = 5
 
@@ -52,7 +52,7 @@ class Prefix(msgspec.Struct):
     schedules: set[str] = msgspec.field(default_factory=set)
     maintenance: bool = False
 
-    def add(self, path: Path, found: dropping.Contents, alive: set[str]) -> None:
+    def add(self, found: dropping.Contents, alive: set[str]) -> None:
         """Take the next segment in, in which ``alive`` begin."""
         self.segment = found.segment
         self.size += found.size
@@ -66,7 +66,7 @@ class Prefix(msgspec.Struct):
         self.sources |= found.sources
         self.schedules |= found.schedules
         self.maintenance |= found.maintenance
-        self.keys.append((path, found.keys))
+        self.keys.append((found.path, found.keys))
 
 
 class Carrier:

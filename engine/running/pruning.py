@@ -198,7 +198,7 @@ class Pruner:
         ``gone``: executions that are to be taken for gone."""
         since = moments.timestamp(max(0.0, self._clock.time() - KEYS_S))
         found, best = carrying.Prefix(), 0
-        seen: list[tuple[Path, dropping.Contents, set[str]]] = []
+        seen: list[tuple[dropping.Contents, set[str]]] = []
         for number, path in await asyncio.to_thread(segments.files, self._directory):
             if number >= self._journal.position.segment:
                 break  # it grows, or nothing follows it yet
@@ -207,17 +207,17 @@ class Pruner:
                 log.info("records.prune_postponed", reason=f"{path.name} has lines of a newer version")
                 break
             alive = await self._archive.not_gone(contents.begun - gone)
-            found.add(path, contents, alive)
+            found.add(contents, alive)
             contents.executions = {id_: lines for id_, lines in contents.executions.items() if id_ in found.alive}
-            seen.append((path, contents, alive))
+            seen.append((contents, alive))
             cost = self._carrier.cost(found)
             if cost * _WORTH <= found.size:
                 best = len(seen)
             if cost > _CARRIED_BYTES_MAX:
                 break
         chosen = carrying.Prefix()
-        for path, contents, alive in seen[:best]:
-            chosen.add(path, contents, alive)
+        for contents, alive in seen[:best]:
+            chosen.add(contents, alive)
         return chosen, best
 
     async def _sweep(self) -> sweeping.Swept:
