@@ -54,8 +54,8 @@ class Nursery:
 
     @property
     def count(self) -> int:
-        """How many flow processes it has, idle ones included; without the next one."""
-        return len(self._living) - (self._next is not None and self._next.alive)
+        """How many flow processes it has, idle ones included; without the next one, which may be leaving."""
+        return len(self._living) - (self._next is not None and not self._next.exited.done())
 
     def spawn(self, now: float) -> flow_process.FlowProcess:
         """Return a new process that may be spoken to at once, and prepare the next; it is ``now``, monotonic.
@@ -73,7 +73,6 @@ class Nursery:
         """Let the next process leave if nobody needed one since ``before``, monotonic."""
         if self._next is not None and self._next.idle_since < before:
             self._next.dismiss()
-            self._next = None
 
     def _make(self) -> flow_process.FlowProcess:
         ends, descriptors = flow_process.make_ends()

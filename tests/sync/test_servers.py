@@ -17,6 +17,7 @@ from headrace.engine import errors, events
 from headrace.sync import loop
 from headrace.sync.source import Source
 from tests.support import git_servers, sshd
+from tests.support.daemons import until
 from tests.support.repositories import FLOW, git
 
 
@@ -228,6 +229,7 @@ async def test_the_git_protocol_is_refused_for_it_proves_nothing(repository, tmp
     repository.push()
     async with git_servers.git_daemon(repository.upstream.parent) as (address, log):
         assert git(tmp_path, "ls-remote", f"{address}/upstream.git", "refs/heads/main")  # it would answer
+        until(lambda: "Disconnected" in log.read_text(), "the server has written all of it")
         asked = log.read_text()
         with pytest.raises(errors.ConfigurationInvalid, match="not allowed"):
             Source(url=f"{address}/upstream.git")

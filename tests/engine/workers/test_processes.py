@@ -209,6 +209,17 @@ async def test_many_processes_at_once_all_answer_and_all_end(pool, run):
     assert pool.count == 0
 
 
+async def test_the_next_process_is_not_counted_while_it_waits_nor_while_it_leaves(pool, run):
+    await run("return 1")
+    following = pool._main._next
+    assert (following.alive, pool.count) == (True, 0)
+    pool._main.dismiss_next(time.monotonic() + 60)
+    assert (following.alive, following.exited.done(), pool.count) == (False, False, 0)
+    await asyncio.wait_for(following.exited, 10)
+    assert pool.count == 0
+    assert await run("return 2") == 2
+
+
 async def test_a_fork_server_that_dies_again_and_again_gives_the_daemon_up(pool):
     for _ in range(6):
         server = pool._main.pid
