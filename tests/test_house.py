@@ -212,6 +212,7 @@ def test_imports_stand_at_the_top_but_for_the_marked_places():
     allowed |= {"tasks.registry"}  # a quick start of the daemon
     allowed |= {"daemon.templates", "engine.state.schemas", "sync.metadata", "sync.requirements"}  # a small one
     allowed |= {"sync.compile_flows"}  # a quick check at each push
+    allowed |= {"engine.guest.run"}  # a small fork server: its pages are copied for each process
     allowed |= {"daemon.testing.plugin"}  # loaded by every run of pytest beside it
     assert set(lazy) <= allowed, "an import inside a function hides a circle: bring the modules in order instead"
 

@@ -1,4 +1,6 @@
-"""The way in: ``python -P <this file> <descriptor>`` becomes a fork server on the inherited control socket.
+"""The way in: ``python -P <this file> <descriptor> <limits>`` becomes a fork server on the inherited control socket.
+
+Its processes live within ``limits``, which is JSON.
 
 With ``replay`` behind the descriptor it becomes a single flow process instead, which runs one execution offline.
 
@@ -11,16 +13,17 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import json
+import os
 import sys
-from pathlib import Path
 
 _PACKAGE = "headrace_guest"
 
 
-def load_package(folder: Path) -> None:
+def load_package(folder: str) -> None:
     """Make the package in ``folder`` importable as ``headrace_guest``."""
     spec = importlib.util.spec_from_file_location(
-        _PACKAGE, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        _PACKAGE, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
     )
     assert spec is not None
     assert spec.loader is not None
@@ -30,14 +33,15 @@ def load_package(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    load_package(Path(__file__).resolve().parent)
+    load_package(os.path.dirname(os.path.realpath(__file__)))
     fork_server = importlib.import_module(f"{_PACKAGE}.fork_server")
     flow_api = importlib.import_module(f"{_PACKAGE}.flow_api")
     sys.modules["flow_api"] = flow_api
     sys.modules["flow_api.exceptions"] = flow_api.exceptions
     if sys.argv[2:3] == ["replay"]:
         importlib.import_module(f"{_PACKAGE}.replay").main(int(sys.argv[1]), sys.argv[3:])
+    control = fork_server.prepare(int(sys.argv[1]))
     process = importlib.import_module(f"{_PACKAGE}.run").rehearsed()
     gc.collect()
     gc.freeze()
-    fork_server.main(int(sys.argv[1]), process)
+    fork_server.main(control, json.loads(sys.argv[2]), process)

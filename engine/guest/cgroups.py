@@ -14,10 +14,10 @@ inside. Where something here does not work, what was there without it still hold
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import time
 from collections.abc import Iterable
+from typing import NamedTuple
 
 _DAEMON, _FLOW = "daemon", "flow-"
 _WANTED = ("memory", "pids")
@@ -25,8 +25,7 @@ _WANTED = ("memory", "pids")
 _GONE_S = 1.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Subtree:
+class Subtree(NamedTuple):
     """What was given: where it is (empty for nothing, and ``reason`` says why), and of what its flows have shares."""
 
     path: str = ""

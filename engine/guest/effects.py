@@ -14,11 +14,9 @@ to be harmless (``_HARMLESS_NATIVE``).
 from __future__ import annotations
 
 import fcntl
-import mmap
 import os
 import re
 import sys
-import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +36,7 @@ _WORLDLY_NATIVE = frozenset({"_dbm", "_gdbm", "_posixshmem", "_tkinter"})
 #: comes onto this list with a test that uses it. ``_cffi_backend`` is what ``Crypto`` loads its own code with, if cffi
 #: is there.
 _HARMLESS_NATIVE = frozenset({"Crypto", "_cffi_backend", "charset_normalizer", "markupsafe", "msgspec", "yaml"})
+_BEHIND_AUTHORITY = re.compile("[/?#]")
 _INSTALLED = re.compile(r"/(?:site|dist)-packages/([^/.]+)[^/]*(?:/|$)")
 
 #: Functions that look like an effect and only try something out: (module, function).
@@ -96,6 +95,7 @@ def _database(arguments: Arguments) -> str | None:
 def _mapped(arguments: Arguments) -> str | None:
     """``mmap.__new__(descriptor, …, access, …)``: of a file that is open for writing."""
     descriptor, access = arguments[0], arguments[2]
+    mmap = sys.modules["mmap"]  # raises this event; what hardly any flow uses is not loaded for all
     if descriptor < 0 or access in (mmap.ACCESS_READ, mmap.ACCESS_COPY):
         return None
     try:
@@ -221,8 +221,12 @@ def _said(arguments: Arguments) -> str:
 
 def _site(arguments: Arguments) -> str | None:
     """``urllib.Request(url, …)``: scheme and host; the rest of an address may hold a secret."""
-    split = urllib.parse.urlsplit(_text(arguments[0]))
-    return None if split.scheme in ("file", "data") else f"{split.scheme}://{split.hostname or ''}"
+    scheme, _, rest = _text(arguments[0]).partition(":")
+    if scheme.lower() in ("file", "data"):
+        return None
+    authority = _BEHIND_AUTHORITY.split(rest.removeprefix("//"), maxsplit=1)[0].rpartition("@")[2]
+    host = authority[: authority.find("]") + 1] or authority.partition(":")[0]
+    return f"{scheme}://{host}" if rest else ""
 
 
 #: Audit events that announce a child process.

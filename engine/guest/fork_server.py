@@ -3,8 +3,8 @@
 It is exec'd by the daemon, so it holds none of the daemon's sockets, locks, threads or journal; its hash seed is fixed,
 so sets and dicts iterate the same way when a flow is run again. It runs no flow code itself.
 
-    daemon -> server   {"spawn": N, "limits": {…}, "cell": C} with descriptors: channel, stdout, stderr, and a queue of
-                       starts, unless these come over the channel
+    daemon -> server   ``NUMBER CELL``, the cgroup or nothing, with descriptors: stdout, stderr, the channel, and a
+                       queue of starts, unless these come over the channel
     server -> daemon   {"spawned": N, "pid": P} with one descriptor: a pidfd of the child
                        {"exited": N, "status": S, "orphans": K, "memory": W}
 
@@ -12,29 +12,54 @@ Nothing outlives its execution. A flow process leads its own session and collect
 it ends, what it left behind comes to this server: first its process group is killed while its zombie still holds the
 number, then everybody in its cgroup, if it has one (``cell``), then every child nobody knows. When the daemon dies,
 end-of-file on the control socket kills everything.
+
+What counts here, and in a flow process until its flow begins, is how many pages are written to: after a fork each of
+them is copied, on both sides, and with the reference counts of Python a call or a look at an attribute writes. For a
+short execution that was a third of what all of it cost. So few objects are made and few functions are called, and what
+can be made before a fork is (``run.rehearsed``). Few modules are loaded, too: each page there is has its entry copied
+at each fork and taken apart at each end. ``_socket`` and ``_signal`` are what ``socket`` and ``signal`` are made of,
+without their enumerations.
 """
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found] # below ``signal``, which makes names of numbers: 20 pages to copy
+import _signal  # type: ignore[import-not-found]
+import _socket
 import contextlib
 import ctypes
-import json
+import fcntl
+import functools
 import os
 import resource
 import select
-import signal
-import socket
+import struct
 import sys
+import threading
 from typing import NoReturn
 
 from . import cgroups, frames, run
+from .run import CHANNEL, QUEUE
 
 MESSAGE_BYTES_MAX = 64 * 1024
+_REQUEST_BYTES_MAX = 8 * 1024  # the name of a cgroup may be 4 KiB
 _READ_BYTES = 64 * 1024
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_libc = ctypes.CDLL(None, use_errno=True)
+_KILL = _signal.SIGKILL
+_RIGHTS = struct.Struct("i")
+#: ``os.fork`` would call what modules want done after it: new locks, a new seed. There is one thread here, which holds
+#: no lock, and each execution is given its seed.
+_fork = ctypes.PyDLL(None, use_errno=True).fork
+_prctl = ctypes.CDLL(None, use_errno=True).prctl
+_main_thread = threading.main_thread()
+# What a child calls before its flow begins. A name of this module is one look, one of another module's five.
+_setsid, _getpid, _getppid, _dup2, _closerange = os.setsid, os.getpid, os.getppid, os.dup2, os.closerange
+_setrlimit = resource.setrlimit
+_unblock_signals = functools.partial(_signal.pthread_sigmask, _signal.SIG_SETMASK, ())
+#: What ``setrlimit`` is told: which one, soft and hard.
+Limits = list[tuple[int, tuple[int, int]]]
+#: No descriptor is above that.
+_DESCRIPTORS_MAX = os.sysconf("SC_OPEN_MAX")
 #: Of the environment of the daemon, or of a node's worker, what flow processes get. Secrets never travel this way.
 _PASSED_ON = (
     *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR"),
@@ -56,7 +81,7 @@ def environment(python: str = "") -> dict[str, str]:
 
 def become_subreaper() -> None:
     """Make orphaned descendants of this process its children, so that it can find and kill them."""
-    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def children(pid: int) -> list[int]:
@@ -64,159 +89,160 @@ def children(pid: int) -> list[int]:
     found: list[int] = []
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
-            found += [int(child) for child in _read(f"/proc/{pid}/task/{thread}/children").split()]
+            found += [int(child) for child in run.read(f"/proc/{pid}/task/{thread}/children").split()]
     except OSError:
         return found
     return found
 
 
-def _read(path: str) -> bytes:
-    """What ``open`` does, by a few calls alone: after each fork every page that a process writes to is copied."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return b"".join(iter(lambda: os.read(descriptor, _READ_BYTES), b""))
-    finally:
-        os.close(descriptor)
-
-
 class ForkServer:
     """The loop: requests from the daemon, deaths of children. These go on as ``process``."""
 
-    def __init__(self, control: socket.socket, process: run.FlowProcess) -> None:
+    def __init__(self, control: _socket.socket, limits: dict[str, int], process: run.FlowProcess) -> None:
         self._control = control
+        self._limits, self._tasks_max = _soft_limits(limits), limits.get("tasks", 0)
         self._process = process
-        self._flows: dict[int, int] = {}  # pid -> number given by the daemon
-        self._cells: dict[int, str] = {}  # of those that have a cgroup of their own
-        self._wakeup, writer = socket.socketpair()
-        self._wakeup.setblocking(False)
-        writer.setblocking(False)
-        self._writer = writer
-        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        # A terminal's Ctrl-C and a service's stop are the daemon's to handle; it closes the control socket.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self._pid = os.getpid()
+        self._flows: dict[int, tuple[int, str, int]] = {}  # by pid: number, cgroup, pidfd
+        self._pids: dict[int, int] = {}  # by pidfd
+        self._rights_bytes = _socket.CMSG_SPACE(QUEUE * _RIGHTS.size)
+        try:
+            self._children = os.open(f"/proc/self/task/{self._pid}/children", os.O_RDONLY)
+        except OSError:  # a Linux without CONFIG_PROC_CHILDREN
+            self._children = -1
 
     def serve(self) -> None:
         """Work until the daemon is gone, then leave nothing behind."""
-        poll = select.poll()
-        poll.register(self._control, select.POLLIN)
-        poll.register(self._wakeup, select.POLLIN)
+        epoll = self._epoll = select.epoll()
+        control = self._control.fileno()
+        epoll.register(control, select.EPOLLIN)
         try:
             while True:
-                ready = {descriptor for descriptor, _ in poll.poll()}
-                if self._wakeup.fileno() in ready:
-                    with contextlib.suppress(BlockingIOError):
-                        self._wakeup.recv(4096)
-                    self._bury()
-                if self._control.fileno() in ready and not self._take_request():
-                    return
+                for descriptor, _ in epoll.poll(None, 8):
+                    if descriptor != control:
+                        self._bury(self._pids[descriptor])
+                    elif not self._take_request():
+                        return
         finally:
             for pid in self._flows:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            while self._flows:
-                self._bury(block=True)
+                    os.kill(pid, _KILL)
+            for pid in list(self._flows):
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+                self._bury(pid)
 
     def _take_request(self) -> bool:
         """Serve one request; False when the daemon is gone."""
         try:
-            message, descriptors, _flags, _address = socket.recv_fds(self._control, MESSAGE_BYTES_MAX, 4)
+            message, rights, _, _ = self._control.recvmsg(_REQUEST_BYTES_MAX, self._rights_bytes)
         except ConnectionResetError:  # it died with something of ours unread
             return False
         if not message:
             return False
-        request = json.loads(message)
+        number, _, cell = message.partition(b" ")
+        descriptors = memoryview(rights[0][2]).cast("i").tolist() if rights else []
         try:
-            self._spawn(request["spawn"], request["limits"], request.get("cell", ""), descriptors)
+            self._spawn(int(number), cell.decode(), descriptors)
         except OSError as error:  # no more processes or memory: the daemon must know, and nothing else is lost
-            told = {"exited": request["spawn"], "status": -1, "orphans": 0, "error": str(error)}
-            self._tell(json.dumps(told).encode())
+            print(f"the fork server cannot make a process: {error}", file=sys.stderr, flush=True)
+            self._tell(b'{"exited":%b,"status":-1,"orphans":0}' % number)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
         return True
 
-    def _spawn(self, number: int, limits: dict[str, int], cell: str, descriptors: list[int]) -> None:
-        server = os.getpid()
-        pid = os.fork()
+    def _spawn(self, number: int, cell: str, descriptors: list[int]) -> None:
+        """Make a process. If not all its descriptors came, none was left, and there is none for a pidfd either."""
+        pid = _fork()
         if pid == 0:
-            _become_flow_process(self._process, server, limits, cell, descriptors)
-        self._flows[pid] = number
-        if cell:
-            self._cells[pid] = cell
-        pidfd = os.pidfd_open(pid)
+            _become_flow_process(self._process, self._pid, self._limits, cell, self._tasks_max, descriptors)
+        if pid < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         try:
-            self._tell(b'{"spawned":%d,"pid":%d}' % (number, pid), pidfd)
-        finally:
-            os.close(pidfd)
+            pidfd = os.pidfd_open(pid)
+            self._epoll.register(pidfd, select.EPOLLIN)
+        except OSError:
+            os.kill(pid, _KILL)
+            os.waitpid(pid, 0)
+            raise
+        self._flows[pid] = (number, cell, pidfd)
+        self._pids[pidfd] = pid
+        self._tell(b'{"spawned":%d,"pid":%d}' % (number, pid), pidfd)
 
-    def _bury(self, *, block: bool = False) -> None:
-        """Collect the dead. A flow process takes its group, and whatever else it left, with it."""
-        while True:
-            try:
-                dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | (0 if block else os.WNOHANG))
-            except ChildProcessError:
-                self._flows.clear()
-                return
-            if dead is None:
-                return
-            pid = dead.si_pid
-            number = self._flows.get(pid)
-            if number is None:
-                os.waitpid(pid, 0)
-                continue
-            # The zombie still holds the number of its group, so this cannot hit a stranger.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
-            why = ""
-            if cell := self._cells.pop(pid, ""):
-                why = cgroups.why_killed(cell)
-                cgroups.clear([cell])
-            _, status = os.waitpid(pid, 0)
-            del self._flows[pid]
-            said = (number, status, self._kill_strangers(), why.encode())
-            self._tell(b'{"exited":%d,"status":%d,"orphans":%d,"memory":"%b"}' % said)
-            if block:
-                return
+    def _bury(self, pid: int) -> None:
+        """Collect a dead flow process. It takes its group, and whatever else it left, with it."""
+        # The zombie still holds the number of its group, so this cannot hit a stranger.
+        try:  # noqa: SIM105 - what suppresses would be made each time
+            os.killpg(pid, _KILL)
+        except (ProcessLookupError, PermissionError):
+            pass
+        number, cell, pidfd = self._flows.pop(pid)
+        why = ""
+        if cell:
+            why = cgroups.why_killed(cell)
+            cgroups.clear([cell])
+        _, status = os.waitpid(pid, 0)
+        del self._pids[pidfd]
+        self._epoll.unregister(pidfd)  # others hold it as well, so closing it would not
+        os.close(pidfd)
+        said = (number, status, self._kill_strangers(), why.encode())
+        self._tell(b'{"exited":%d,"status":%d,"orphans":%d,"memory":"%b"}' % said)
 
     def _kill_strangers(self) -> int:
         """Kill the children nobody knows: orphans of flow processes. Their own orphans come here in turn."""
         killed: set[int] = set()
-        while strangers := [pid for pid in children(os.getpid()) if pid not in self._flows and pid not in killed]:
+        while strangers := self._strangers() - killed:
             for pid in strangers:
                 killed.add(pid)
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, _KILL)
                     os.waitpid(pid, 0)
         return len(killed)
 
-    def _tell(self, message: bytes, *descriptors: int) -> None:
-        """Send a JSON object. Those of each process are not made by ``json``, for the pages that it writes to."""
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the daemon is gone: the loop will see it
-            socket.send_fds(self._control, [message], list(descriptors))
+    def _strangers(self) -> set[int]:
+        text = b""
+        if self._children >= 0:
+            while chunk := os.pread(self._children, _READ_BYTES, len(text)):
+                text += chunk
+        return set(map(int, text.split())) - self._flows.keys()
+
+    def _tell(self, message: bytes, descriptor: int = -1) -> None:
+        """Send a JSON object, with a descriptor if there is one."""
+        try:
+            if descriptor < 0:
+                self._control.send(message)
+            else:
+                rights = _RIGHTS.pack(descriptor)
+                self._control.sendmsg([message], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the daemon is gone: the loop will see it
 
 
 def _become_flow_process(
-    process: run.FlowProcess, server: int, limits: dict[str, int], cell: str, descriptors: list[int]
+    process: run.FlowProcess, server: int, limits: Limits, cell: str, tasks_max: int, descriptors: list[int]
 ) -> NoReturn:
     """Turn the forked child into a flow process and never return."""
     status = 1
     try:
-        os.setsid()
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != server:  # it died before the line above: nobody would ever kill this process
+        _setsid()
+        _prctl(_PR_SET_PDEATHSIG, _KILL, 0, 0, 0)
+        if _getppid() != server:  # it died before the line above: nobody would ever kill this process
             os._exit(1)
-        become_subreaper()
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         if cell:
-            cgroups.enter(cell, limits.get("tasks", 0))
-        connection, starts = _take_descriptors(descriptors)
-        _set_limits(limits)
-        signal.set_wakeup_fd(-1)
-        for number in (_signal.SIGCHLD, _signal.SIGINT, _signal.SIGTERM):
-            _signal.signal(number, _signal.SIG_DFL)
-        process.connect(connection, starts)
-        process.serve(cell)
+            cgroups.enter(cell, tasks_max)
+        out, err, channel, *queue = descriptors
+        _dup2(out, 1)
+        _dup2(err, 2)
+        _dup2(channel, CHANNEL, False)
+        if queue:
+            _dup2(queue[0], QUEUE, False)
+        _closerange(QUEUE + 1 if queue else QUEUE, _DESCRIPTORS_MAX)
+        for kind, pair in limits:
+            _setrlimit(kind, pair)
+        _unblock_signals()
+        _main_thread._native_id = _getpid()  # type: ignore[attr-defined] # who debugs it asks
+        process.serve(cell, queued=bool(queue))
         status = 0
     except frames.ChannelClosed:
         status = 0
@@ -224,36 +250,39 @@ def _become_flow_process(
         os._exit(status)
 
 
-def _take_descriptors(descriptors: list[int]) -> tuple[socket.socket, socket.socket | None]:
-    """Put the pipes at 1 and 2, the channel at 3, the queue at 4 if there is one, and close everything else but 0."""
-    channel, out, err, *queue = (os.dup(descriptor) for descriptor in descriptors)
-    for target, source in enumerate((out, err, channel, *queue), 1):
-        os.dup2(source, target, inheritable=target < 3)
-    os.closerange(4 + len(queue), os.sysconf("SC_OPEN_MAX"))
-    starts = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=4) if queue else None
-    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=3), starts
-
-
-def _set_limits(limits: dict[str, int]) -> None:
+def _soft_limits(limits: dict[str, int]) -> Limits:
+    """Return what ``setrlimit`` is to be told, so many as there may be."""
+    found = []
     for name, kind in (("memory_bytes", resource.RLIMIT_AS), ("open_files", resource.RLIMIT_NOFILE)):
         if limits.get(name):
             _, hard = resource.getrlimit(kind)
             soft = limits[name] if hard == resource.RLIM_INFINITY else min(limits[name], hard)
-            resource.setrlimit(kind, (soft, hard))
+            found.append((kind, (soft, hard)))
+    return found
 
 
-def _share() -> None:
-    """Do what is the same for all flow processes, which they would have to do one by one."""
+def prepare(descriptor: int) -> _socket.socket:
+    """Return the control socket, and do what is the same for all flow processes and would have to be done by each.
+
+    Its number is above those that a flow process has, where nothing stands yet."""
+    become_subreaper()
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # A terminal's Ctrl-C and a service's stop are the daemon's to handle; it closes the control socket.
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT, _signal.SIGTERM))
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # who ignores it, which is inherited, has no zombies to look at
+    control = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, QUEUE + 1)
+    os.close(descriptor)
     null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
+    for target in {0, CHANNEL, QUEUE} - {null}:
+        os.dup2(null, target, inheritable=target == 0)
+    if null not in (0, CHANNEL, QUEUE):
+        os.close(null)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - lives as long as the process
+    return _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, fileno=control)
 
 
-def main(descriptor: int, process: run.FlowProcess) -> None:
-    """Serve the daemon at the other end of the inherited control socket ``descriptor``; children are ``process``."""
-    become_subreaper()
-    _share()
-    ForkServer(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=descriptor), process).serve()
+def main(control: _socket.socket, limits: dict[str, int], process: run.FlowProcess) -> None:
+    """Serve the daemon at the other end of ``control``; children are ``process`` and live within ``limits``."""
+    ForkServer(control, limits, process).serve()

@@ -6,9 +6,9 @@ here, shapes are checked there. No pickle, ever.
 
 from __future__ import annotations
 
+import _socket
 import collections
 import json
-import socket
 import struct
 import threading
 from typing import Any
@@ -19,6 +19,8 @@ _VALUE_BYTES_MAX = 64 * 1024 * 1024
 FRAME_BYTES_MAX = _VALUE_BYTES_MAX + 1024 * 1024
 #: Made once: ``json.dumps`` would make one for each frame.
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+#: And this: ``json.loads`` looks for other encodings and for white space first.
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined] # json/decoder.py makes it
 _RECEIVE_BYTES = 256 * 1024
 #: The frame that acknowledges a notice; no other one is written so.
 NOTICED = b'{"noticed":true}'
@@ -63,6 +65,12 @@ def _text(value: Any) -> bytes:
     return _ENCODER.encode(value).encode("utf-8", "replace")
 
 
+def decode(text: bytes) -> dict[str, Any]:
+    """Return what the daemon wrote."""
+    frame: dict[str, Any] = _scan(text.decode(), 0)[0]
+    return frame
+
+
 def pack(text: bytes) -> bytes:
     """Return ``text`` with its length before it."""
     if len(text) > FRAME_BYTES_MAX:
@@ -95,9 +103,8 @@ class BlockingFrames:
     time reads from the socket, and hands to the others what came for them.
     """
 
-    def __init__(self, connection: socket.socket | None = None) -> None:
-        if connection is not None:
-            self.connect(connection)
+    def __init__(self, connection: _socket.socket) -> None:
+        self._connection = connection
         self._sending = threading.Lock()  # a flow's threads may print while its handler calls
         self._buffer = bytearray()
         self._ready: collections.deque[bytes] = collections.deque()
@@ -105,10 +112,6 @@ class BlockingFrames:
         self._reader = 0  # the thread that reads from the socket now
         self._asked = 0  # acknowledgements that were asked for
         self._confirmed = 0  # and those that came
-
-    def connect(self, connection: socket.socket) -> None:
-        """Speak with who is at the other end of ``connection``."""
-        self._connection = connection
 
     def send(self, frame: dict[str, Any]) -> None:
         """Send ``frame``; raises as ``encode`` does, and ``ChannelClosed``."""
@@ -126,7 +129,7 @@ class BlockingFrames:
         """Return the next frame if it is there; raises ``ChannelClosed``."""
         with self._turn:
             while not self._ready:
-                if self._reader or not self._read(socket.MSG_DONTWAIT):
+                if self._reader or not self._read(_socket.MSG_DONTWAIT):
                     return None
             return self._first()
 
@@ -183,5 +186,4 @@ class BlockingFrames:
         return True
 
     def _first(self) -> dict[str, Any]:
-        frame: dict[str, Any] = json.loads(self._ready.popleft().decode())
-        return frame
+        return decode(self._ready.popleft())

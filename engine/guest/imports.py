@@ -16,19 +16,19 @@ from collections.abc import Sequence
 class SnapshotFinder:
     """Finds top-level modules in the snapshot of the commit that this process serves."""
 
-    def __init__(self, root: str) -> None:
-        self._path = [root]
+    def __init__(self) -> None:
+        #: The folder of the snapshot; empty while there is none. A process serves one commit, so it is set once.
+        self.root = ""
+
+    def install(self) -> None:
+        """Make the modules there importable in this process, and in those that are forked from it."""
+        sys.dont_write_bytecode = True
+        sys.meta_path.insert(0, self)
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Return where ``name`` is, for top-level names only: below a package its own path is searched as usual."""
-        if path is not None or name.partition(".")[0] in sys.stdlib_module_names:
+        if not self.root or path is not None or name.partition(".")[0] in sys.stdlib_module_names:
             return None
-        return importlib.machinery.PathFinder.find_spec(name, self._path, target)
-
-
-def serve_snapshot(root: str) -> None:
-    """Make the modules below ``root`` importable in this process, for good: a process serves one commit."""
-    sys.dont_write_bytecode = True
-    sys.meta_path.insert(0, SnapshotFinder(root))
+        return importlib.machinery.PathFinder.find_spec(name, [self.root], target)

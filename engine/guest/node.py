@@ -215,7 +215,7 @@ class Server:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.process = subprocess.Popen(
-                [python or sys.executable, "-P", _ENTRY, str(theirs.fileno())],
+                [python or sys.executable, "-P", _ENTRY, str(theirs.fileno()), "{}"],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 env=fork_server.environment(python) | devices,
@@ -239,9 +239,8 @@ class Server:
         os.set_blocking(err[0], False)
         flow = Flow(self, next(self._numbers), ours, out[0], err[0])
         self.flows[flow.number] = flow
-        request = json.dumps({"spawn": flow.number, "limits": {}}).encode()
         try:
-            socket.send_fds(self.control, [request], [theirs.fileno(), out[1], err[1]])
+            socket.send_fds(self.control, [b"%d " % flow.number], [out[1], err[1], theirs.fileno()])
         except OSError as error:
             raise Lost(f"the fork server of this node died: {error}") from None
         finally:

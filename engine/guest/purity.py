@@ -48,25 +48,21 @@ class Watch:
         self._lasting: dict[str, Any] | None = None  # the notice of native code that an execution here loaded
         self.refuse: Callable[[dict[str, Any]], None] = _let  # raises for what may not happen at all, offline
         self.step = ""  # the name of the step that runs
+        self._hook = self._made()
         self.happened = False  # an effect in this execution, in a step or not
 
     def install(self, before_child: Callable[[], None]) -> None:
         """Watch this process from now on, and call ``before_child`` before it starts another one."""
         self._before_child = before_child
-        judges, consider = effects.JUDGES, self._consider
-
-        def hook(event: str, arguments: effects.Arguments) -> None:
-            if event in judges:
-                consider(event, arguments)
-
-        sys.addaudithook(hook)
+        sys.addaudithook(self._hook)
 
     def begin(self, snapshot: str, script: str) -> None:
         """A handler begins. Its author's code lies below ``snapshot`` or is called ``script``."""
         self._sources = (snapshot + os.sep, script)
         self._owner = threading.get_ident()
-        self._told = self.happened = False
+        self._told = False
         self.step = ""
+        self.happened = self._lasting is not None  # what native code does raises no event
         if self._lasting is not None:
             self._tell(self._lasting)
         self._watching = True
@@ -90,6 +86,15 @@ class Watch:
             self.step = ""
 
     # -- the hook ---------------------------------------------------------------------------------------------------
+
+    def _made(self) -> Callable[[str, effects.Arguments], None]:
+        judges, consider = effects.JUDGES, self._consider
+
+        def hook(event: str, arguments: effects.Arguments) -> None:
+            if event in judges:
+                consider(event, arguments)
+
+        return hook
 
     def _consider(self, event: str, arguments: effects.Arguments) -> None:
         """Something that can be an effect is about to happen; raises ``ChannelClosed`` if nobody can be told."""

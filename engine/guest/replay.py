@@ -18,7 +18,7 @@ import types
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
-from . import channel, exceptions, frames, run, streams
+from . import channel, exceptions, frames, run
 
 _PACKAGE = __package__ or ""
 
@@ -71,7 +71,7 @@ class ReplayProcess(run.FlowProcess):
         way = ReplayChannel(connection)
         if not effects:
             way.watch.refuse = _refuse
-        super().__init__(connection, way)
+        super().__init__(connection, way, capture=not debugger)
         self._debugger = debugger
 
     def _call(self, handler: Any, arguments: tuple[Any, ...]) -> Any:
@@ -109,8 +109,8 @@ def main(descriptor: int, options: Sequence[str]) -> NoReturn:
     """Run what comes over the inherited socket ``descriptor``. ``options``: ``debugger``, ``effects``."""
     connection = frames.BlockingFrames(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=descriptor))
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if "debugger" not in options:
-        streams.install(streams.made(connection))
+    process = ReplayProcess(connection, debugger="debugger" in options, effects="effects" in options)
+    process.prepare()
     with contextlib.suppress(frames.ChannelClosed):
-        ReplayProcess(connection, debugger="debugger" in options, effects="effects" in options).serve()
+        process.serve()
     sys.exit(0)

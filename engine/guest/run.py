@@ -8,14 +8,12 @@ may lie in its queue already; else it waits for its end.
 
 from __future__ import annotations
 
+import _socket
 import fcntl
-import inspect
-import json
 import linecache
 import os
 import random
 import resource
-import socket
 import sys
 import termios
 import threading
@@ -28,6 +26,10 @@ from . import cgroups, channel, exceptions, flow_api, frames, imports, logs, run
 
 _GUEST_FOLDER = os.path.dirname(os.path.abspath(__file__))
 _MODULE_NAME = "__flow__"
+_CO_VARARGS = 0x04  # ``inspect.CO_VARARGS``
+_READ_BYTES = 64 * 1024
+_HEADER_BYTES = frames.HEADER.size
+_MESSAGE_BYTES_MAX = _HEADER_BYTES + frames.START_BYTES_MAX
 #: What tracebacks call a flow that came as text.
 _SCRIPT_NAME = "script.py"
 #: A process that grew by more than this while running one execution does not stay.
@@ -40,72 +42,99 @@ def handler(system, this, inputs):
 """
 
 
+#: The descriptors of a flow process above the three that every process has.
+CHANNEL, QUEUE = 3, 4
+#: What ``_descriptors`` finds in a new process that has all of them, the listing's own included.
+_ALL_OPEN = {str(number) for number in range(QUEUE + 2)}
+
+
 def rehearsed(times: int = 10) -> FlowProcess:
     """Return what a flow process needs, made in the fork server before anything is forked, after it has run an
     execution of nothing several times.
 
     The interpreter adapts code while it runs. Done here it is done once; done in every child it would cost each of them
     the time, and a copy of the pages that the code and these objects lie in.
+
+    It speaks on the descriptor ``CHANNEL`` and is told on ``QUEUE`` what to run: whatever a child puts there.
     """
-    connection = frames.BlockingFrames()
-    process = FlowProcess(connection)
-    ours, theirs = socket.socketpair()
-    starts, queue = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = _socket.socketpair()
+    queue, starts = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    os.dup2(ours.fileno(), CHANNEL, inheritable=False)
+    os.dup2(queue.fileno(), QUEUE, inheritable=False)
+    connection = frames.BlockingFrames(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, fileno=CHANNEL))
+    taken = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, fileno=QUEUE)
+    process = FlowProcess(connection, starts=taken)
+    process.prepare()
+    process.stand_on(os.sep, compile(_REHEARSAL, "rehearsal", "exec"))
     start = frames.HEADER.pack(0) + b'{"path":"rehearsal","execution":{"id":"0","input_value":{}}}'
-    with ours, theirs, starts, queue:
-        connection.connect(ours)
-        process.stand_on(os.sep, compile(_REHEARSAL, "rehearsal", "exec"))
-        for _ in range(times):
-            starts.send(start)
-            process._starts = queue
-            frame = process._next()
-            process._starts = None
-            process.run(frame)
-            _lies_in_pipes()
-            theirs.recv(65536)
+    for _ in range(times):
+        starts.send(start)
+        frame = process._next()
+        process._starts = None  # nobody would settle what lies in the daemon's own pipes
+        process.run(frame)
+        process._starts = taken
+        _lies_in_pipes()
+        theirs.recv(65536)
+    for end in (ours, theirs, queue, starts):
+        end.close()
     sys.modules.pop(_MODULE_NAME)
     process.renew()
     return process
 
 
 class FlowProcess:
-    """The state of this process: what it serves and what it looked like when it was fresh."""
+    """The state of this process: what it serves and what it looked like when it was fresh.
 
-    def __init__(self, connection: frames.BlockingFrames, way: channel.Channel | None = None) -> None:
+    It speaks over ``connection`` (a replay has its own ``way`` of that); what to run lies in the queue ``starts``, or
+    comes over the connection as well. What its flows print goes there too, unless it does not ``capture`` that."""
+
+    def __init__(
+        self,
+        connection: frames.BlockingFrames,
+        way: channel.Channel | None = None,
+        *,
+        starts: _socket.socket | None = None,
+        capture: bool = True,
+    ) -> None:
         self._connection = connection
+        self._starts = starts
         self._channel = way or channel.Channel(connection)
         self._logs = logs.Logs(self._channel)
-        self._streams = streams.made(connection)
+        self._streams = streams.made(connection) if capture else {}
+        self._finder = imports.SnapshotFinder()
         self._snapshot = ""
         self._settling = False
-        self._starts: socket.socket | None = None
         self._code: types.CodeType | None = None
-        self._peak_kb = 0
+        self._environment = _environment().copy()
+        self._peak_kb = _peak_kb()
         self._descriptors: set[str] = set()
+
+    def prepare(self) -> None:
+        """Do what need not be done in each process. Only a fork by a flow itself calls what is registered for it."""
+        self._finder.install()
+        if self._streams:
+            os.register_at_fork(after_in_child=streams.plain)
+        os.register_at_fork(after_in_child=self._forget_channel)
 
     def renew(self) -> None:
         """Be as it was made."""
         self._snapshot, self._code = "", None
         self._logs.renew()
-
-    def connect(self, connection: socket.socket, starts: socket.socket | None) -> None:
-        """Be this process, and speak with who is at the other end of ``connection``; what to run lies in the queue
-        ``starts``, or comes over the connection as well."""
-        self._connection.connect(connection)
-        self._starts = starts
-        streams.install(self._streams)
-
-    def serve(self, cell: str = "") -> None:
-        """Run executions until the daemon closes the channel; ``cell`` is the cgroup of this process, if it has one."""
         self._peak_kb = _peak_kb()
-        self._descriptors = _descriptors()
+
+    def serve(self, cell: str = "", *, queued: bool = False) -> None:
+        """Run executions until the daemon closes the channel; ``cell`` is the cgroup of this process, if it has one,
+        and without being ``queued`` they come over the channel."""
+        if not queued:
+            self._starts = None
+        streams.install(self._streams)
+        self._descriptors = _ALL_OPEN if queued else _descriptors()
         self._channel.watch.install(self._before_child)
-        os.register_at_fork(after_in_child=self._forget_channel)
         try:
             while True:
                 frame = self._next()
                 if not self._snapshot:
-                    imports.serve_snapshot(frame["snapshot"])
+                    self._finder.root = frame["snapshot"]
                     self.stand_on(frame["snapshot"])
                     _limit_memory(frame.get("max_memory", 0), cell)
                 if not self.run(frame):
@@ -119,13 +148,12 @@ class FlowProcess:
         Whoever takes a start out of the queue, this process or the daemon, has it alone: the daemon may take it back
         until then."""
         if self._starts is not None:
-            message = self._starts.recv(frames.HEADER.size + frames.START_BYTES_MAX)
+            message = self._starts.recv(_MESSAGE_BYTES_MAX)
             if not message:
                 raise frames.ChannelClosed("the daemon closed the queue")
-            text = message[frames.HEADER.size :]
+            text = message[_HEADER_BYTES:]
             if text != frames.OVER_THE_CHANNEL:
-                start: dict[str, Any] = json.loads(text)
-                return start
+                return frames.decode(text)
             self._connection.send({"op": "begin"})
         while "cancel" in (frame := self._connection.receive()):
             pass  # too late: that execution has ended
@@ -158,7 +186,6 @@ class FlowProcess:
         """Run one execution, tell how it ended, and return whether there may be another one here."""
         began_s = time.monotonic()
         os.chdir(self._snapshot)
-        environment = _environment().copy()
         self._channel.begin(frame["execution"]["id"], frame.get("replayed", 0))
         self._logs.begin()
         outcome = running.Outcome()
@@ -171,7 +198,7 @@ class FlowProcess:
         streams.flush()
         if self._starts is not None and _lies_in_pipes():
             self._channel.settle()  # the next one may begin before the daemon hears of this one's end
-        dirty, met_cancel = self._dirt(environment), self._channel.met_cancel
+        dirty, met_cancel = self._dirt(), self._channel.met_cancel
         again = ended["outcome"] == "success" and not dirty and not met_cancel
         ended |= {"dirty": dirty, "met_cancel": met_cancel, "again": again, "took_s": time.monotonic() - began_s}
         whole = frames.encode(ended) if returned is None else frames.encode_with(ended, "returned", returned)
@@ -186,7 +213,7 @@ class FlowProcess:
             handler = self._load(frame["path"], frame.get("script"))
             arguments = (system, this, this.get("input_value"))[: _arity(handler)]
             returned = self._call(handler, arguments)
-            if inspect.iscoroutine(returned):
+            if isinstance(returned, types.CoroutineType):
                 returned.close()
                 raise exceptions.InternalError("a handler is a plain function: take away its async, waiting is free")
         except exceptions.ExecutionCancel:
@@ -227,8 +254,7 @@ class FlowProcess:
     def _compiled(self, filename: str) -> types.CodeType:
         """Return the code of this process's flow, compiled once."""
         if self._code is None:
-            with open(filename, "rb") as source:
-                self._code = compile(source.read(), filename, "exec", dont_inherit=True)
+            self._code = compile(read(filename), filename, "exec", dont_inherit=True)
         return self._code
 
     def _failure(self, error: BaseException) -> dict[str, Any]:
@@ -257,22 +283,32 @@ class FlowProcess:
     def _relative(self, filename: str) -> str:
         return filename.removeprefix(self._snapshot + os.sep)
 
-    def _dirt(self, environment: dict[bytes, bytes]) -> str:
+    def _dirt(self) -> str:
         """Return what the handler left behind, as words, or nothing if this process is as good as new."""
         if threading.active_count() > 1:
             return "a thread is still running"
-        if _has_children():
-            return "a child process is still there"
         if os.getcwd() != self._snapshot:
             return "the working directory was changed"
-        if _environment() != environment:
+        if _environment() != self._environment:
             return "the environment was changed"
-        if self._channel.watch.happened and _descriptors() != self._descriptors:
-            return "a file or a connection is still open"
+        if self._channel.watch.happened:
+            if _has_children():
+                return "a child process is still there"
+            if _descriptors() != self._descriptors:
+                return "a file or a connection is still open"
         peak_kb = _peak_kb()
         grown_kb = peak_kb - self._peak_kb
         self._peak_kb = peak_kb
         return "memory grew" if grown_kb > _GROWTH_KB_MAX else ""
+
+
+def read(path: str) -> bytes:
+    """What ``open`` does, with fewer objects."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return b"".join(iter(lambda: os.read(descriptor, _READ_BYTES), b""))
+    finally:
+        os.close(descriptor)
 
 
 def _compiled_script(script: str) -> types.CodeType:
@@ -284,10 +320,12 @@ def _compiled_script(script: str) -> types.CodeType:
 def _arity(handler: Any) -> int:
     """Two or three: the accepted forms of a handler, told apart by how many positional arguments it takes."""
     if not isinstance(handler, types.FunctionType):
+        import inspect  # large, and hardly ever needed
+
         parameters = inspect.signature(handler).parameters.values()
         return 3 if sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters) >= 3 else 2
     code = handler.__code__
-    return 3 if code.co_argcount >= 3 or code.co_flags & inspect.CO_VARARGS else 2
+    return 3 if code.co_argcount >= 3 or code.co_flags & _CO_VARARGS else 2
 
 
 def _environment() -> dict[bytes, bytes]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import codecs
 import io
-import os
 import sys
 from typing import Any
 
@@ -49,18 +48,18 @@ class Printed(io.RawIOBase):
 
 
 Streams = dict[str, io.TextIOWrapper]
+_replaced: list[Any] = []
 
 
 def made(connection: frames.BlockingFrames) -> Streams:
-    """Return the streams that speak on the channel, by the names they will have."""
-    return {name: _text(io.BufferedWriter(Printed(connection, name))) for name in _DESCRIPTORS}
+    """Return the streams that speak on the channel, by the names they will have in ``sys``."""
+    return _named({name: _text(io.BufferedWriter(Printed(connection, name))) for name in _DESCRIPTORS})
 
 
 def install(streams: Streams) -> None:
-    """Make these the streams of this process."""
-    for name, stream in streams.items():
-        _set(name, stream)
-    os.register_at_fork(after_in_child=_plain)
+    """Make these the streams of this process. What they replace lives on: its end would take as long as 50 calls."""
+    _replaced.extend((sys.stdout, sys.stderr))
+    vars(sys).update(streams)
 
 
 def flush() -> None:
@@ -72,15 +71,15 @@ def flush() -> None:
             continue  # the flow closed or replaced it
 
 
-def _plain() -> None:
-    for name, descriptor in _DESCRIPTORS.items():
-        _set(name, _text(open(descriptor, "wb", closefd=False)))  # noqa: SIM115 - lives as long as the process
+def plain() -> None:
+    """In a process that a flow forked by itself: what is printed goes into the pipes."""
+    pipes = {name: open(number, "wb", closefd=False) for name, number in _DESCRIPTORS.items()}  # noqa: SIM115 - for good
+    vars(sys).update(_named({name: _text(pipe) for name, pipe in pipes.items()}))
 
 
 def _text(bottom: io.BufferedWriter) -> io.TextIOWrapper:
     return io.TextIOWrapper(bottom, encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
-def _set(name: str, stream: io.TextIOWrapper) -> None:
-    setattr(sys, name, stream)
-    setattr(sys, f"__{name}__", stream)
+def _named(streams: Streams) -> Streams:
+    return streams | {f"__{name}__": stream for name, stream in streams.items()}

@@ -441,7 +441,7 @@ class FlowProcess:
 
 
 def make_ends() -> tuple[Ends, list[int]]:
-    """Return our ends, and the descriptors of the child's: channel, stdout, stderr, queue.
+    """Return our ends, and the descriptors of the child's: stdout, stderr, channel, queue.
 
     Raises ``NotAccepting`` when this host has no descriptors left.
     """
@@ -462,7 +462,7 @@ def make_ends() -> tuple[Ends, list[int]]:
     for descriptor in (out, err):
         os.set_blocking(descriptor, False)
     ends = Ends(channel, starts, waiting, out, err)
-    return ends, [theirs.detach(), written_out, written_err, also_waiting.detach()]
+    return ends, [written_out, written_err, theirs.detach(), also_waiting.detach()]
 
 
 def how_it_died(status: int) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -80,9 +81,7 @@ class Nursery:
         process.python = self.python
         number = next(self._numbers)
         self._living[number] = process
-        cell = self._subtree.cell(number)
-        message = msgspec.json.encode({"spawn": number, "limits": self._limits, "cell": cell})
-        self._unsent.append((message, descriptors))
+        self._unsent.append((f"{number} {self._subtree.cell(number)}".encode(), descriptors))
         self._send_requests()
         return process
 
@@ -113,6 +112,7 @@ class Nursery:
                 "-P",
                 str(entry),
                 str(theirs.fileno()),
+                json.dumps(self._limits),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 env=fork_server.environment(self.python),

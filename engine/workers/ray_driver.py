@@ -80,7 +80,7 @@ def task(packed: bytes, digest: str) -> Callable[[dict[str, Any]], str]:
             assert spec.loader is not None
             entry = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(entry)
-            entry.load_package(folder)
+            entry.load_package(str(folder))
             importlib.import_module(name)
         about = {"node": ray.get_runtime_context().get_node_id(), "host": socket.gethostname()}
         return str(sys.modules[name].host(ticket, about))

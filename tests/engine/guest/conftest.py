@@ -22,12 +22,13 @@ ENDED = {
 }
 SERVE = """
 import socket, sys
-from headrace.engine.guest import flow_api, frames, run, streams
+from headrace.engine.guest import flow_api, frames, run
 sys.modules["flow_api"] = flow_api
 sys.modules["flow_api.exceptions"] = flow_api.exceptions
 connection = frames.BlockingFrames(socket.socket(fileno=int(sys.argv[1])))
-streams.install(streams.made(connection))
-run.FlowProcess(connection).serve()
+process = run.FlowProcess(connection)
+process.prepare()
+process.serve()
 """
 
 

@@ -1,7 +1,12 @@
 """A real flow process: scripts, logging, webhooks' headers, and how handlers end."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+from headrace.engine.guest import flow_api
 from tests.engine.guest.conftest import ENDED
 
 
@@ -196,3 +201,17 @@ os.waitpid(pid, 0)
 return 'parent'
 """)
     assert ended["returned"] == "parent" and process.daemon.lines == []
+
+
+def test_a_fork_server_loads_little_for_each_page_of_it_is_copied_at_each_fork():
+    entry = Path(flow_api.__file__).with_name("__main__.py")
+    text = (
+        "import importlib, os, runpy, sys\n"
+        f"runpy.run_path({str(entry)!r})['load_package'](os.path.dirname({str(entry)!r}))\n"
+        "importlib.import_module('headrace_guest.fork_server'), importlib.import_module('headrace_guest.flow_api')\n"
+        "print(*sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-I", "-S", "-c", text], check=True, capture_output=True, text=True)
+    large = {"asyncio", "ast", "dataclasses", "email", "inspect", "pathlib", "signal", "socket", "ssl", "subprocess"}
+    large |= {"http", "mmap", "pdb", "shutil", "tempfile", "urllib", "zipfile"}
+    assert large & set(told.stdout.split()) == set()

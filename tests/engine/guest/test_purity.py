@@ -90,6 +90,25 @@ ELSEWHERE = [
     ("syslog.openlog", "", "import syslog; syslog.openlog('x')"),
 ]
 
+#: What an address tells: never who one is there, nor what is asked for.
+SITES = [
+    ("http://h.test", "http://h.test"),
+    ("http://anna:geheim@h.test:80/x?key=geheim", "http://h.test"),
+    ("http://u:geheim/geheim@h.test/", "http://u"),
+    ("ftp://geheim@h.test:21#geheim", "ftp://h.test"),
+    ("https://[::1]:8443/geheim", "https://[::1]"),
+    ("http://h.test?geheim@x", "http://h.test"),
+    ("geheim", ""),
+    ("FILE:///etc/hosts", None),
+    ("data:,geheim", None),
+]
+
+
+@pytest.mark.parametrize(("url", "told"), SITES)
+def test_of_an_address_only_scheme_and_host_are_told(url, told):
+    assert effects.JUDGES["urllib.Request"]((url,)) == told
+
+
 #: Native code that nobody vouches for. Each needs a process of its own.
 NATIVE = [
     ("import", "jsonschema_rs.jsonschema_rs", "import jsonschema_rs"),

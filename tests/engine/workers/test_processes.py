@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -95,6 +96,49 @@ async def test_it_leads_a_session_of_its_own_dumps_no_core_and_writes_private_fi
         "import resource\nreturn [os.getsid(0) == os.getpid(), resource.getrlimit(resource.RLIMIT_CORE), os.umask(0)]"
     )
     assert await run(body) == [True, [0, 0], 0o077]
+
+
+async def test_its_main_thread_has_the_number_that_it_says(run):
+    assert await run("import threading\nreturn threading.main_thread().native_id == threading.get_native_id()")
+
+
+async def test_a_fork_server_buries_where_deaths_are_ignored_by_inheritance(pool, run):
+    former = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        os.kill(pool._main.pid, signal.SIGKILL)
+        before = pool._main.pid
+        while pool._main.pid in (before, 0):
+            await asyncio.sleep(0.02)
+    finally:
+        signal.signal(signal.SIGCHLD, former)
+    with pytest.raises(EOFError, match="exited by itself with status 3"):
+        await asyncio.wait_for(run("os._exit(3)"), 10)
+
+
+async def test_a_fork_server_without_descriptors_says_so_and_goes_on(pool, run):
+    pool._idle_s = 60.0  # the next one stays
+    await run("return 1")
+    server = pool._main.pid
+    while not pool._main._next.pid:
+        await asyncio.sleep(0.02)
+    pool._main._next.kill()
+    await pool._main._next.exited
+    usual = resource.prlimit(server, resource.RLIMIT_NOFILE)
+    open_now = len(os.listdir(f"/proc/{server}/fd"))
+    for spare in (0, 2, 4):  # for none of what comes with a request, for some of it, for all but the pidfd
+        resource.prlimit(server, resource.RLIMIT_NOFILE, (open_now + spare, usual[1]))
+        turn = pool.take(("f", "c"), fresh=True)
+        turn.start(b"whatever")
+        with pytest.raises((EOFError, flow_process.TakenBack), match="could not be started"):
+            await asyncio.wait_for(turn.receive(), 10)
+        for _ in range(100):
+            if pool._main._next is not None and pool._main._next.exited.done():
+                break
+            await asyncio.sleep(0.02)
+        assert fork_server.children(server) == []
+    resource.prlimit(server, resource.RLIMIT_NOFILE, usual)
+    assert await run("return 7") == 7
+    assert pool._main.pid == server
 
 
 async def test_it_has_nothing_to_read_and_meets_signals_as_any_program(run):
