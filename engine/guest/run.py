@@ -27,6 +27,7 @@ from . import cgroups, channel, exceptions, flow_api, frames, imports, logs, run
 _GUEST_FOLDER = os.path.dirname(os.path.abspath(__file__))
 _MODULE_NAME = "__flow__"
 _CO_VARARGS = 0x04  # ``inspect.CO_VARARGS``
+_FIONREAD, _NONE = termios.FIONREAD, bytes(4)  # how many bytes lie there, as an int of C
 _READ_BYTES = 64 * 1024
 _HEADER_BYTES = frames.HEADER.size
 _MESSAGE_BYTES_MAX = _HEADER_BYTES + frames.START_BYTES_MAX
@@ -211,8 +212,8 @@ class FlowProcess:
         """Run the handler and say how it ended, and the JSON text of what it returned, if that is to be kept."""
         try:
             handler = self._load(frame["path"], frame.get("script"))
-            arguments = (system, this, this.get("input_value"))[: _arity(handler)]
-            returned = self._call(handler, arguments)
+            inputs = (this.get("input_value"),) if _takes_inputs(handler) else ()
+            returned = self._call(handler, (system, this, *inputs))
             if isinstance(returned, types.CoroutineType):
                 returned.close()
                 raise exceptions.InternalError("a handler is a plain function: take away its async, waiting is free")
@@ -317,15 +318,15 @@ def _compiled_script(script: str) -> types.CodeType:
     return compile(script, _SCRIPT_NAME, "exec", dont_inherit=True)
 
 
-def _arity(handler: Any) -> int:
-    """Two or three: the accepted forms of a handler, told apart by how many positional arguments it takes."""
+def _takes_inputs(handler: Any) -> bool:
+    """The accepted forms of a handler are told apart by how many positional arguments it takes: two, or three."""
     if not isinstance(handler, types.FunctionType):
         import inspect  # large, and hardly ever needed
 
         parameters = inspect.signature(handler).parameters.values()
-        return 3 if sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters) >= 3 else 2
+        return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters) >= 3
     code = handler.__code__
-    return 3 if code.co_argcount >= 3 or code.co_flags & _CO_VARARGS else 2
+    return code.co_argcount >= 3 or bool(code.co_flags & _CO_VARARGS)
 
 
 def _environment() -> dict[bytes, bytes]:
@@ -351,7 +352,7 @@ def _limit_memory(bytes_: int, cell: str) -> None:
 def _lies_in_pipes() -> bool:
     """Whether what was written to the streams' pipes has not been read from there yet."""
     try:
-        return any(any(fcntl.ioctl(stream, termios.FIONREAD, bytes(4))) for stream in (1, 2))
+        return (fcntl.ioctl(1, _FIONREAD, _NONE), fcntl.ioctl(2, _FIONREAD, _NONE)) != (_NONE, _NONE)
     except OSError:
         return True  # the flow closed one, or has something else there
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import random
 import resource
 import signal
 import subprocess
@@ -262,6 +263,33 @@ async def test_the_next_process_is_not_counted_while_it_waits_nor_while_it_leave
     await asyncio.wait_for(following.exited, 10)
     assert pool.count == 0
     assert await run("return 2") == 2
+
+
+async def test_of_processes_that_are_killed_at_any_moment_each_death_is_told_and_nothing_stays(pool, run):
+    chance = random.Random(4711)
+    pool._idle_s = 60.0  # the next one stays
+    await run("return 1")
+    while not pool._main._next.pid:
+        await asyncio.sleep(0.02)
+    server = pool._main.pid
+    open_before = len(os.listdir(f"/proc/{server}/fd"))
+
+    async def killed():
+        process = pool.take(("f", "c"), fresh=True).process
+        await asyncio.sleep(chance.random() * 0.02)
+        if process.pid and chance.random() < 0.5:
+            os.kill(process.pid, signal.SIGKILL)  # by somebody else
+        else:
+            process.kill()
+        return await asyncio.wait_for(process.exited, 60)
+
+    for _ in range(10):
+        assert set(await asyncio.gather(*(killed() for _ in range(30)))) == {signal.SIGKILL}
+    assert pool.count == 0
+    until(lambda: len(fork_server.children(server)) == 1, "only the next one is there")
+    until(lambda: len(os.listdir(f"/proc/{server}/fd")) == open_before, "nothing is open that was not before")
+    assert pool._main.pid == server
+    assert await run("return 7") == 7
 
 
 async def test_a_fork_server_that_dies_again_and_again_gives_the_daemon_up(pool):
