@@ -148,6 +148,12 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "On a cluster that loses any part of it, no execution is lost and no completed call done again": (
             "tests/faults/test_cluster.py",
         ),
+        "However a flow process ends, that is told, nothing it started stays, and the next one is as new": (
+            "tests/engine/workers/test_processes.py",
+        ),
+        "These tests would see a defect of that: each that is put in makes them fail": (
+            "tests/faults/test_process_mutants.py",
+        ),
         "A node that the network cuts off, and gives back late, changes nothing": ("tests/faults/test_partition.py",),
         "A long life with a fault each minute loses nothing, does nothing twice, leaves nothing behind": (
             "tests/faults/test_soak.py",

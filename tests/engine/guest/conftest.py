@@ -131,7 +131,7 @@ class Process:
         descriptor = self.daemon.theirs.fileno()
         self._snapshot = str(snapshot)
         self._process = subprocess.Popen(
-            [*wrapper, sys.executable, "-c", SERVE, str(descriptor)], pass_fds=[descriptor]
+            [*wrapper, sys.executable, "-P", "-c", SERVE, str(descriptor)], pass_fds=[descriptor]
         )
         self.daemon.theirs.close()
 

@@ -215,3 +215,16 @@ def test_a_fork_server_loads_little_for_each_page_of_it_is_copied_at_each_fork()
     large = {"asyncio", "ast", "dataclasses", "email", "inspect", "pathlib", "signal", "socket", "ssl", "subprocess"}
     large |= {"http", "mmap", "pdb", "shutil", "tempfile", "urllib", "zipfile"}
     assert large & set(told.stdout.split()) == set()
+
+
+def test_what_a_forked_process_prints_goes_into_the_pipes(process):
+    body = "import os, sys\npid = os.fork()\nif pid == 0:\n    print('from the child', flush=True)\n    os._exit(0)\n"
+    assert process.run(body + "os.waitpid(pid, 0)\nprint('from the parent')")["outcome"] == "success"
+    assert [said["text"] for said in process.daemon.said if said["op"] == "out"] == ["from the parent\n"]
+
+
+def test_modules_of_the_snapshot_are_found_and_shadow_no_library(process):
+    folder = Path(process._snapshot)
+    (folder / "helper.py").write_text("WORD = 'found'\n")
+    (folder / "colorsys.py").write_text("raise SystemExit('shadowed')\n")
+    assert process.run("import colorsys, helper\nreturn helper.WORD")["returned"] == "found"

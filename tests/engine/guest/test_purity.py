@@ -552,3 +552,27 @@ def test_a_process_with_something_open_does_not_stay(snapshot, folder, sanctione
     with a_process(snapshot) as process:
         body = f"this.step('x', lambda: {opens})" if sanctioned else opens
         assert process.run(_BEGIN + body, folder=str(folder))["dirty"] == "a file or a connection is still open"
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        ("import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()", "a thread is still"),
+        ("import subprocess\nsubprocess.Popen(['sleep', '20'])", "a child process is still there"),
+        ("os.chdir('/')", "the working directory was changed"),
+        ("os.environ['NEW'] = '1'", "the environment was changed"),
+        ("x = bytearray(200 * 1024 * 1024)", "memory grew"),
+    ],
+)
+def test_what_a_handler_leaves_behind_is_found(snapshot, body, what):
+    with a_process(snapshot) as process:
+        assert process.run("this.log('fine')")["dirty"] == ""
+        assert process.run(f"import os\n{body}")["dirty"].startswith(what)
+
+
+def test_what_native_code_leaves_behind_later_raises_no_event_and_is_found(snapshot):
+    with a_process(snapshot) as process:
+        loads = "import ctypes\nctypes.kept = ctypes.CDLL(None)"
+        assert process.run(loads)["dirty"] == ""
+        assert process.run("import ctypes\nctypes.kept.getpid()")["dirty"] == ""
+        assert process.run("import ctypes\nctypes.kept.dup(1)")["dirty"] == "a file or a connection is still open"

@@ -1,6 +1,7 @@
 """Flow processes by themselves: what they inherit, how they die, what they may not do."""
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -9,13 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from headrace.engine import errors
-from headrace.engine.guest import fork_server
-from headrace.engine.workers import flow_process, processes, protocol
+from headrace.engine.guest import cgroups, fork_server
+from headrace.engine.workers import flow_process, nursery, processes, protocol
 from tests.support.daemons import processes_matching, until
 
 
@@ -146,9 +148,10 @@ async def test_it_has_nothing_to_read_and_meets_signals_as_any_program(run):
     body = (
         "import signal\n"
         "met = [signal.getsignal(number) for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM)]\n"
-        "return [sys.stdin.read(), os.readlink('/proc/self/fd/0'), met == [signal.SIG_DFL] * 3]"
+        "blocked = len(signal.pthread_sigmask(signal.SIG_BLOCK, ()))\n"
+        "return [sys.stdin.read(), os.readlink('/proc/self/fd/0'), met == [signal.SIG_DFL] * 3, blocked]"
     )
-    assert await run(body) == ["", "/dev/null", True]
+    assert await run(body) == ["", "/dev/null", True, 0]
 
 
 async def test_logging_begins_as_it_is_in_every_new_process(run):
@@ -231,6 +234,32 @@ async def test_what_a_dead_process_leaves_is_killed_even_if_it_hid_in_a_session_
     until(lambda: not processes_matching("sleep 7650"), "they are gone", 5)
 
 
+async def test_an_orphan_that_stayed_makes_its_process_leave(run):
+    said = await run("import subprocess\nsubprocess.run('sleep 76504 &', shell=True)")
+    assert said.dirty == "a child process is still there"
+    until(lambda: not processes_matching("sleep 76504"), "it is gone", 5)
+
+
+async def test_processes_do_not_outlive_their_fork_server_where_nobody_looks_for_them(tmp_path):
+    """As on the nodes of a cluster: a daemon kills what a dead fork server left."""
+    alone = nursery.Nursery("", {}, itertools.count(1), cgroups.Subtree())
+    await alone.start()
+    process = alone.spawn(0.0)
+    while not (process.pid and alone._next.pid):
+        await asyncio.sleep(0.02)
+    os.kill(alone.pid, signal.SIGKILL)
+    until(lambda: {_state(process.pid), _state(alone._next.pid)} <= {"", "Z"}, "both are dead")
+    await alone.wait()
+    processes.reap_zombies(processes.reap_zombies(set()))  # this process may have adopted them
+
+
+def _state(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
 async def test_flows_forking_by_themselves_do_not_speak_on_the_channel(run):
     body = (
         "pid = os.fork()\nif pid == 0:\n    print('from the child')\n    os.system('true')\n    os._exit(0)\n"
@@ -265,7 +294,9 @@ async def test_the_next_process_is_not_counted_while_it_waits_nor_while_it_leave
     assert await run("return 2") == 2
 
 
-async def test_of_processes_that_are_killed_at_any_moment_each_death_is_told_and_nothing_stays(pool, run):
+async def test_of_processes_that_are_killed_at_any_moment_each_death_is_told_and_nothing_stays(
+    pool, run, record_property
+):
     chance = random.Random(4711)
     pool._idle_s = 60.0  # the next one stays
     await run("return 1")
@@ -283,8 +314,10 @@ async def test_of_processes_that_are_killed_at_any_moment_each_death_is_told_and
             process.kill()
         return await asyncio.wait_for(process.exited, 60)
 
-    for _ in range(10):
+    rounds = int(os.environ.get("HEADRACE_KILLS", "10"))
+    for _ in range(rounds):
         assert set(await asyncio.gather(*(killed() for _ in range(30)))) == {signal.SIGKILL}
+    record_property("tries", 30 * rounds)
     assert pool.count == 0
     until(lambda: len(fork_server.children(server)) == 1, "only the next one is there")
     until(lambda: len(os.listdir(f"/proc/{server}/fd")) == open_before, "nothing is open that was not before")
