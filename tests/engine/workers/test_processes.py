@@ -228,16 +228,16 @@ async def test_no_more_than_so_many_rest(pool, run):
 async def test_what_a_dead_process_leaves_is_killed_even_if_it_hid_in_a_session_of_its_own(run):
     await run(
         "import subprocess\n"
-        "subprocess.run('setsid sh -c \"sleep 76501 & sleep 76502\" & (sleep 76503 &) & exec sleep 0', shell=True)\n"
+        "subprocess.run('setsid sh -c \"sleep 47.6501 & sleep 47.6502\" & (sleep 47.6503 &) & exec sleep 0', shell=True)\n"
         "return 1"
     )
-    until(lambda: not processes_matching("sleep 7650"), "they are gone", 5)
+    until(lambda: not processes_matching("sleep 47.650"), "they are gone", 5)
 
 
 async def test_an_orphan_that_stayed_makes_its_process_leave(run):
-    said = await run("import subprocess\nsubprocess.run('sleep 76504 &', shell=True)")
+    said = await run("import subprocess\nsubprocess.run('sleep 47.6504 &', shell=True)")
     assert said.dirty == "a child process is still there"
-    until(lambda: not processes_matching("sleep 76504"), "it is gone", 5)
+    until(lambda: not processes_matching("sleep 47.6504"), "it is gone", 5)
 
 
 async def test_processes_do_not_outlive_their_fork_server_where_nobody_looks_for_them(tmp_path):
