@@ -66,6 +66,15 @@ def test_an_execution_is_cancelled_and_the_page_says_so_by_itself(page):
     expect(page.locator("main .heading .pill")).to_have_text("Cancelled")
 
 
+def test_an_execution_is_followed_also_from_a_place_on_its_page(place, page):
+    """A page whose address names a place on it, as after an answer, is reloaded only if it is told where."""
+    started = place.daemon.client.run("waits")
+    page.goto(f"/executions/{started['id']}#messages")
+    expect(page.locator("main .heading .pill")).to_have_text("Waiting")
+    place.daemon.client.cancel(started["id"])
+    expect(page.locator("main .heading .pill")).to_have_text("Cancelled")
+
+
 def test_lists_are_filtered(place, page):
     place.daemon.run("fails")
     page.goto("/executions")

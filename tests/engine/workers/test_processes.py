@@ -228,7 +228,8 @@ async def test_no_more_than_so_many_rest(pool, run):
 async def test_what_a_dead_process_leaves_is_killed_even_if_it_hid_in_a_session_of_its_own(run):
     await run(
         "import subprocess\n"
-        "subprocess.run('setsid sh -c \"sleep 47.6501 & sleep 47.6502\" & (sleep 47.6503 &) & exec sleep 0', shell=True)\n"
+        "hidden = 'setsid sh -c \"sleep 47.6501 & sleep 47.6502\"'\n"
+        "subprocess.run(f'{hidden} & (sleep 47.6503 &) & exec sleep 0', shell=True)\n"
         "return 1"
     )
     until(lambda: not processes_matching("sleep 47.650"), "they are gone", 5)
