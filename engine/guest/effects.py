@@ -95,7 +95,7 @@ def _database(arguments: Arguments) -> str | None:
 def _mapped(arguments: Arguments) -> str | None:
     """``mmap.__new__(descriptor, …, access, …)``: of a file that is open for writing."""
     descriptor, access = arguments[0], arguments[2]
-    mmap = sys.modules["mmap"]  # raises this event; what hardly any flow uses is not loaded for all
+    mmap: Any = sys.modules.get("mmap")  # it raises this event; what hardly any flow uses is not loaded for all
     if descriptor < 0 or access in (mmap.ACCESS_READ, mmap.ACCESS_COPY):
         return None
     try:

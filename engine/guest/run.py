@@ -107,7 +107,7 @@ class FlowProcess:
         self._settling = False
         self._code: types.CodeType | None = None
         self._environment = _environment().copy()
-        self._peak_kb = _peak_kb()
+        self._peak_kb = 0
         self._descriptors: set[str] = set()
 
     def prepare(self) -> None:
@@ -121,7 +121,6 @@ class FlowProcess:
         """Be as it was made."""
         self._snapshot, self._code = "", None
         self._logs.renew()
-        self._peak_kb = _peak_kb()
 
     def serve(self, cell: str = "", *, queued: bool = False) -> None:
         """Run executions until the daemon closes the channel; ``cell`` is the cgroup of this process, if it has one,
@@ -129,6 +128,7 @@ class FlowProcess:
         if not queued:
             self._starts = None
         streams.install(self._streams)
+        self._peak_kb = _peak_kb()  # not in the fork server: a program inherits that of what started it
         self._descriptors = _ALL_OPEN if queued else _descriptors()
         self._channel.watch.install(self._before_child)
         try:

@@ -235,6 +235,16 @@ async def test_what_a_dead_process_leaves_is_killed_even_if_it_hid_in_a_session_
     until(lambda: not processes_matching("sleep 47.650"), "they are gone", 5)
 
 
+async def test_a_process_that_grew_leaves_however_large_the_daemon_is(pool, run):
+    larger = b"x" * (300 * 1024 * 1024)  # what is started by something large has that as its peak
+    os.kill(before := pool._main.pid, signal.SIGKILL)
+    while pool._main.pid in (before, 0):
+        await asyncio.sleep(0.02)
+    del larger
+    assert (await run("x = b'x' * 1024")).dirty == ""
+    assert (await run("x = b'x' * (200 * 1024 * 1024)")).dirty == "memory grew"
+
+
 async def test_an_orphan_that_stayed_makes_its_process_leave(run):
     said = await run("import subprocess\nsubprocess.run('sleep 47.6504 &', shell=True)")
     assert said.dirty == "a child process is still there"
