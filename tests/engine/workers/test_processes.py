@@ -226,13 +226,14 @@ async def test_no_more_than_so_many_rest(pool, run):
 
 
 async def test_what_a_dead_process_leaves_is_killed_even_if_it_hid_in_a_session_of_its_own(run):
+    mine = f"sleep 47.{os.getpid()}"
     await run(
         "import subprocess\n"
-        "hidden = 'setsid sh -c \"sleep 47.6501 & sleep 47.6502\"'\n"
-        "subprocess.run(f'{hidden} & (sleep 47.6503 &) & exec sleep 0', shell=True)\n"
+        f"hidden = 'setsid sh -c \"{mine}1 & {mine}2\"'\n"
+        f"subprocess.run(f'{{hidden}} & ({mine}3 &) & exec sleep 0', shell=True)\n"
         "return 1"
     )
-    until(lambda: not processes_matching("sleep 47.650"), "they are gone", 5)
+    until(lambda: not processes_matching(mine), "they are gone", 5)
 
 
 async def test_a_process_that_grew_leaves_however_large_the_daemon_is(pool, run):
@@ -246,9 +247,10 @@ async def test_a_process_that_grew_leaves_however_large_the_daemon_is(pool, run)
 
 
 async def test_an_orphan_that_stayed_makes_its_process_leave(run):
-    said = await run("import subprocess\nsubprocess.run('sleep 47.6504 &', shell=True)")
+    mine = f"sleep 46.{os.getpid()}"
+    said = await run(f"import subprocess\nsubprocess.run('{mine} &', shell=True)")
     assert said.dirty == "a child process is still there"
-    until(lambda: not processes_matching("sleep 47.6504"), "it is gone", 5)
+    until(lambda: not processes_matching(mine), "it is gone", 5)
 
 
 async def test_processes_do_not_outlive_their_fork_server_where_nobody_looks_for_them(tmp_path):
