@@ -14,12 +14,11 @@ import click
 import msgspec
 
 from ...engine import errors
-from ...engine.records import head, recovery
+from ...engine.records import head, recovery, space
 from ..client import Client
 from ..endpoint import Unavailable
 from . import options, render, symptoms
 
-_FREE_BYTES_MIN = 1024**3
 _STYLES = {"good": "green", "warning": "yellow", "bad": "bold red"}
 
 
@@ -77,9 +76,9 @@ def _state(folder: Path) -> Iterator[symptoms.Finding]:
         )
     else:
         yield symptoms.Finding(level="good", about=about, text=str(folder))
-    free = shutil.disk_usage(folder).free
-    text, hint = f"{free / 1024**3:.1f} GiB are free", "`headrace records prune --dry-run` says what could go"
-    enough = free >= _FREE_BYTES_MIN
+    disk = shutil.disk_usage(folder)
+    text, hint = f"{disk.free / 1024**3:.1f} GiB are free", "`headrace records prune --dry-run` says what could go"
+    enough = disk.free >= space.Bounds.of(disk.total).warn
     yield symptoms.Finding(level="good" if enough else "warning", about="disk", text=text, hint="" if enough else hint)
 
 

@@ -52,7 +52,8 @@ def test_without_the_right_token_everything_is_refused(daemon, method, path, hea
 
 def test_health_is_public_and_nothing_that_only_looks_like_it(daemon):
     assert daemon.raw("GET", "/healthz")[1]["status"] == "ok"
-    assert daemon.raw("GET", "/readyz")[1] == {"status": "ready", "reasons": [], "notices": []}
+    assert daemon.raw("GET", "/readyz")[1].items() >= {"status": "ready", "reasons": []}.items()
+    assert daemon.notices() == []
     assert daemon.raw("GET", "/api/v1/flows/healthz")[0] == 401
     status, body, headers = daemon.raw("GET", "/x/healthz")
     assert (status, body["status"], headers["Content-Type"]) == (404, 404, "application/problem+json")

@@ -77,15 +77,14 @@ def test_what_is_asked_for_waits_over_a_crash_and_runs_in_its_order_when_it_is_o
     for one in ids:
         assert daemon.client.wait(one, 30)["status"] == "ENDED_SUCCESS"
     assert [one for one in started(daemon) if one in ids] == ids
-    assert daemon.client.status()["maintenance"] is None and daemon.raw("GET", "/readyz")[1]["notices"] == []
+    assert daemon.client.status()["maintenance"] is None and daemon.notices() == []
     daemon.kill()
     daemon.start()
     assert daemon.run("idle")["status"] in ENDED
 
 
 def seen_by_who_watches(daemon, held):
-    code, ready, _ = daemon.raw("GET", "/readyz")
-    assert code == 200 and "a new disk" in ready["notices"][0], "it goes on taking work"
+    assert daemon.raw("GET", "/readyz")[0] == 200 and "a new disk" in daemon.notices()[0], "it goes on taking work"
     figures = ask(daemon, "GET", "/metrics", daemon.token()).body.decode()
     assert "headrace_maintenance 1.0" in figures and "headrace_executions_held 5.0" in figures
     headers = {"Accept": "text/html"}

@@ -122,7 +122,7 @@ def test_what_can_change_does_at_once_and_the_rest_is_named(service):
     until(lambda: set(statuses(daemon, ids)) == {"RUNNING"}, "there is room for all")
     daemon.client.sync()
     until(lambda: service.logged("sync.nudged"), "debugging is on")
-    (notice,) = daemon.raw("GET", "/readyz")[1]["notices"]
+    (notice,) = daemon.notices()
     assert "identity.environment" in notice
     rests = daemon.client.run("rests")["id"]
     until(lambda: "execution.hibernated" in {one["event"] for one in daemon.record(rests)}, "its process is given back")
@@ -156,7 +156,7 @@ def test_a_configuration_with_a_fault_is_refused_whole_however_it_is_asked_for(s
     service.write(run={"max_running": 2})
     assert service.hang_up()["changed"] == ["run.max_running"]
     until(lambda: statuses(daemon, [waits]) == ["RUNNING"], "the next good one is taken")
-    assert daemon.raw("GET", "/readyz")[1]["notices"] == []
+    assert daemon.notices() == []
 
 
 def test_the_secret_of_push_events_is_replaced_without_a_restart(service, tmp_path):

@@ -36,9 +36,12 @@ def test_all_is_well_with_a_daemon_that_works(daemon, capsys):
     status, found = examined(daemon.state, capsys)
     assert status == 0
     assert found.pop("clock")["text"] in ("it is in front of the records", "nothing synchronises it")
-    assert {about: one["level"] for about, one in found.items()} == dict.fromkeys(
+    expected = dict.fromkeys(
         ["git", "state directory", "disk", "records", "index", "daemon", "flow processes", "source", "flows"], "good"
     )
+    if "free on the disk" in found["daemon"]["text"]:  # of this machine
+        expected.update(dict.fromkeys(["disk", "daemon"], "warning"))
+    assert {about: one["level"] for about, one in found.items()} == expected
     assert main.main(["doctor", "--state", str(daemon.state)]) == 0
     assert "good    flows: 1, none is broken\n" in capsys.readouterr().out
 
@@ -68,6 +71,18 @@ def test_a_state_directory_that_is_open_and_damaged_without_a_daemon(daemon, tmp
     assert {about for about, one in found.items() if one["level"] == "bad"} == {"state directory", "records", "daemon"}
     assert all(one["hint"] for one in found.values() if one["level"] == "bad")
     assert found["state directory"]["hint"] == f"chmod 700 {state}"
+
+
+def test_a_disk_with_little_room_is_a_warning_as_the_daemon_has_it(tmp_path, capsys):
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", tmp_path]).returncode:
+        pytest.skip("a small file system cannot be mounted")
+    try:
+        assert examined(tmp_path, capsys)[1]["disk"]["level"] == "good"
+        (tmp_path / "filler").write_bytes(bytes(950 * 1024))
+        disk = examined(tmp_path, capsys)[1]["disk"]
+        assert (disk["level"], disk["text"]) == ("warning", "0.0 GiB are free") and "records prune" in disk["hint"]
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)
 
 
 def test_a_clock_that_went_back_behind_the_records_and_one_that_nothing_keeps(daemon, tmp_path):
