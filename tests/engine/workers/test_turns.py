@@ -272,9 +272,10 @@ async def test_one_that_is_over_when_it_is_to_be_killed_takes_nobody_along(proce
         busy_until(lambda: second.began)
         take_back(self, why, **keep)
 
-    monkeypatch.setattr(flow_process.FlowProcess, "_take_back", late)
-    first.turn.kill()
-    assert isinstance(await third.ended(), flow_process.TakenBack)
+    with monkeypatch.context() as patched:
+        patched.setattr(flow_process.FlowProcess, "_take_back", late)
+        first.turn.kill()
+        assert isinstance(await third.ended(), flow_process.TakenBack)
     assert [(await one.ended())[0] for one in (first, second)] == [first.n, second.n]
     assert process.alive
 
