@@ -25,7 +25,7 @@ _FILTERS = (
     operations.Parameter("flow", {"type": "string"}, "executions of the flow with that name"),
     operations.Parameter("status", {"enum": list(lifecycle.Status)}, "those with that status", several=True),
     operations.Parameter("type", {"enum": list(listing.TYPES)}, "those of that type"),
-    operations.Parameter("parent", {"type": "string"}, "children of that execution"),
+    operations.Parameter("parent", {"type": "string"}, "children of that execution; none: what no execution started"),
     operations.Parameter("since", {"type": "string", "format": "date-time"}, "those created from that time"),
     operations.Parameter("until", {"type": "string", "format": "date-time"}, "those created before that time"),
     operations.Parameter("q", {"type": "string"}, "those with that text in their name or message"),
@@ -283,7 +283,7 @@ def listing_query(given: multidict.MultiMapping[str], current: model.Catalogue) 
         flow=given.get("flow", ""),
         status=tuple(given.getall("status", [])),
         type=given.get("type", ""),
-        parent=given.get("parent", ""),
+        parent=_parent(given.get("parent", "")),
         since=_moment(given.get("since", "")),
         until=_moment(given.get("until", "")),
         q=given.get("q", ""),
@@ -292,6 +292,10 @@ def listing_query(given: multidict.MultiMapping[str], current: model.Catalogue) 
         limit=paging.limit_of(given, 50, listing.LIMIT_MAX),
         cursor=given.get("cursor", ""),
     )
+
+
+def _parent(text: str) -> str | None:
+    return "" if text == "none" else text or None
 
 
 def _flag(name: str, text: str) -> bool | None:

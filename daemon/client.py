@@ -168,7 +168,7 @@ class Client(submissions.Submissions, origin.Origin, upkeep.Upkeep):
     def executions(self, *, limit: int = 50, cursor: str = "", **filters: str | Sequence[str]) -> JSON:
         """Return one page, newest first: ``items`` and ``next``, the cursor of the following page or None.
 
-        ``filters``: flow, status (one or several), type, parent, since, until, q."""
+        ``filters``: flow, status (one or several), type, parent (an id, or none), since, until, q."""
         query: list[tuple[str, str]] = [("limit", str(limit))]
         for name, value in (filters | {"cursor": cursor}).items():
             query += [(name, each) for each in ([value] if isinstance(value, str) else value) if each]

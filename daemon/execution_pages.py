@@ -311,7 +311,7 @@ class ExecutionPages:
             if await self._subjects.is_theirs(who, execution):
                 with contextlib.suppress(errors.NotFound, errors.Conflict):
                     await self._work.acknowledge(execution, who.name)
-        return templates.redirect("/executions?acknowledged=false")
+        return templates.redirect("/executions?type=FLOW&acknowledged=false&parent=none")
 
     async def _shown_again(self, execution: str) -> web.Response:
         """Show it when what was asked for is on disk."""

@@ -13,11 +13,12 @@ import contextlib
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from ..engine import errors, moments, ports
+from ..engine import errors, lifecycle, moments, ports
 from ..engine.records import index, listing
 from ..engine.running import dispatcher
 from ..engine.state import messages
@@ -25,7 +26,9 @@ from ..sync import sources
 from . import principals, reach, routes, templates
 from .reach import Reach
 
-_UNFINISHED = ("RUNNING", "WAITING", "QUEUED", "PAUSED")
+_GOING_ON = ("RUNNING", "WAITING", "QUEUED")
+_UNFINISHED = (*_GOING_ON, "PAUSED")
+_ENDED = tuple(status for status in lifecycle.Status if status.ended)
 _SHOWN = 12
 #: Failures count as news for a week, and nobody counts more of them than that.
 _FAILURES_S = 7 * 86400.0
@@ -82,10 +85,9 @@ class Pages:
     async def _unknown_failures(self, who: principals.Principal) -> list[listing.Summary]:
         """Return what failed lately and nobody acknowledged; what another execution started is that one's to judge."""
         since = moments.timestamp(time.time() - _FAILURES_S)
-        query = listing.Query(type="FLOW", acknowledged=False, since=since, limit=_FAILURES_MAX)
+        query = listing.Query(type="FLOW", parent="", acknowledged=False, since=since, limit=_FAILURES_MAX)
         with contextlib.suppress(errors.NotAccepting):  # the index is being made
-            found = (await self._archive.query(query)).items
-            return await self._subjects.theirs(who, [one for one in found if not one.parent])
+            return await self._subjects.theirs(who, (await self._archive.query(query)).items)
         return []
 
     async def _asking(self, who: principals.Principal) -> list[messages.Message]:
@@ -99,9 +101,12 @@ class Pages:
         """What matters now."""
         who, theirs, query = request[routes.PRINCIPAL], self._subjects.theirs, self._archive.query
         flows = {name: flow for name, flow in self._flows.current().flows.items() if who.may_touch(name)}
-        unfinished = (await query(listing.Query(status=_UNFINISHED, limit=listing.LIMIT_MAX))).items
-        latest = (await query(listing.Query(type="FLOW", limit=listing.LIMIT_MAX))).items
-        unfinished, latest = await theirs(who, unfinished), await theirs(who, latest)
+
+        async def listed(**filters: Any) -> list[listing.Summary]:
+            return await theirs(who, (await query(listing.Query(limit=listing.LIMIT_MAX, **filters))).items)
+
+        unfinished, latest = await listed(status=_UNFINISHED), await listed(type="FLOW")
+        running, ended = await listed(status=_GOING_ON, parent=""), await listed(status=_ENDED, type="FLOW", parent="")
         disk = await asyncio.to_thread(shutil.disk_usage, self._state)
         return templates.page(
             request,
@@ -114,10 +119,10 @@ class Pages:
             broken=[flow for _, flow in sorted(flows.items()) if flow.broken],
             failing=_failing(latest),
             stuck=[one for one in unfinished if one.status == "PAUSED"][:_SHOWN],
-            running=[one for one in unfinished if one.status != "PAUSED" and not one.parent][:_SHOWN],
+            running=running[:_SHOWN],
             queued=sum(one.status == "QUEUED" for one in unfinished),
             unfinished=len(unfinished) if who.limited else self._work.unfinished,
-            recent=[one for one in latest if not one.parent and one.ended_at][:_SHOWN],
+            recent=ended[:_SHOWN],
             trend=[one for one in reversed(latest[:60]) if one.ended_at],
             sync=self._synchroniser.status(),
             free_bytes=disk.free,

@@ -32,13 +32,14 @@ _READ_THROUGH_MAX = 5000
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
-    """What to list; an empty field does not filter. ``since`` is included, ``until`` is not (RFC 3339, UTC)."""
+    """What to list; an empty field does not filter, but for ``parent``: empty is nobody's, None is anybody's. ``since``
+    is included, ``until`` is not (RFC 3339, UTC)."""
 
     flow: str = ""  # its name
     flows: tuple[str, ...] | None = None  # one of these names; None: any
     status: tuple[str, ...] = ()
     type: str = ""
-    parent: str = ""
+    parent: str | None = None  # what started it
     since: str = ""
     until: str = ""
     q: str = ""  # text in name or message
@@ -133,6 +134,8 @@ def _conditions(query: Query, before: tuple[str, int] | None) -> tuple[str, list
         if value:
             sql += f" AND {clause}"
             values.append(value)
+    if query.parent == "":
+        sql += " AND parent = ''"
     if query.acknowledged is not None:
         sql += f" AND acknowledged = {query.acknowledged:d}"
     if before is not None:
@@ -147,10 +150,8 @@ def _walked(connection: sqlite3.Connection, query: Query, before: tuple[str, int
         sql += " AND (name LIKE ? ESCAPE '\\' OR message LIKE ? ESCAPE '\\')"
         values += [_like(query.q)] * 2
     order = " ORDER BY created_at DESC, seq DESC LIMIT ?"
-    by = "by_parent" if query.parent else "by_flow" if query.flow or query.flows else "by_kind"
-    is_failed = "status = ?"
-    if query.acknowledged is False and by == "by_kind":
-        by, is_failed = "open", "status = 'ENDED_ERROR' AND status = ?"
+    by = _index(query)
+    is_failed = "status = 'ENDED_ERROR' AND status = ?" if by.startswith("open") else "status = ?"
     flow = " AND flow_name != '' AND flow_name = ?" if query.flows else ""
     select = f"{tables.SELECT_ROW} INDEXED BY executions_{by} WHERE type = ? AND {is_failed}{flow}{sql}{order}"
     triples = itertools.product(
@@ -164,6 +165,17 @@ def _walked(connection: sqlite3.Connection, query: Query, before: tuple[str, int
     ]
     newest_first = heapq.merge(*walks, key=lambda row: (row.created_at, row.seq), reverse=True)
     return list(itertools.islice(newest_first, query.limit + 1))
+
+
+def _index(query: Query) -> str:
+    """Return the index that narrows it most."""
+    if query.parent:
+        return "by_parent"
+    if query.flow or query.flows:
+        return "by_flow"
+    if query.parent is None:
+        return "open" if query.acknowledged is False else "by_kind"
+    return "open_of_nobody" if query.acknowledged is False else "of_nobody"
 
 
 def _like(text: str) -> str:

@@ -24,7 +24,7 @@ from . import places, reading, segments
 log = structlog.get_logger()
 
 #: Bump it with every change of the tables or of what is put into them: another number means another file.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 #: The end of the year 9999: times are not written beyond it.
 _LAST_S = 253_402_300_799.0
 
@@ -42,7 +42,10 @@ CREATE TABLE executions (
 CREATE INDEX executions_by_kind ON executions (type, status, created_at);
 CREATE INDEX executions_by_flow ON executions (flow_name, type, status, created_at) WHERE flow_name != '';
 CREATE INDEX executions_by_parent ON executions (parent, type, status, created_at) WHERE parent != '';
+CREATE INDEX executions_of_nobody ON executions (type, status, created_at) WHERE parent = '';
 CREATE INDEX executions_open ON executions (type, created_at) WHERE status = 'ENDED_ERROR' AND acknowledged = 0;
+CREATE INDEX executions_open_of_nobody ON executions (type, created_at)
+  WHERE status = 'ENDED_ERROR' AND acknowledged = 0 AND parent = '';
 CREATE INDEX executions_by_end ON executions (ended_at) WHERE ended_at IS NOT NULL AND retention_s IS NULL;
 CREATE INDEX executions_by_expiry ON executions (expires_at) WHERE expires_at IS NOT NULL;
 CREATE VIRTUAL TABLE search USING fts5 (name, message, content='executions', content_rowid='seq', tokenize='trigram');

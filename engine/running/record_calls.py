@@ -305,7 +305,7 @@ class RecordCalls:
             flow=asked("flow_name"),
             status=(asked("status"),) if asked("status") else (),
             type=asked("type"),
-            parent=asked("parent_execution_id"),
+            parent=asked("parent_execution_id") or None,
             limit=_PAGE,
         )
         deep = chosen is not None and any(not hasattr(listing.Summary, f.partition(".")[0]) for f in chosen.fields)

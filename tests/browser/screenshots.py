@@ -60,7 +60,7 @@ def populate(daemon: Daemon) -> dict[str, str]:
         "messages": "/messages",
         "message": f"/messages/{pending[0]['id']}",
         "sync": "/sync",
-        "failed": "/executions?type=FLOW&acknowledged=false",
+        "failed": "/executions?type=FLOW&acknowledged=false&parent=none",
         "settings": "/settings",
         "setting": "/settings/quota",
         "files": "/files",

@@ -458,7 +458,7 @@ def pages(place):
         ),
         *(f"/executions/{one['id']}" for one in (run("parent"), run("fails"), run("hostile"), run("large"))),
         *(f"/executions/{waiting}", f"/executions/{large}/values?of=outputs&at=/rows", "/audit?refused=on"),
-        "/executions?type=FLOW&acknowledged=false",
+        "/executions?type=FLOW&acknowledged=false&parent=none",
         *(f"/compare?a={first}&b={second}", "/sync", "/settings", "/files", "/connections", "/webhooks", "/schedules"),
         *("/vault_configs", "/locks", "/tasks", "/tasks/REST", "/workers", "/audit"),
         "/access",

@@ -87,6 +87,14 @@ def flows(workshop):
         "    this.flow('square', n=3)\n"
         "    return this.success('the child is done')\n",
     )
+    workshop.write("fails.py", "def handler(system, this):\n    raise ValueError('no')\n")
+    workshop.write(
+        "fans out.py",
+        "def handler(system, this, inputs):\n"
+        "    children = [this.flow(inputs.get('child', 'fails'), wait=False) for _ in range(inputs['many'])]\n"
+        "    this.wait_for(*children, return_when=system.return_when.ALL_ENDED)\n"
+        "    raise ValueError('all of them')\n",
+    )
     workshop.write("waits.py", "def handler(system, this):\n    this.sleep(600)\n")
     workshop.write("never good.py", "def handler(system, this)\n    pass\n")
     workshop.write(
@@ -344,6 +352,24 @@ def test_every_link_leads_somewhere_and_every_page_carries_the_policy(flows, bro
     paths = {path_of(page) for page in seen.values()}
     assert {"/", "/sync", "/executions", "/flows/parent", "/style.css"} <= paths
     assert len([path for path in paths if path.startswith("/executions/")]) >= 3
+    flows.daemon.client.cancel(waiting)
+
+
+def test_what_failed_or_goes_on_is_not_hidden_behind_the_many_that_it_started(flows, browser):
+    failed = flows.daemon.run("fans out", many=250)["id"]
+    children = flows.daemon.client.all_executions(limit=300, parent=failed)
+    assert {one["status"] for one in children} == {"ENDED_ERROR"} and len(children) == 250
+    waiting = flows.daemon.client.run("fans out", {"many": 250, "child": "waits"})["id"]
+    until(lambda: len(flows.daemon.client.all_executions(limit=300, parent=waiting)) == 250, "all are started")
+    page = browser.open("/")
+    news = next(link for link in page.links if "acknowledged=false" in link)
+    assert {f"/executions/{failed}", f"/executions/{waiting}"} <= set(page.links)
+    listed = browser.open(news)
+    assert f"/executions/{failed}" in listed.links
+    assert not {f"/executions/{one['id']}" for one in children} & set(listed.links)
+    seen = browser.send(listed, "/acknowledge")
+    assert "Nothing matches" in seen.text and urllib.parse.urlsplit(seen.url).query == urllib.parse.urlsplit(news).query
+    assert len(flows.daemon.client.executions(acknowledged="false", limit=200)["items"]) == 200, "the children are not"
     flows.daemon.client.cancel(waiting)
 
 
