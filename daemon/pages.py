@@ -26,8 +26,8 @@ from ..sync import sources
 from . import principals, reach, routes, templates
 from .reach import Reach
 
-_GOING_ON = ("RUNNING", "WAITING", "QUEUED")
-_UNFINISHED = (*_GOING_ON, "PAUSED")
+_GOING_ON = (lifecycle.Status.RUNNING, lifecycle.Status.WAITING, lifecycle.Status.QUEUED)
+_UNFINISHED = (*_GOING_ON, lifecycle.Status.PAUSED)
 _ENDED = tuple(status for status in lifecycle.Status if status.ended)
 _SHOWN = 12
 #: Failures count as news for a week, and nobody counts more of them than that.
@@ -105,8 +105,9 @@ class Pages:
         async def listed(**filters: Any) -> list[listing.Summary]:
             return await theirs(who, (await query(listing.Query(limit=listing.LIMIT_MAX, **filters))).items)
 
-        unfinished, latest = await listed(status=_UNFINISHED), await listed(type="FLOW")
-        running, ended = await listed(status=_GOING_ON, parent=""), await listed(status=_ENDED, type="FLOW", parent="")
+        queued = len(await listed(status=(lifecycle.Status.QUEUED,)))
+        unfinished = len(await listed(status=_UNFINISHED)) if who.limited else self._work.unfinished
+        ended = await listed(status=_ENDED, type="FLOW", parent="")
         disk = await asyncio.to_thread(shutil.disk_usage, self._state)
         return templates.page(
             request,
@@ -117,13 +118,13 @@ class Pages:
             unknown=len(await self._unknown_failures(who)),
             hours=[] if who.limited else await self._last_day(),
             broken=[flow for _, flow in sorted(flows.items()) if flow.broken],
-            failing=_failing(latest),
-            stuck=[one for one in unfinished if one.status == "PAUSED"][:_SHOWN],
-            running=running[:_SHOWN],
-            queued=sum(one.status == "QUEUED" for one in unfinished),
-            unfinished=len(unfinished) if who.limited else self._work.unfinished,
+            failing=_failing(ended),
+            stuck=(await listed(status=(lifecycle.Status.PAUSED,)))[:_SHOWN],
+            running=(await listed(status=_GOING_ON, parent=""))[:_SHOWN],
+            queued=queued if queued < listing.LIMIT_MAX else f"at least {queued}",
+            unfinished=unfinished,
             recent=ended[:_SHOWN],
-            trend=[one for one in reversed(latest[:60]) if one.ended_at],
+            trend=ended[59::-1],
             sync=self._synchroniser.status(),
             free_bytes=disk.free,
             free_share=disk.free / disk.total,
@@ -147,12 +148,11 @@ def _hours(now_s: float) -> list[str]:
     return [moments.timestamp(now_s - 3600 * back)[:13] for back in reversed(range(24))]
 
 
-def _failing(latest: list[listing.Summary]) -> list[tuple[listing.Summary, int]]:
+def _failing(ended: list[listing.Summary]) -> list[tuple[listing.Summary, int]]:
     """Return the newest run of each flow whose newest run failed, with how many before it failed in a row."""
     by_flow: dict[str, list[listing.Summary]] = {}
-    for execution in latest:
-        if execution.ended_at:
-            by_flow.setdefault(execution.flow_name, []).append(execution)
+    for execution in ended:
+        by_flow.setdefault(execution.flow_name, []).append(execution)
     failing = []
     for runs in by_flow.values():
         streak = next((n for n, one in enumerate(runs) if one.status != "ENDED_ERROR"), len(runs))
