@@ -10,6 +10,7 @@ import errno
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 
 class PowerCut(BaseException):
@@ -28,6 +29,7 @@ class Disk:
         self._pick = pick
         self._synced: dict[int, bytes] = {}  # by inode
         self._names: dict[str, int] = {}  # as they are durable
+        self._open: set[int] = set()
 
     def __getattr__(self, name: str) -> object:
         return getattr(os, name)
@@ -41,6 +43,22 @@ class Disk:
 
     def _goes_wrong(self) -> bool:
         return bool(self.faults) and self._pick.random() < self.faults
+
+    def open(self, *how: Any) -> int:
+        """As ``os.open``."""
+        fd = os.open(*how)
+        self._open.add(fd)
+        return fd
+
+    def close(self, fd: int) -> None:
+        """As ``os.close``."""
+        self._open.discard(fd)
+        os.close(fd)
+
+    def close_all(self) -> None:
+        """Do what the kernel does when a process has died."""
+        while self._open:
+            os.close(self._open.pop())
 
     def write(self, fd: int, data: bytes) -> int:
         """As ``os.write``, which may take a part only, too."""

@@ -161,6 +161,7 @@ class World(beyond.World):
             if self.lines is not None:
                 self._in_line = list(self.lines.in_line())
                 self.lines._tail.close()
+            self.disk.close_all()
         self.crashes += not life.stops
         self.trace.update(f"{loop.steps} {loop.time():.9f}\n".encode())
         if life.power and self.records.exists():
