@@ -1,13 +1,11 @@
 """Pull the plug at any moment: executions go on where they were, and nothing they did happens twice."""
 
-import contextlib
 import datetime
 import json
 import os
 import random
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -223,21 +221,6 @@ def test_a_cancel_reaches_the_handler_of_an_execution_that_has_no_process(daemon
     assert ["cleaned up"] in [line["args"] for line in daemon.client.log(execution)]
 
 
-@contextlib.contextmanager
-def slow_disk(daemon):
-    """What its journal writes takes half a second to get there."""
-    segment = max((daemon.state / "records").glob("*.jsonl"))
-    slow = ("-P", str(segment), "-e", "trace=write", "-e", "inject=write:delay_enter=500ms")
-    strace = subprocess.Popen(["strace", "-f", "-q", "-o", os.devnull, *slow, "-p", str(daemon.pid)])
-    threads = [each / "status" for each in Path(f"/proc/{daemon.pid}/task").iterdir()]
-    until(lambda: all("TracerPid:\t0\n" not in each.read_text() for each in threads), "it is slow")
-    try:
-        yield
-    finally:
-        strace.terminate()
-        strace.wait()
-
-
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace makes the disk slow")
 def test_a_pause_and_a_resume_of_one_that_has_no_process(daemon):
     daemon.environment["HEADRACE_RUN__HIBERNATE_AFTER"] = "0.05s"
@@ -245,7 +228,7 @@ def test_a_pause_and_a_resume_of_one_that_has_no_process(daemon):
     flow(daemon, "naps", "def handler(system, this):\n    this.sleep(4)\n    return 'up'\n")
     execution = daemon.client.run("naps")["id"]
     until(lambda: daemon.record(execution)[-1]["event"] == "execution.hibernated", "it hibernates")
-    with slow_disk(daemon):
+    with daemon.writing("delay_enter=500ms"):
         daemon.client.pause(execution)
         daemon.kill()  # at once: who asks how it is would wait for the disk
     daemon.start()

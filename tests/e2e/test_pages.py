@@ -370,6 +370,9 @@ def test_what_failed_or_goes_on_is_not_hidden_behind_the_many_that_it_started(fl
     seen = browser.send(listed, "/acknowledge")
     assert "Nothing matches" in seen.text and urllib.parse.urlsplit(seen.url).query == urllib.parse.urlsplit(news).query
     assert len(flows.daemon.client.executions(acknowledged="false", limit=200)["items"]) == 200, "the children are not"
+    flows.daemon.client.pause(waiting)
+    until(lambda: flows.daemon.client.execution(waiting)["status"] == "PAUSED", "it stands still")
+    assert f"/executions/{waiting}" in browser.open("/").links
     flows.daemon.client.cancel(waiting)
 
 

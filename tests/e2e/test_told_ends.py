@@ -1,10 +1,7 @@
 """Whoever waits for an end is told when that is on disk; everything else of the answer is made before that."""
 
-import contextlib
 import json
-import pathlib
 import shutil
-import subprocess
 import threading
 
 import pytest
@@ -65,21 +62,6 @@ def test_an_answer_goes_out_when_the_disk_has_what_it_tells(daemon, tmp_path, pa
     assert told.count("audited") == ("api" in path)
 
 
-@contextlib.contextmanager
-def full_disk(daemon):
-    """The kernel takes no more for the journal of a daemon that runs."""
-    (segment,) = (daemon.state / "records").glob("*.jsonl")
-    full = ("-P", str(segment), "-e", "trace=write", "-e", "inject=write:error=ENOSPC")
-    strace = subprocess.Popen(["strace", "-f", "-q", "-o", "/dev/null", *full, "-p", str(daemon.pid)])
-    try:
-        threads = pathlib.Path(f"/proc/{daemon.pid}/task")
-        until(lambda: not any("TracerPid:\t0" in (each / "status").read_text() for each in threads.iterdir()), "traced")
-        yield
-    finally:
-        strace.terminate()
-        strace.wait()
-
-
 @pytest.mark.parametrize("freed", [True, False])
 def test_an_end_is_not_told_while_the_disk_is_full(daemon, tmp_path, freed):
     """Whoever can wait is told when there is room again. Whoever cannot learns why there is no answer; both are in the
@@ -93,7 +75,7 @@ def test_an_end_is_not_told_while_the_disk_is_full(daemon, tmp_path, freed):
     asking = threading.Thread(target=lambda: answers.append(daemon.raw("POST", path, body, headers)[:2]))
     asking.start()
     until(lambda: any(line["event"] == "execution.started" for line in daemon.lines()), "it runs")
-    with full_disk(daemon):
+    with daemon.writing("error=ENOSPC"):
         go.touch()
         until(lambda: "journal.stalled" in daemon.log.read_text(), "the disk is full")
         asking.join(1 if freed else 30)

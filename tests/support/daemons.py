@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,23 @@ class Daemon:
     def notices(self) -> list[str]:
         """What people should see to, but for a disk of the machine that is nearly full: no test's doing."""
         return [one for one in self.raw("GET", "/readyz")[1]["notices"] if "free on the disk" not in one]
+
+    @contextlib.contextmanager
+    def writing(self, harm: str) -> Iterator[None]:
+        """Harm what it writes to its journal, as strace(1) injects it: ``error=ENOSPC``, ``delay_enter=500ms``."""
+        segment = max((self.state / "records").glob("*.jsonl"))
+        words = ["-P", segment, "-e", "trace=write", "-e", f"inject=write:{harm}", "-p", str(self.pid)]
+        strace = subprocess.Popen(["strace", "-f", "-q", "-o", os.devnull, *words])
+        threads = Path(f"/proc/{self.pid}/task")
+        try:
+            until(
+                lambda: not any("TracerPid:\t0" in (each / "status").read_text() for each in threads.iterdir()),
+                "traced",
+            )
+            yield
+        finally:
+            strace.terminate()
+            strace.wait()
 
     def run(self, flow: str, wait_s: float = 60, **inputs: Any) -> dict[str, Any]:
         """Run a flow and return its ended execution."""
