@@ -29,7 +29,7 @@ from .reach import Reach
 _GOING_ON = (lifecycle.Status.RUNNING, lifecycle.Status.WAITING, lifecycle.Status.QUEUED)
 _UNFINISHED = (*_GOING_ON, lifecycle.Status.PAUSED)
 _ENDED = tuple(status for status in lifecycle.Status if status.ended)
-_SHOWN = 12
+_SHOWN, _TREND = 12, 60
 #: Failures count as news for a week, and nobody counts more of them than that.
 _FAILURES_S = 7 * 86400.0
 _FAILURES_MAX = 100
@@ -102,8 +102,8 @@ class Pages:
         who, theirs, query = request[routes.PRINCIPAL], self._subjects.theirs, self._archive.query
         flows = {name: flow for name, flow in self._flows.current().flows.items() if who.may_touch(name)}
 
-        async def listed(**filters: Any) -> list[listing.Summary]:
-            return await theirs(who, (await query(listing.Query(limit=listing.LIMIT_MAX, **filters))).items)
+        async def listed(limit: int = listing.LIMIT_MAX, **filters: Any) -> list[listing.Summary]:
+            return await theirs(who, (await query(listing.Query(limit=limit, **filters))).items)
 
         queued = len(await listed(status=(lifecycle.Status.QUEUED,)))
         unfinished = len(await listed(status=_UNFINISHED)) if who.limited else self._work.unfinished
@@ -124,7 +124,7 @@ class Pages:
             queued=queued if queued < listing.LIMIT_MAX else f"at least {queued}",
             unfinished=unfinished,
             recent=ended[:_SHOWN],
-            trend=ended[59::-1],
+            trend=(await listed(_TREND, status=_ENDED, type="FLOW"))[::-1],
             sync=self._synchroniser.status(),
             free_bytes=disk.free,
             free_share=disk.free / disk.total,

@@ -364,6 +364,7 @@ def test_what_failed_or_goes_on_is_not_hidden_behind_the_many_that_it_started(fl
     page = browser.open("/")
     news = next(link for link in page.links if "acknowledged=false" in link)
     assert {f"/executions/{failed}", f"/executions/{waiting}"} <= set(page.links)
+    assert "the last 60 runs" in page.text, "with children, as the runs in 24 hours beside it"
     listed = browser.open(news)
     assert f"/executions/{failed}" in listed.links
     assert not {f"/executions/{one['id']}" for one in children} & set(listed.links)
